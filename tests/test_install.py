@@ -1,0 +1,61 @@
+"The wheel stands without the repository: what it holds, what it says about itself, and that its labs can be copied out of it."
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NEEDED = ("latentlab", "nbs", "setup.py", "settings.ini", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The package as pip builds it, from a copy, so that nothing is left in the working tree."
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in NEEDED:
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--disable-pip-version-check", "-w", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(out.glob("latentlab-*.whl"))
+
+
+def test_the_wheel_holds_the_whole_package(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    package = REPOSITORY / "latentlab"
+    wanted = {f"latentlab/{file.relative_to(package).as_posix()}" for file in package.rglob("*.py")}
+    for pattern in ("weights/*.safetensors", "bundled/*", "panels/static/*"):
+        wanted |= {f"latentlab/{file.relative_to(package).as_posix()}" for file in package.glob(pattern) if file.is_file()}
+    wanted |= {f"latentlab/labs/{lab.name}" for lab in (REPOSITORY / "nbs" / "labs").glob("*.ipynb")}
+    assert not wanted - inside, f"left out of the wheel: {sorted(wanted - inside)}"
+    assert not [name for name in inside if name.startswith(("tests/", "nbs/", "build/"))]
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as inside:
+        read = lambda ending: inside.read(next(name for name in inside.namelist() if name.endswith(ending))).decode()
+        metadata, scripts = Parser().parsestr(read("dist-info/METADATA")), read("dist-info/entry_points.txt")
+    assert metadata["Name"] == "latentlab" and metadata["Requires-Python"] == ">=3.11" and metadata["License"] == "Apache-2.0"
+    assert metadata["Summary"] and metadata["Keywords"] and metadata["Description-Content-Type"] == "text/markdown"
+    assert {"scale", "mlflow", "encoders", "compare", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert "torch>=2.5" in required and not any(name.startswith(("torchvision", "timm", "nbdev")) for name in required)
+    assert "latentlab = latentlab.cli:main" in scripts or "latentlab=latentlab.cli:main" in scripts
+
+
+def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
+    "Unpacked elsewhere and put before the development install: the labs come out of the package itself."
+    site, labs = tmp_path / "site", tmp_path / "labs"
+    zipfile.ZipFile(wheel).extractall(site)
+    script = "import sys, latentlab.cli as cli; print(cli.__file__); sys.exit(cli.main(['lab', 'labs', '--copy-only']))"
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site)), f"the wheel was not what ran: {done.stdout}"
+    for lab in (REPOSITORY / "nbs" / "labs").glob("*.ipynb"): assert (labs / lab.name).read_bytes() == lab.read_bytes()
