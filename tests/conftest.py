@@ -1,0 +1,41 @@
+"For every test: one torch thread, shapes and types checked while the package runs, and its warnings made errors. Seeds nothing."
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("MPLBACKEND", "agg")  # No test opens a window
+
+import jaxtyping
+
+jaxtyping.install_import_hook("latentlab", "typecheck.checked")  # Before the first import of the package, in the pytest run only
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", r"error:::latentlab(\.|$)")
+    config.addinivalue_line("markers", "slow: takes longer than ten seconds")
+    config.addinivalue_line("markers", "gpu: needs an accelerator")
+    config.addinivalue_line("markers", "browser: drives a real JupyterLab in Chromium")
+
+
+@pytest.fixture
+def data_root() -> Path | None:
+    "Folder of the whole data sets as `$LATENTLAB_DATA` names it; None where there is none, and then only what the package bundles can be loaded."
+    named = os.environ.get("LATENTLAB_DATA")
+    if not named: return None
+    folder = Path(named)
+    assert folder.is_dir(), f"`$LATENTLAB_DATA` must be a folder: got {named}. Unset it to test with the bundled data alone."
+    return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    "Run-time type checks off, as they are for users: for tests of what the package itself says about a value of the wrong type."
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
