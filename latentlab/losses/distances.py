@@ -77,7 +77,7 @@ def relative_l2(
     known = unit > 0
     return torch.where(known, length(a - b) / torch.where(known, unit, torch.ones_like(unit)), torch.ones_like(unit))
 
-# %% ../../nbs/24_losses.distances.ipynb #eb313753
+# %% ../../nbs/24_losses.distances.ipynb #7a685e6a
 @dataclass(frozen=True, eq=False)
 class WhitenedCosine:
     """1 - cos after whitening, in [0, 2]: 1 for two unrelated images. Source: ZCA as in Kessy, Lewin and Strimmer 2018, eq. 7.
@@ -97,8 +97,7 @@ class WhitenedCosine:
         floor: float = 1e-3,  # Smallest eigenvalue, as a share of the largest; keeps dead units and noise quiet
     ) -> "WhitenedCosine":  # Frozen, on the device of `embeddings`
         "Mean and whitening matrix of some reference embeddings."
-        if embeddings.ndim != 2 or len(embeddings) < 2:
-            raise ValueError(f"`embeddings` must be [sample, latent] with 2 samples or more: got {tuple(embeddings.shape)}. Embed a few hundred images.")
+        if embeddings.ndim != 2 or len(embeddings) < 2: raise ValueError(f"`embeddings` must be [sample, latent], 2 samples or more: got {tuple(embeddings.shape)}. Embed more.")
         if not 0 < floor <= 1: raise ValueError(f"`floor` must be in (0, 1]: got {floor}. 1e-3 is the default.")
         wide = embeddings.detach().double()
         mean = wide.mean(0)
@@ -112,8 +111,7 @@ class WhitenedCosine:
         x: Float[Tensor, "*batch latent"],  # Embeddings of the same encoder
     ) -> Float[Tensor, "*batch latent"]:  # Mean 0 and unit covariance on the reference
         "Embeddings in whitened coordinates."
-        if x.shape[-1] != len(self.mean):
-            raise ValueError(f"`x` must have {len(self.mean)} latent dimensions: got {x.shape[-1]}. Fit one distance per encoder.")
+        if x.shape[-1] != len(self.mean): raise ValueError(f"`x` must have {len(self.mean)} latent dimensions: got {x.shape[-1]}. Fit one distance per encoder.")
         return (x - self.mean) @ self.matrix
 
     def __call__(
@@ -125,7 +123,7 @@ class WhitenedCosine:
         a, b = as_embeddings(a, b)
         return cosine_distance(self.whiten(a), self.whiten(b))
 
-# %% ../../nbs/24_losses.distances.ipynb #72d190a2
+# %% ../../nbs/24_losses.distances.ipynb #a66f37cf
 @dataclass(frozen=True)
 class Scale:
     "Where a distance's numbers lie and what they mean."
@@ -138,10 +136,10 @@ class Scale:
 
 INF = float("inf")
 DISTANCES = {
-    "cosine": Scale("1-cos", 0, 2, "dimensionless", "0 same direction, 1 orthogonal or blank, 2 opposite; blind to length."),
-    "half_cosine": Scale("(1-cos)/2", 0, 1, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for non-negative features; blind to length."),
-    "relative_l2": Scale("|a-b|/|a|", 0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is blank; sees fading."),
-    "whitened_cosine": Scale("1-cos, whitened", 0, 2, "dimensionless", "1 means unrelated; fitted on reference embeddings of one encoder; blind to scale of units."),
+    "cosine": Scale("1-cos", 0.0, 2.0, "dimensionless", "0 same direction, 1 orthogonal or blank, 2 opposite; blind to length."),
+    "half_cosine": Scale("(1-cos)/2", 0.0, 1.0, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for non-negative features; blind to length."),
+    "relative_l2": Scale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is blank; sees fading."),
+    "whitened_cosine": Scale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of one encoder; blind to scale of units."),
 }
 
 # %% ../../nbs/24_losses.distances.ipynb #665ebf54

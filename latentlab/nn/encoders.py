@@ -209,7 +209,7 @@ class FrozenEncoder(nn.Module):
     @property
     def channels(self) -> tuple[int, ...]: return tuple(channel for channel, _, _ in map_shapes(self, example_input(self)))
 
-# %% ../../nbs/31_nn.encoders.ipynb #300588d0
+# %% ../../nbs/31_nn.encoders.ipynb #6a44772c
 def as_embedding(
     output: Any,  # What an `embed` function returned
 ) -> Float[Tensor, "batch latent"]:
@@ -243,7 +243,7 @@ def map_shapes(
         raise ValueError(f"`maps` must go from shallow to deep: got sizes {[s[1:] for s in shapes]}. Name them as {', '.join(name for name, _ in order)}.")
     return shapes
 
-
+# %% ../../nbs/31_nn.encoders.ipynb #44ffea29
 @torch.no_grad()
 def check_encoder(
     encoder: FrozenEncoder,  # Any frozen encoder
@@ -261,7 +261,7 @@ def check_encoder(
         if not torch.equal(held, copies[name]): raise ValueError(f"`maps` must not be overwritten: `{name}` is changed in place by a later layer. Name that layer.")
     if not encoding.embedding.isfinite().all(): raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity. Check its weights and `mean`, `std`.")
 
-# %% ../../nbs/31_nn.encoders.ipynb #ad49f314
+# %% ../../nbs/31_nn.encoders.ipynb #80c95a40
 def digest(
     tensors: Mapping[str, Tensor],  # A state dict
 ) -> str:  # Hexadecimal
@@ -289,7 +289,7 @@ def save_encoder(
     os.replace(path.with_suffix(".part"), path)
     return path
 
-
+# %% ../../nbs/31_nn.encoders.ipynb #298317cc
 @dataclass(frozen=True, eq=False)
 class SavedEncoder:
     "An encoder from disk and what its file says about it."

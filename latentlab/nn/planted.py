@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-# %% ../../nbs/30_nn.planted.ipynb #1ac9c25a
+# %% ../../nbs/30_nn.planted.ipynb #340ac461
 PLANTED = {  # colour -> weights on (red, green, blue), threshold
     "red": ((1.0, -1.0, -1.0), 0.15),
     "green": ((-1.0, 1.0, -1.0), 0.15),
     "blue": ((-1.0, -1.0, 1.0), 0.15),
-    "yellow": ((1.0, 1.0, -2.0), 1.05),
-    "magenta": ((1.0, -2.0, 1.0), 1.05),
-    "cyan": ((-2.0, 1.0, 1.0), 1.05),
+    "yellow": ((1.0, 1.0, -2.0), 1.08),
+    "magenta": ((1.0, -2.0, 1.0), 1.08),
+    "cyan": ((-2.0, 1.0, 1.0), 1.08),
 }
 
 
