@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-# %% ../../nbs/00_core.settings.ipynb #436d00b8
+# %% ../../nbs/00_core.settings.ipynb #8918b757
 Kind = Literal["hot", "build", "fixed", "view"]
 
 
@@ -33,13 +33,14 @@ def setting(
     label: str = "",  # What a panel writes beside the control; the field's name when empty
     reason: str = "",  # Why this default
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
+    suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
 ) -> Any:
     "A dataclass field that knows its range, unit, reason and when a change takes effect."
     if scale == "log" and not (low and low > 0): raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
-    meta = dict(kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when)
+    meta = dict(kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest)
     return field(default=default, metadata=meta)
 
-# %% ../../nbs/00_core.settings.ipynb #56b52f53
+# %% ../../nbs/00_core.settings.ipynb #9d1c8a31
 @dataclass(frozen=True, kw_only=True)
 class FieldInfo:
     "One setting as a panel, a record or a sweep sees it."
@@ -59,6 +60,7 @@ class FieldInfo:
     label: str = ""  # Text beside the control
     reason: str = ""  # Why this default
     when: tuple[str, Any] | None = None  # The condition under which it matters
+    suggest: tuple[str, ...] = ()  # Usual values of a free text
 
 # %% ../../nbs/00_core.settings.ipynb #2b2bee61
 def scalar_type(
