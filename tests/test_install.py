@@ -5,9 +5,14 @@ import subprocess
 import sys
 import zipfile
 from email.parser import Parser
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NEEDED = ("latentlab", "nbs", "setup.py", "settings.ini", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
@@ -59,3 +64,30 @@ def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site)), f"the wheel was not what ran: {done.stdout}"
     for lab in (REPOSITORY / "nbs" / "labs").glob("*.ipynb"): assert (labs / lab.name).read_bytes() == lab.read_bytes()
+
+
+PINS = [Requirement(line) for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+TOOLS = {"latentlab", "pip", "setuptools", "wheel"}  # The package itself, and what a fresh virtual environment brings
+INSTALLED = {canonicalize_name(found.metadata["Name"]): found for found in distributions()}
+
+
+def test_everything_installed_is_pinned_at_its_version() -> None:
+    pinned = {canonicalize_name(pin.name): pin for pin in PINS if pin.marker is None or pin.marker.evaluate()}
+    missing = sorted(INSTALLED.keys() - pinned.keys() - TOOLS)
+    assert not missing, f"installed and not in constraints.txt: {missing}. Add them, with their versions"
+    versions = {name: (found.version, str(pinned[name].specifier)) for name, found in INSTALLED.items() if name in pinned}
+    other = {name: pair for name, pair in versions.items() if f"=={Version(pair[0]).public}" != pair[1]}
+    assert not other, f"installed in another version than constraints.txt pins: {other}. Make .venv anew: make clean setup"
+
+
+def test_every_pin_is_exact_and_without_a_local_version() -> None:
+    wrong = [str(pin) for pin in PINS if len(pin.specifier) != 1 or not str(pin.specifier).startswith("==") or "+" in str(pin.specifier)]
+    assert not wrong, f"constraints.txt must pin `name==version`: got {wrong}"
+
+
+def test_the_pins_can_be_installed_with_the_oldest_python() -> None:
+    "Debian 12 has 3.11.2. A pin that refuses it makes pip search for minutes and then fail, so it needs a marker and a second pin."
+    unmarked = {canonicalize_name(pin.name) for pin in PINS if pin.marker is None}
+    wanted = {name: found.metadata["Requires-Python"] for name, found in INSTALLED.items() if name in unmarked}
+    wrong = {name: rule for name, rule in wanted.items() if rule and not SpecifierSet(rule).contains("3.11.0")}
+    assert not wrong, f"not for Python 3.11.0: {wrong}"
