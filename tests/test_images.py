@@ -298,7 +298,8 @@ def test_load_names_the_file_and_the_rule(alone):
 
 
 def test_boxes_are_checked():
-    arrays = dict(images=np.zeros((300, 64, 64, 3), np.uint8), labels=np.zeros(300, int), classes=np.array(["a"]), boxes=np.tile([1, 2, 3, 4], (300, 1)).astype(np.uint8))
+    arrays = dict(images=np.zeros((300, 64, 64, 3), np.uint8), labels=np.zeros(300, int), classes=np.array(["a"]),
+                  boxes=np.tile([1, 2, 3, 4], (300, 1)).astype(np.uint8))
     assert check_arrays(arrays, KNOWN["tiny-imagenet"], "test") == ""
     assert "boxes" in check_arrays(arrays | {"boxes": arrays["boxes"][:, ::-1]}, KNOWN["tiny-imagenet"], "test")
     assert "boxes" in check_arrays(arrays | {"boxes": arrays["boxes"] + 60}, KNOWN["tiny-imagenet"], "test")
@@ -325,8 +326,8 @@ def test_sizes_and_limits(name, value):
 
 
 def some(count=5, side=12, **more):
-    return ImageSet(name="n", split="train", images=torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8), labels=torch.arange(count) % 2, classes=("a", "b"),
-                    indices=torch.arange(count), **more)
+    return ImageSet(name="n", split="train", images=torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8), labels=torch.arange(count) % 2,
+                    classes=("a", "b"), indices=torch.arange(count), **more)
 
 
 def test_subset_cuts_every_field():

@@ -48,16 +48,16 @@ def resize_pixels(
     small = [F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8) for part in images.split(1024)]
     return torch.cat(small)
 
-# %% ../../nbs/10_data.images.ipynb #a3c1c78f
+# %% ../../nbs/10_data.images.ipynb #d386632a
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageSet:
     "Images with what is known about each. Example: `load('fashion-mnist', 'test').subset(range(8)).float()`."
     name: str  # Name of the set, as `load` takes it
     split: str  # train or test
     images: UInt8[Tensor, "batch channel height width"]  # Pixels, 0 to 255
-    labels: Int64[Tensor, "batch"]  # Index into `classes`
+    labels: Int64[Tensor, " batch"]  # Index into `classes`
     classes: tuple[str, ...]  # Names of the classes
-    indices: Int64[Tensor, "batch"]  # Position of each image in the published split
+    indices: Int64[Tensor, " batch"]  # Position of each image in the published split
     masks: Integer[Tensor, "batch height width"] | None = None  # 0 = elsewhere, 1 = the object
     boxes: Int64[Tensor, "batch 4"] | None = None  # xmin, ymin, xmax, ymax in pixels, both ends included
     licence: str = ""  # Terms in a few words
@@ -86,7 +86,7 @@ class ImageSet:
 
     def resize(self, side: int) -> "ImageSet": return resized(self, side)
 
-# %% ../../nbs/10_data.images.ipynb #5310c2be
+# %% ../../nbs/10_data.images.ipynb #45de7f92
 def cut(
     images: ImageSet,  # Where to take from
     indices: Tensor | np.ndarray | range | list[int],  # Rows, each from 0 to len - 1; any order, repeats allowed
@@ -95,7 +95,8 @@ def cut(
     rows = torch.as_tensor(np.asarray(indices))
     if rows.numel() == 0: raise ValueError("`indices` must name at least one image: got none. Ask for one or more.")
     if rows.dim() != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-        raise ValueError(f"`indices` must be a flat list of whole numbers: got {rows.dtype} {tuple(rows.shape)}. Use mask.nonzero().flatten() for a mask.")
+        raise ValueError(f"`indices` must be a flat list of whole numbers: got {rows.dtype} {tuple(rows.shape)}. "
+                         "Use mask.nonzero().flatten() for a mask.")
     if rows.min() < 0 or rows.max() >= len(images):
         raise ValueError(f"`indices` must lie from 0 to {len(images) - 1}: got {int(rows.min())} to {int(rows.max())}. Count from the front.")
     return dataclasses.replace(images, **{f: getattr(images, f)[rows.long()] for f in images.per_image()})
@@ -135,7 +136,7 @@ IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-u
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 RESEARCH = "research only, not to be passed on"
 
-# %% ../../nbs/10_data.images.ipynb #c21aeb0e
+# %% ../../nbs/10_data.images.ipynb #e8f70717
 KNOWN = {
     "fashion-mnist": Known(
         files=("fashion_mnist_train.npz", "fashion_mnist_test.npz"), counts=(60000, 10000), side=28, channels=1, licence="MIT (Zalando SE)", classes=GARMENTS,
@@ -145,13 +146,14 @@ KNOWN = {
                  ("bef4ecab320f06d8554ea6380940ec79", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
                  ("bb300cfdad3c16e7a12a480ee83cd310", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"))),
     "mnist": Known(
-        files=("mnist_train.npz", "mnist_test.npz"), counts=(60000, 10000), side=28, channels=1, licence="CC BY-SA 3.0 (LeCun, Cortes)", classes=tuple("0123456789"),
-        address="https://ossci-datasets.s3.amazonaws.com/mnist/", folder="MNIST",
+        files=("mnist_train.npz", "mnist_test.npz"), counts=(60000, 10000), side=28, channels=1, licence="CC BY-SA 3.0 (LeCun, Cortes)",
+        classes=tuple("0123456789"), address="https://ossci-datasets.s3.amazonaws.com/mnist/", folder="MNIST",
         digests=(("f68b3c2dcbeaaa9fbdd348bbdeb94873", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
                  ("d53e105ee54ea40749a09fcbcd1e9432", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
                  ("9fb629c4189551a2d022fa330f9573f3", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
                  ("ec29112dd5afa0611ce80d1b7f02629c", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"))),
-    "omniglot": Known(files=("omniglot_background_28.npz", "omniglot_evaluation_28.npz"), counts=(19280, 13180), side=28, channels=1, licence="MIT (Brenden Lake)"),
+    "omniglot": Known(files=("omniglot_background_28.npz", "omniglot_evaluation_28.npz"), counts=(19280, 13180), side=28, channels=1,
+                      licence="MIT (Brenden Lake)"),
     "cifar10": Known(files=("cifar10_train_subset.npz", "cifar10_test_subset.npz"), counts=(8000, 2000), side=32, channels=3, licence=RESEARCH),
     "tiny-imagenet": Known(files=("tiny_imagenet_10cls_64_train.npz", "tiny_imagenet_10cls_64_val.npz"), counts=(1000, 300), side=64, channels=3,
                            licence="ImageNet terms: non-commercial research and education", extra="boxes"),
@@ -169,7 +171,7 @@ def known_set(
     if split not in ("train", "test"): raise ValueError(f"`split` must be train or test: got {split!r}. Validation images are a `subset` of train.")
     return KNOWN[name]
 
-# %% ../../nbs/10_data.images.ipynb #db73e7a9
+# %% ../../nbs/10_data.images.ipynb #b2d00b5b
 def read_npz(
     path: Path,  # An .npz file
 ) -> dict[str, np.ndarray]:  # Its arrays by name
@@ -178,7 +180,8 @@ def read_npz(
         with np.load(path, allow_pickle=False) as file: return {key: file[key] for key in file.files}
     except PermissionError as error: raise ValueError(f"`{path}` must be readable: got {error.strerror}. Change its permissions.") from error
     except Exception as error:  # damage surfaces as a dozen types: zip, zlib, lzma, header, memory
-        raise ValueError(f"`{path}` must be a whole .npz file: got {type(error).__name__} ({error}). It is damaged or cut off: copy it again, or remove it.") from error
+        got = f"{type(error).__name__} ({error})"
+        raise ValueError(f"`{path}` must be a whole .npz file: got {got}. It is damaged or cut off: copy it again, or remove it.") from error
 
 
 def check_arrays(
@@ -197,14 +200,15 @@ def check_arrays(
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes): return f"labels up to {labels.max()} for {len(classes)} classes"
     where = arrays.get("indices", np.arange(count))
     if where.dtype.kind not in "ui" or where.shape != labels.shape: return f"{len(images):,} images where {len(where):,} belong"
-    if len(where) == 0 or where.min() < 0 or where.max() >= count or (np.diff(where.astype(np.int64)) < 1).any(): return "indices that do not rise, or leave the set"
+    if len(where) == 0 or where.min() < 0 or where.max() >= count or (np.diff(where.astype(np.int64)) < 1).any():
+        return "indices that do not rise, or leave the set"
     masks, boxes = arrays.get("masks"), arrays.get("boxes")
     if known.extra == "masks" and (masks.shape != images.shape[:3] or masks.dtype != np.uint8 or masks.max() > 1): return "masks that do not fit the images"
-    if known.extra == "boxes" and (boxes.shape != (len(images), 4) or boxes.dtype.kind not in "ui" or (boxes[:, :2] > boxes[:, 2:]).any() or boxes.max() >= known.side):
-        return "boxes that do not fit the images"
+    if known.extra == "boxes" and (boxes.shape != (len(images), 4) or boxes.dtype.kind not in "ui"): return "boxes that do not fit the images"
+    if known.extra == "boxes" and ((boxes[:, :2] > boxes[:, 2:]).any() or boxes.max() >= known.side): return "boxes that leave the images"
     return ""
 
-# %% ../../nbs/10_data.images.ipynb #3846ae55
+# %% ../../nbs/10_data.images.ipynb #47b9c049
 def read_idx(
     path: Path,  # An idx file, plain or gzipped
     digest: str,  # sha256 of its uncompressed content
@@ -212,9 +216,11 @@ def read_idx(
     "One idx file. Raises ValueError when it is damaged or belongs to another set."
     try: content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"`{path}` must be a whole idx file: got {type(error).__name__} ({error}). It is damaged or cut off: copy it again, or remove it.") from error
+        got = f"{type(error).__name__} ({error})"
+        raise ValueError(f"`{path}` must be a whole idx file: got {got}. It is damaged or cut off: copy it again, or remove it.") from error
     if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"`{path}` must have the published content: got other bytes. It is damaged or of another set: put each set into a folder of its own name.")
+        raise ValueError(f"`{path}` must have the published content: got other bytes. It is damaged or of another set: "
+                         "put each set into a folder of its own name.")
     axes = content[3]
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(struct.unpack(f">{axes}I", content[4:4 + 4 * axes]))
 
@@ -263,7 +269,7 @@ def from_idx(
     images, labels = (read_idx(path, digest[1]) for path, digest in zip(paths, digests, strict=True))
     return {"images": images, "labels": labels, "classes": np.array(KNOWN[name].classes)}
 
-# %% ../../nbs/10_data.images.ipynb #811e32a5
+# %% ../../nbs/10_data.images.ipynb #e618bbf4
 def download(
     name: str,  # A known set with an address
     split: str,  # train or test
@@ -272,8 +278,8 @@ def download(
     import pooch
     known, first = KNOWN[name], 2 * (split == "test")
     bar = importlib.util.find_spec("tqdm") is not None
-    fetched = [pooch.retrieve(known.address + IDX[i] + ".gz", known_hash="md5:" + known.digests[i][0], fname=IDX[i] + ".gz", path=cache_folder() / name, progressbar=bar)
-               for i in (first, first + 1)]
+    fetched = [pooch.retrieve(known.address + IDX[i] + ".gz", known_hash="md5:" + known.digests[i][0], fname=IDX[i] + ".gz",
+                              path=cache_folder() / name, progressbar=bar) for i in (first, first + 1)]
     return Path(fetched[0]), Path(fetched[1])
 
 
@@ -287,8 +293,8 @@ def how_to_get(
     known, where = KNOWN[name], "; ".join(f"{place} ({folder})" for place, folder in looked.items() if place != "the bundle")
     other = f" or {name}/{IDX[0 if split == 'train' else 2]}.gz with its labels" if known.address else ""
     reason = why or ("it is not fetched into a folder of yours" if "`root`" in looked else "its terms or sources do not allow a download")
-    return (f"`{name}` must have a file for its {split} split: found none, and {reason}. Put {known.files[split == 'test']}{other} into one of: {where}; "
-            "or name its folder in $LATENTLAB_DATA or `root`.")
+    return (f"`{name}` must have a file for its {split} split: found none, and {reason}. "
+            f"Put {known.files[split == 'test']}{other} into one of: {where}; or name its folder in $LATENTLAB_DATA or `root`.")
 
 # %% ../../nbs/10_data.images.ipynb #643bf1f9
 def serial_split(
@@ -302,7 +308,7 @@ def serial_split(
         test[rows[-max(1, len(rows) // 4):]] = True
     return np.flatnonzero(test == (split == "test"))
 
-# %% ../../nbs/10_data.images.ipynb #c4fadbf7
+# %% ../../nbs/10_data.images.ipynb #62e07635
 def find(
     name: str,  # A known set
     split: str,  # train or test
@@ -317,7 +323,8 @@ def find(
             if not path.is_file(): continue
             arrays = read_npz(path)
             wrong = check_arrays(arrays, known, split)
-            if wrong: raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, or remove it.")
+            if wrong:
+                raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, or remove it.")
             return arrays, place
         paths = idx_files(name, split, folder) if known.address else None
         if paths: return from_idx(name, split, paths), place
