@@ -46,7 +46,7 @@ def interrupts_between_steps() -> Iterator[threading.Event]:  # Set once somebod
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/55_train.loop.ipynb #01c914e2
+# %% ../../nbs/55_train.loop.ipynb #5d194483
 @dataclass(frozen=True, kw_only=True)
 class Change:
     "A hot setting that was moved."
@@ -67,6 +67,8 @@ class Snapshot:
     notice: str  # A sentence for the person in front of it, "" when there is none
     run: Settings  # Settings in force
     values: Mapping[str, Any]  # Hot settings as this picture used them
+    images: np.ndarray  # The probe images themselves; the same object until a rebuild
+    info: Mapping[str, str]  # Names of data and encoder
     views: Mapping[str, np.ndarray]  # The model's pictures of the probe images
     curves: Curves  # Terms over steps
     measures: tuple[Measure, ...]  # The checks over steps, thinned out
@@ -238,7 +240,7 @@ def newest_readable(
         if not (fall_back and before.exists()): raise
         return load_checkpoint(before, device=device), f"{error} The one before it was loaded."
 
-# %% ../../nbs/55_train.loop.ipynb #e0a0a7bb
+# %% ../../nbs/55_train.loop.ipynb #006e7334
 class Looking(Keeper):
     "Checks and pictures, between two steps."
 
@@ -270,7 +272,7 @@ class Looking(Keeper):
             self.rate, self._mark = recent if self.rate == 0 else 0.5 * (self.rate + recent), (now, rig.step)
         return Snapshot(
             version=version, step=rig.step, seconds=rig.seconds, rate=self.rate, state=self.state, notice=self.notice, run=rig.run,
-            values=hot.values, views=views, curves=rig.history.fetch(), measures=tuple(rig.measures),
+            values=hot.values, images=rig.images, info=rig.parts.info, views=views, curves=rig.history.fetch(), measures=tuple(rig.measures),
         )
 
 # %% ../../nbs/55_train.loop.ipynb #4bf65dcb

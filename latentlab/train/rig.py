@@ -32,7 +32,7 @@ class Measure:
     figures: Mapping[str, float]  # Numbers the model measured about itself
     verdicts: tuple[Verdict, ...]  # What each check says
 
-# %% ../../nbs/54_train.rig.ipynb #5ca65116
+# %% ../../nbs/54_train.rig.ipynb #6b41ee0c
 class Rig:
     "Model, batches, optimisers and records of one built run."
 
@@ -50,6 +50,7 @@ class Rig:
         self.optimisers = [make_optimiser(train.optimiser, player, train) for player in self.players]
         self.generator = torch.Generator(device=parts.probe.device)
         self.history, self.measures, self.step, self.seconds = History(), [], 0, 0.0
+        self.images = parts.probe.float().cpu().numpy()
 
     def add(
         self,
@@ -128,7 +129,7 @@ def advance(
     rig.model.after_step()
     rig.step += 1
 
-# %% ../../nbs/54_train.rig.ipynb #a18b1e49
+# %% ../../nbs/54_train.rig.ipynb #040e5858
 @torch.no_grad()
 def measure(
     rig: Rig,  # Measured on its watch images
@@ -152,4 +153,4 @@ def draw_views(
     "The model's pictures of the probe images, on the host."
     rig.generator.manual_seed(stream_seed(rig.run.train.seed, "views"))
     views = rig.model.views(rig.parts.probe, hot=hot, generator=rig.generator)
-    return {name: view.float().cpu().numpy() for name, view in views.items()}
+    return {name: view.float().cpu().numpy().copy() for name, view in views.items()}  # a view may be a weight itself

@@ -11,9 +11,18 @@ import time
 
 from .loop import Fitter, Snapshot
 
-# %% ../../nbs/56_train.trainer.ipynb #6e9c9283
+# %% ../../nbs/56_train.trainer.ipynb #7afff24c
 class Threaded(Fitter):
     "The same loop on one daemon thread."
+
+    def serve(self):  # Itself
+        "Have the thread there without training: rebuilds and pictures then happen on it, and the caller stays free."
+        with self._wake:
+            if self.busy: return self
+            self._stopping = False
+            self._thread = threading.Thread(target=self._work, name="latentlab-trainer", daemon=True)
+            self._thread.start()
+        return self
 
     def start(
         self,
@@ -26,11 +35,8 @@ class Threaded(Fitter):
             self._stopping, self.error, self.notice = False, None, ""
             self._budget = float("inf") if steps is None else steps
             self._enter("running")
-            if not self.busy:
-                self._thread = threading.Thread(target=self._work, name="latentlab-trainer", daemon=True)
-                self._thread.start()
             self._wake.notify_all()
-        return self
+            return self.serve()
 
     def step(
         self,
