@@ -96,7 +96,7 @@ def make_projection(
         nn.init.zeros_(layer.bias)
     return head
 
-# %% ../../nbs/46_models.ssl.ipynb #2c9f388e
+# %% ../../nbs/46_models.ssl.ipynb #49b09e7b
 class SSL(nn.Module):
     """An encoder trained with SimCLR or SwAV; a `Trainable`.
 
@@ -121,7 +121,7 @@ class SSL(nn.Module):
         self.prototypes = nn.Parameter(normalize(torch.randn(count, settings.projection, generator=generator), dim=-1)) if count else None
         self.augment = make_augment(settings, self.side)
 
-    def players(self): return (Player("encoder", tuple(self.parameters())),)
+    def players(self): return (Player(name="encoder", parameters=tuple(self.parameters())),)
 
     def weights(self, hot: Hot): return {"contrastive": 1.0}
 

@@ -261,7 +261,7 @@ def check_encoder(
         if not torch.equal(held, copies[name]): raise ValueError(f"`maps` must not be overwritten: `{name}` is changed in place by a later layer. Name that layer.")
     if not encoding.embedding.isfinite().all(): raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity. Check its weights and `mean`, `std`.")
 
-# %% ../../nbs/31_nn.encoders.ipynb #80c95a40
+# %% ../../nbs/31_nn.encoders.ipynb #863e5600
 def digest(
     tensors: Mapping[str, Tensor],  # A state dict
 ) -> str:  # Hexadecimal
@@ -286,6 +286,7 @@ def save_encoder(
     about = {"format": "latentlab.encoder/1", "name": name, "architecture": encoder.architecture, "image_shape": list(image_shape), "note": dict(note or {})}
     path = Path(path)
     save_file(tensors, path.with_suffix(".part"), metadata={"about": json.dumps(about), "sha256": digest(tensors)})
+    path.with_suffix(".part").chmod(0o644)  # safetensors writes for the owner alone, and a package is read by others
     os.replace(path.with_suffix(".part"), path)
     return path
 

@@ -1,0 +1,119 @@
+"""SimCLR and SwAV as models of the trainer: reproducible views, terms, collapse, and a run that learns."""
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from latentlab.core.runtime import generator
+from latentlab.core.settings import Hot, Settings
+from latentlab.core.terms import Parts, Trainable
+from latentlab.data.images import load
+from latentlab.models.ssl import SSL, SSLSettings, make_augment, measure_spread, shadows
+from latentlab.train.settings import TrainSettings
+from latentlab.train.trainer import Trainer
+
+BOTH = [SSLSettings(), SSLSettings(method="swav", temperature=0.1, prototypes=16)]
+
+
+@pytest.fixture(scope="module")
+def images(): return load("fashion-mnist", "train", limit=64).float()
+
+
+def model_of(settings): return SSL(settings, generator=generator(0, "model"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"crop": 1.0}])
+@pytest.mark.parametrize(("shape", "size"), [("fashion-mnist", (1, 28, 28)), ("scenes", (3, 64, 64))])
+def test_views_are_images_and_follow_the_generator_alone(changes, shape, size):
+    augment = make_augment(SSLSettings(shape=shape).replace(changes), size[-1])
+    x = torch.rand(5, *size, generator=torch.Generator().manual_seed(0))
+    before, kept = torch.get_rng_state(), x.clone()
+    one, same, other = (augment(x, generator(0, "view", k)) for k in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before) and torch.equal(x, kept)
+    assert one.shape == x.shape and one.min() >= 0 and one.max() <= 1 and one.isfinite().all()
+    torch.manual_seed(5)
+    assert torch.equal(augment(x, generator(0, "view", 1)), one)
+
+
+def test_two_views_of_one_generator_differ():
+    augment, source = make_augment(SSLSettings(), 28), generator(0, "v")
+    x = torch.rand(4, 1, 28, 28)
+    assert not torch.equal(augment(x, source), augment(x, source))
+
+
+def test_shadow_is_smooth_grey_and_zero_at_zero():
+    x = torch.full((3, 3, 64, 64), 0.5)
+    assert torch.equal(shadows(x, 0.0, generator(0)), x)
+    field = shadows(x, 0.1, generator(0)) - x
+    assert torch.equal(field[:, 0], field[:, 1]) and torch.equal(field[:, 0], field[:, 2])
+    assert field.diff(dim=-1).abs().max() < 0.05 < field.abs().max()
+
+
+@pytest.mark.parametrize("settings", BOTH)
+def test_it_is_trainable_and_its_terms_are_per_example(settings, images):
+    model, hot = model_of(settings), Hot(settings)
+    assert isinstance(model, Trainable)
+    terms = model.terms(images, hot=hot, generator=generator(0, "step", 0))
+    assert list(terms) == ["contrastive"] and list(terms.observed) == ["view_distance"] and set(model.weights(hot)) == set(terms)
+    assert all(t.shape == (64,) and t.isfinite().all() for t in terms.all().values()) and not terms.observed["view_distance"].requires_grad
+    terms["contrastive"].mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert {id(p) for player in model.players() for p in player.parameters} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("settings", BOTH)
+def test_looking_does_not_move_it(settings, images):
+    model, hot = model_of(settings), Hot(settings)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.probe(images, hot=hot, generator=generator(0, "p"))
+    shown = model.views(images[:8], hot=hot, generator=generator(0, "v"))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
+    assert all(v.shape == (8, 1, 28, 28) for v in shown.values())
+
+
+def test_prototypes_return_to_the_sphere():
+    model = model_of(BOTH[1])
+    with torch.no_grad(): model.prototypes.mul_(3)
+    model.after_step()
+    torch.testing.assert_close(model.prototypes.norm(dim=-1), torch.ones(16))
+    model_of(BOTH[0]).after_step()
+
+
+def test_collapse_is_seen(images):
+    model = model_of(SSLSettings())
+    torch.nn.init.zeros_(model.encoder.block5[1].weight)
+    assert measure_spread(model, images).dead == 1.0
+    healthy = measure_spread(model_of(SSLSettings()), images)
+    assert healthy.dead < 0.5 and healthy.spread > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Settings):
+    model: SSLSettings = field(default_factory=SSLSettings)
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=32, learning_rate=3e-3, device="cpu"))
+
+    def build(self, device):
+        x = load("fashion-mnist", "train", limit=64).float().to(device)
+        return Parts(model=SSL(self.model, generator=generator(self.train.seed, "model")).to(device), images=x, probe=x[:8], watch=x[:16])
+
+
+@pytest.mark.parametrize("settings", BOTH)
+def test_the_trainer_lowers_the_loss_and_repeats_itself(settings, images):
+    run = Run(model=settings)
+    first, hot = Trainer(run), Hot(run)
+
+    def loss():
+        with torch.no_grad(): return first.model.terms(images, hot=hot, generator=generator(0, "eval"))["contrastive"].mean().item()
+
+    before = loss()
+    first.fit(25)
+    assert loss() < before - 0.2
+    again = Trainer(run)
+    again.fit(25)
+    state = {k: v for k, v in again.model.state_dict().items() if "num_batches" not in k and "running" not in k}
+    assert all(torch.equal(v, first.model.state_dict()[k]) for k, v in state.items())
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [({"crop": 0.01}, "`crop` must be at least"), ({"temperature": 5.0}, "`temperature` must be at most"), ({"projection": 1}, "`projection` must be at least")])
+def test_settings_out_of_range(changes, sentence):
+    with pytest.raises(ValueError, match=sentence): SSLSettings(**changes)
