@@ -7,7 +7,7 @@ __all__ = ['IDX', 'GARMENTS', 'RESEARCH', 'KNOWN', 'NAMES', 'check_count', 'resi
            'known_set', 'read_npz', 'check_arrays', 'read_idx', 'cache_folder', 'places', 'idx_files', 'from_idx',
            'download', 'how_to_get', 'serial_split', 'find', 'load']
 
-# %% ../../nbs/10_data.images.ipynb #0f915d73
+# %% ../../nbs/10_data.images.ipynb #f081ff18
 import dataclasses
 import gzip
 import hashlib
@@ -15,6 +15,7 @@ import importlib.util
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -224,7 +225,7 @@ def read_idx(
     axes = content[3]
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(struct.unpack(f">{axes}I", content[4:4 + 4 * axes]))
 
-# %% ../../nbs/10_data.images.ipynb #9a1369b5
+# %% ../../nbs/10_data.images.ipynb #5b48a545
 def cache_folder() -> Path:  # Need not exist
     "Where downloads are kept: $LATENTLAB_CACHE, or the platform's cache folder."
     if os.environ.get("LATENTLAB_CACHE"): return Path(os.environ["LATENTLAB_CACHE"]).expanduser()
@@ -235,14 +236,16 @@ def cache_folder() -> Path:  # Need not exist
 
 def places(
     root: str | Path | None,  # A folder given by hand
-) -> dict[str, Path]:  # What to call the place -> folder, in the order of the search
-    "The folders to look in. Raises ValueError for a folder that was named and is not there."
+) -> Iterator[tuple[str, Path]]:  # What to call the place, and its folder, in the order of the search
+    "The folders to look in, each found only when it is its turn. Raises ValueError for a folder that was named and is not there."
     named = {"`root`": root} if root is not None else {"$LATENTLAB_DATA": os.environ.get("LATENTLAB_DATA")}
-    found = {name: Path(folder).expanduser() for name, folder in named.items() if folder}
-    for name, folder in found.items():
-        if not folder.is_dir(): raise ValueError(f"{name} must be a folder: got {str(folder)!r}. Make it, or leave it out.")
-    if root is None: found |= {"the bundle": Path(str(files("latentlab"))) / "bundled", "the cache": cache_folder()}
-    return found
+    for name, folder in named.items():
+        if not folder: continue
+        if not Path(folder).expanduser().is_dir(): raise ValueError(f"{name} must be a folder: got {str(folder)!r}. Make it, or leave it out.")
+        yield name, Path(folder).expanduser()
+    if root is not None: return
+    yield "the bundle", Path(str(files("latentlab"))) / "bundled"
+    yield "the cache", cache_folder()
 
 # %% ../../nbs/10_data.images.ipynb #d6e61fc0
 def idx_files(
@@ -308,7 +311,7 @@ def serial_split(
         test[rows[-max(1, len(rows) // 4):]] = True
     return np.flatnonzero(test == (split == "test"))
 
-# %% ../../nbs/10_data.images.ipynb #62e07635
+# %% ../../nbs/10_data.images.ipynb #4c229aab
 def find(
     name: str,  # A known set
     split: str,  # train or test
@@ -316,9 +319,10 @@ def find(
     whole: bool,  # Refuse a bundled subset
 ) -> tuple[dict[str, np.ndarray], str]:  # Arrays, and where they come from
     "The first file there is; a damaged one ends the search."
-    known, looked = KNOWN[name], places(root)
-    if whole: looked.pop("the bundle", None)
-    for place, folder in looked.items():
+    known, looked = KNOWN[name], {}
+    for place, folder in places(root):
+        if whole and place == "the bundle": continue
+        looked[place] = folder
         for path in (folder / known.files[split == "test"], folder / name / known.files[split == "test"]):
             if not path.is_file(): continue
             arrays = read_npz(path)
