@@ -1,0 +1,209 @@
+// One control per setting, made from the schema. Python owns the values; a control shows what was asked for until Python answers.
+LL.GROUPS = [["live", "Live", "from the next step"], ["model", "Model", "rebuilds"], ["data", "Data and encoder", "rebuilds"]];
+
+LL.scale = (spec) => {
+  const int = spec.type === "int";
+  if (spec.widget === "log") {
+    const low = Math.log10(spec.low), high = Math.log10(spec.high), step = spec.step || 0.02;
+    const read = (p) => Math.min(spec.high, Math.max(spec.low, int ? Math.round(10 ** p) : Number((10 ** p).toPrecision(3))));
+    return { low, high, step, place: (v) => Math.log10(Math.max(v, spec.low)), read };
+  }
+  const step = spec.step || (int ? 1 : (spec.high - spec.low) / 200);
+  const read = (p) => (int ? Math.round(p) : Number(Number(p).toPrecision(10)));
+  return { low: spec.low, high: spec.high, step, place: (v) => v, read };
+};
+
+// each maker returns {input, value(), show(v)}; `told(final)` is called when the user moved it
+LL.makers = {
+  slider: (spec, id, told) => {
+    const scale = LL.scale(spec);
+    const input = LL.el("input", { type: "range", id, min: scale.low, max: scale.high, step: spec.widget === "log" ? "any" : scale.step });
+    const fill = () => input.style.setProperty("--p", `${(100 * (input.value - scale.low)) / (scale.high - scale.low || 1)}%`);
+    input.addEventListener("keydown", (event) => { // a log slider has no native step: keys move it by one
+      if (spec.widget !== "log") return;
+      const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+      if (!move) return;
+      event.preventDefault(); input.value = Number(input.value) + move * scale.step; fill(); told(false); told(true);
+    });
+    input.addEventListener("input", () => { fill(); told(false); });
+    input.addEventListener("change", () => told(true));
+    return { input, value: () => scale.read(Number(input.value)), show: (v) => { input.value = scale.place(v); fill(); },
+      say: (text) => input.setAttribute("aria-valuetext", text) };
+  },
+  number: (spec, id, told) => {
+    const input = LL.el("input", { type: "number", id, min: spec.low, max: spec.high, step: spec.step || (spec.type === "int" ? 1 : "any") });
+    const tell = () => { if (input.value !== "" || spec.optional) told(true); };
+    input.addEventListener("change", tell); LL.onEnter(input, tell);
+    return { input, value: () => (input.value === "" ? null : Number(input.value)), show: (v) => { input.value = v ?? ""; } };
+  },
+  choice: (spec, id, told) => {
+    const input = LL.el("select", { id });
+    spec.choices.forEach((choice, i) => input.append(LL.el("option", { value: i, text: choice === null ? "none" : LL.number(choice) })));
+    input.addEventListener("change", () => told(true));
+    return { input, value: () => spec.choices[Number(input.value)], show: (v) => { input.value = spec.choices.findIndex((c) => LL.same(c, v)); } };
+  },
+  switch: (spec, id, told) => {
+    const input = LL.el("input", { type: "checkbox", role: "switch", id });
+    input.addEventListener("change", () => told(true));
+    return { input, value: () => input.checked, show: (v) => { input.checked = Boolean(v); } };
+  },
+  text: (spec, id, told) => {
+    const input = LL.el("input", { type: "text", id, spellcheck: "false" });
+    input.addEventListener("change", () => told(true)); LL.onEnter(input, () => told(true));
+    return { input, value: () => input.value, show: (v) => { input.value = v ?? ""; } };
+  },
+};
+LL.makers.log = LL.makers.slider;
+
+// Enter means "now": inside a notebook the page may keep the key from becoming a change event
+LL.onEnter = (input, call) => input.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.stopPropagation(); call(); } });
+
+LL.control = (spec, id, send) => {
+  const ROW = { choice: 1, number: 1, switch: 1, text: 1 };
+  let sent = null, posted = null, sentAt = 0, timer = null, lastSent = 0, value = null, waiting = null;
+  const shown = LL.el("output", { class: "ll-value", for: id });
+  const reset = LL.el("button", { class: "ll-reset", type: "button", text: "↺", hidden: true, title: `back to the default, ${LL.number(spec.default)}`, "aria-label": `${spec.label}: back to the default` });
+  const error = LL.el("div", { class: "ll-error", role: "alert", hidden: true });
+  const queued = LL.el("div", { class: "ll-queued", hidden: true });
+
+  const post = () => { clearTimeout(timer); timer = null; lastSent = performance.now(); posted = sent; send(spec.name, sent); };
+  const ask = (next, final) => {
+    sent = next; sentAt = performance.now(); error.hidden = true; display(next);
+    if (spec.group !== "live") { clearTimeout(timer); if (final) timer = setTimeout(post, 250); return; } // a rebuild waits for the release
+    if (final) { post(); return; }
+    if (timer === null) timer = setTimeout(post, Math.max(0, 60 - (performance.now() - lastSent)));
+  };
+  const maker = LL.makers[spec.widget](spec, id, (final) => {
+    const next = maker.value();
+    if (final && timer === null && posted !== null && LL.same(next, posted) && performance.now() - lastSent < 1500) return; // said already while dragging
+    if (typeof next === "number" && !Number.isFinite(next)) { refuse(`${spec.label} must be a number.`); return; }
+    ask(next, final);
+  });
+  const display = (v) => {
+    const text = LL.number(v) + (spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${spec.unit}` : "");
+    if (shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), text === LL.number(v) ? "" : LL.el("small", { text: ` ${spec.unit}` })); }
+    maker.say?.(text); reset.hidden = LL.same(v, spec.default);
+    node.classList.toggle("changed", !reset.hidden);
+  };
+  reset.addEventListener("click", () => { maker.show(spec.default); ask(spec.default, true); });
+  const label = LL.el("label", { for: id, text: spec.label });
+  const node = LL.el("div", { class: `ll-control ${ROW[spec.widget] ? "row" : "range"} ${spec.widget}`, "data-name": spec.name, title: [spec.unit, spec.help].filter(Boolean).join(": ") },
+    label, reset, ROW[spec.widget] ? null : shown, maker.input, queued, error);
+
+  const truth = (v) => {
+    value = v;
+    if (waiting !== null) return;
+    const busy = sent !== null && !LL.same(sent, v);
+    if (!busy) sent = null;
+    const holding = busy && (timer !== null || performance.now() - sentAt < 2500);
+    if (holding) return;
+    sent = null;
+    if (document.activeElement !== maker.input || !["number", "text"].includes(spec.widget)) maker.show(v);
+    display(v);
+  };
+  const refuse = (sentence) => {
+    sent = null; clearTimeout(timer); timer = null;
+    error.textContent = sentence; error.hidden = false; maker.show(value); display(value);
+    setTimeout(() => { error.hidden = true; }, 12000);
+  };
+  return {
+    node, spec, refuse, truth, input: maker.input,
+    pending: (on, v) => {
+      if (!on) { if (waiting) { waiting = null; queued.hidden = true; truth(value); } return; }
+      waiting = { value: v ?? waiting?.value ?? sent ?? value };
+      queued.hidden = false; LL.put(queued, `${LL.number(value)} → ${LL.number(waiting.value)} waits for the rebuild`);
+      if (document.activeElement !== maker.input) { maker.show(waiting.value); display(waiting.value); }
+    },
+    applies: (yes, why) => { maker.input.disabled = !yes; node.classList.toggle("off", !yes); node.title = yes ? [spec.unit, spec.help].filter(Boolean).join(": ") : why; },
+    now: () => waiting?.value ?? sent ?? value,
+    stop: () => clearTimeout(timer),
+  };
+};
+
+LL.controls = (host, send) => {
+  const all = new Map(), help = LL.el("div", { class: "ll-help", "aria-live": "off" });
+  let values = {};
+  const explain = (control) => {
+    help.replaceChildren();
+    if (!control) { help.append(LL.el("span", { class: "ll-note", text: "Point at a control to see what it does and why it starts where it does." })); return; }
+    const { spec } = control;
+    help.append(LL.el("b", { text: `${spec.label} ` }), LL.el("span", { text: control.node.classList.contains("off") ? control.node.title : spec.help || "" }));
+    const range = spec.low !== null && spec.low !== undefined && spec.high !== null && spec.high !== undefined ? `${LL.number(spec.low)} to ${LL.number(spec.high)}${spec.unit ? ` ${spec.unit}` : ""}, ` : spec.unit ? `${spec.unit}, ` : "";
+    help.append(LL.el("span", { class: "ll-note", text: ` ${range}default ${LL.number(spec.default)}` }));
+  };
+  const applies = () => {
+    for (const control of all.values()) {
+      const when = control.spec.when;
+      if (!when) continue;
+      const other = all.get(when[0]);
+      const current = other ? other.now() : values[when[0]];
+      control.applies(LL.same(current, when[1]), `matters only while ${other?.spec.label ?? when[0]} is ${LL.number(when[1])}`);
+    }
+  };
+  const build = (schema) => {
+    host.replaceChildren(); all.clear();
+    const prefix = `ll${Math.random().toString(36).slice(2, 8)}`;
+    for (const [key, title, note] of LL.GROUPS) {
+      const members = schema.filter((spec) => spec.group === key && LL.makers[spec.widget]);
+      if (!members.length) continue;
+      const group = LL.el("fieldset", { class: `ll-group ${key}` }, LL.el("legend", {}, LL.el("b", { text: title }), LL.el("span", { text: ` ${note}` })));
+      for (const spec of members) {
+        const control = LL.control(spec, `${prefix}-${spec.name}`, (name, value) => { send(name, value); applies(); });
+        control.node.addEventListener("pointerenter", () => explain(control));
+        control.node.addEventListener("focusin", () => explain(control));
+        all.set(spec.name, control); group.append(control.node);
+      }
+      host.append(group);
+    }
+    host.append(help); explain(null);
+    if (Object.keys(values).length) show(values);
+  };
+  const show = (next) => {
+    values = next;
+    for (const [name, control] of all) if (name in next) control.truth(next[name]);
+    applies();
+  };
+  host.addEventListener("pointerleave", () => explain(null));
+  return {
+    build, values: show,
+    refresh: () => show(values),
+    refuse: (name, sentence) => { const control = all.get(name); control?.refuse(sentence); applies(); return Boolean(control); },
+    pending: (wanted) => { for (const [name, control] of all) control.pending(name in wanted, wanted[name]); },
+    asked: (name) => all.get(name)?.now(),
+    label: (name) => all.get(name)?.spec.label ?? name,
+    stop: () => { for (const control of all.values()) control.stop(); },
+  };
+};
+
+// What the browser alone decides: how the mask is shown. Nothing here sends a message.
+LL.pictureBar = (host, picture, changed) => {
+  const id = `ll${Math.random().toString(36).slice(2, 8)}`;
+  const slider = (label, name, low, high, step, told) => {
+    const value = LL.el("output", { class: "ll-value" });
+    const input = LL.el("input", { type: "range", id: `${id}-${name}`, min: low, max: high, step, value: picture[name], "data-picture": name, "aria-label": label });
+    const show = () => { const text = `${Math.round(100 * input.value)} %`; LL.put(value, text); input.setAttribute("aria-valuetext", text); input.style.setProperty("--p", `${(100 * (input.value - low)) / (high - low)}%`); };
+    input.addEventListener("input", () => { picture[name] = Number(input.value); show(); told(); changed(); });
+    show();
+    return { input, value };
+  };
+  const group = LL.el("div", { class: "ll-segments", role: "radiogroup", "aria-label": "mask shown" });
+  const buttons = [["soft", "soft", "as the explainer says: every pixel partly kept"], ["area", "hard, same area", "the first pixels by rank, as many as the soft mask holds: what a dimmed image cannot fake"], ["top", "top", "the first pixels by rank, as many as the slider says"]].map(([key, label, why]) => {
+    const button = LL.el("button", { type: "button", role: "radio", title: why, text: label, "data-mask": key });
+    button.addEventListener("click", () => { select(key); changed(); });
+    button.addEventListener("keydown", (event) => { const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key]; if (move) { event.preventDefault(); const next = buttons[(buttons.indexOf(button) + move + buttons.length) % buttons.length]; next.click(); next.focus(); } });
+    group.append(button);
+    return button;
+  });
+  const select = (key) => { picture.mask = key; for (const b of buttons) { const on = b.dataset.mask === key; b.setAttribute("aria-checked", String(on)); b.tabIndex = on ? 0 : -1; } };
+  select(picture.mask);
+  const colours = LL.el("div", { class: "ll-colours", role: "radiogroup", "aria-label": "overlay colour" });
+  for (const [name, colour] of [["orange", "#E69F00"], ["sky blue", "#56B4E9"], ["green", "#009E73"], ["pink", "#CC79A7"]]) {
+    const button = LL.el("button", { type: "button", role: "radio", "aria-checked": String(colour === picture.colour), "aria-label": name, title: `overlay in ${name}`, style: `--c:${colour}` });
+    button.addEventListener("click", () => { picture.colour = colour; for (const b of colours.children) b.setAttribute("aria-checked", String(b === button)); changed(); });
+    colours.append(button);
+  }
+  const share = slider("keep the top share of the pixels", "top", 0.01, 1, 0.01, () => select("top")), opacity = slider("overlay strength", "opacity", 0, 1, 0.01, () => {});
+  buttons[2].append(" ", share.value);
+  host.append(LL.el("div", { class: "ll-pick" }, LL.el("span", { text: "mask" }), group, share.input),
+    LL.el("div", { class: "ll-pick" }, LL.el("label", { for: opacity.input.id, text: "overlay" }), opacity.input, opacity.value, colours));
+};

@@ -1,0 +1,140 @@
+// Rows of small images on raw canvases: originals once, everything else composed here from keep and rank.
+LL.grid = (host, picture) => {
+  let images = null, fills = null, shape = [0, 0, 0, 0], rows = [], keep = null, rank = null, gap = 2;
+  const body = LL.el("div", { class: "ll-grid" });
+  const tip = LL.el("div", { class: "ll-tip", hidden: true, "aria-hidden": "true" });
+  host.append(body, tip);
+
+  const columns = (texts, kind) => {
+    const line = LL.el("div", { class: `ll-columns ${kind}` });
+    for (const text of texts) line.append(LL.el("span", { text, title: text }));
+    return line;
+  };
+
+  const legend = (row) => {
+    if (row.kind !== "rank" && row.kind !== "keep") return null;
+    const bar = LL.el("span", { class: `ll-ramp ${row.kind}` });
+    const ends = row.kind === "rank" ? ["first to go", "last"] : ["hidden", "kept"];
+    return LL.el("div", { class: "ll-legend-ramp" }, LL.el("span", { text: ends[0] }), bar, LL.el("span", { text: ends[1] }));
+  };
+
+  const build = (layout, newShape) => {
+    shape = newShape.length === 4 ? newShape : [0, 0, 0, 0];
+    const [n, height, width] = shape;
+    gap = Math.max(1, Math.round(width / 18));
+    body.replaceChildren();
+    rows = [];
+    if (!n) { body.append(LL.el("div", { class: "ll-empty", text: "The images come with the first frame." })); return; }
+    body.style.setProperty("--ll-n", n);
+    if (layout.columns?.length === n) body.append(LL.el("span"), columns(layout.columns, "names"));
+    for (const row of layout.rows ?? []) {
+      const canvas = LL.el("canvas", { role: "img", "aria-label": `${row.label}: ${row.note ?? ""}` });
+      canvas.width = n * width + (n - 1) * gap;
+      canvas.height = height;
+      const strip = LL.el("div", { class: "ll-strip", "data-row": row.key }, canvas);
+      const head = LL.el("div", { class: "ll-rowhead" }, LL.el("b", { text: row.label }), LL.el("span", { class: "ll-note", text: row.note ?? "" }), legend(row));
+      const context = canvas.getContext("2d");
+      const cross = LL.el("i", { class: "ll-cross", hidden: true });
+      strip.append(cross);
+      body.append(head, strip);
+      const entry = { ...row, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null };
+      if (row.kind === "keep") {
+        const amounts = columns(Array(n).fill(""), "amounts");
+        body.append(LL.el("span", { class: "ll-amount-head", text: "share kept" }), amounts);
+        entry.amounts = [...amounts.children];
+      }
+      canvas.addEventListener("pointermove", (event) => point(event, entry));
+      canvas.addEventListener("pointerleave", leave);
+      rows.push(entry);
+    }
+    fit();
+  };
+
+  // A picture that is enlarged much stays crisp; one that is enlarged a little would get uneven pixels, so it is smoothed.
+  const fit = () => {
+    for (const row of rows) {
+      const ratio = (row.canvas.clientWidth * (window.devicePixelRatio || 1)) / row.canvas.width;
+      row.canvas.style.imageRendering = ratio >= 2 ? "pixelated" : "auto";
+    }
+  };
+
+  // share of pixels shown as kept: soft = keep itself, area = as many pixels as keep holds, top = the first x by rank
+  const shown = (out, i) => {
+    const [, height, width] = shape, size = height * width, start = i * size;
+    if (picture.mask === "soft" || !rank) { for (let p = 0; p < size; p++) out[p] = keep[start + p]; return; }
+    let share = picture.top;
+    if (picture.mask === "area") { let sum = 0; for (let p = 0; p < size; p++) sum += keep[start + p]; share = sum / (255 * size); }
+    if (share >= 1) { out.fill(255); return; }
+    const limit = 256 * (1 - share);
+    for (let p = 0; p < size; p++) out[p] = rank[start + p] >= limit ? 255 : 0;
+  };
+
+  const paint = () => {
+    const [n, height, width, channels] = shape;
+    if (!n || !images) return;
+    const size = height * width, mask = new Uint8Array(size), tint = LL.rgb(picture.colour), strength = picture.opacity;
+    const live = keep && keep.length === n * size;
+    for (let i = 0; i < n; i++) {
+      if (live) shown(mask, i);
+      for (const row of rows) {
+        if (!live && row.kind !== "image") continue;
+        const data = row.data.data, stride = row.data.width;
+        if (row.amounts) { let sum = 0; for (let p = 0; p < size; p++) sum += mask[p]; LL.put(row.amounts[i], `${((100 * sum) / (255 * size)).toFixed(0)} %`); }
+        for (let y = 0, p = 0; y < height; y++) {
+          let at = 4 * (y * stride + i * (width + gap));
+          for (let x = 0; x < width; x++, p++, at += 4) {
+            data[at + 3] = 255;
+            if (row.kind === "rank") {
+              const k = 3 * rank[i * size + p];
+              data[at] = LL.MAGMA[k]; data[at + 1] = LL.MAGMA[k + 1]; data[at + 2] = LL.MAGMA[k + 2];
+              continue;
+            }
+            const from = (i * size + p) * channels;
+            const r = images[from], g = channels === 3 ? images[from + 1] : r, b = channels === 3 ? images[from + 2] : r;
+            if (row.kind === "image") { data[at] = r; data[at + 1] = g; data[at + 2] = b; continue; }
+            const k = mask[p] / 255;
+            if (row.kind === "seen") {
+              const fr = fills ? fills[from] : 0, fg = fills && channels === 3 ? fills[from + 1] : fr, fb = fills && channels === 3 ? fills[from + 2] : fr;
+              data[at] = k * r + (1 - k) * fr; data[at + 1] = k * g + (1 - k) * fg; data[at + 2] = k * b + (1 - k) * fb;
+              continue;
+            }
+            // keep: hidden pixels lose colour and light, kept ones take the tint and keep their texture
+            const light = 0.299 * r + 0.587 * g + 0.114 * b, dim = 1 - 0.85 * strength * (1 - k), grey = strength * (1 - k);
+            const a = Math.min(1, 1.15 * strength) * k, texture = 0.42 + (0.58 * light) / 255;
+            data[at] = (1 - a) * dim * (r + (light - r) * grey) + a * tint[0] * texture;
+            data[at + 1] = (1 - a) * dim * (g + (light - g) * grey) + a * tint[1] * texture;
+            data[at + 2] = (1 - a) * dim * (b + (light - b) * grey) + a * tint[2] * texture;
+          }
+        }
+      }
+    }
+    for (const row of rows) if (live || row.kind === "image") row.context.putImageData(row.data, 0, 0);
+  };
+
+  const point = (event, row) => {
+    const [n, height, width] = shape, box = row.canvas.getBoundingClientRect();
+    const x = Math.floor(((event.clientX - box.left) / box.width) * row.canvas.width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
+    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap);
+    if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !keep) { leave(); return; }
+    const at = i * height * width + y * width + inside;
+    tip.hidden = false;
+    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · keep ${(keep[at] / 255).toFixed(2)} · ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels`;
+    const home = host.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(event.clientX - home.left + 12, home.width - tip.offsetWidth - 6))}px`;
+    tip.style.top = `${event.clientY - home.top + 16}px`;
+    for (const other of rows) {
+      const unit = other.canvas.clientWidth / other.canvas.width;
+      other.cross.hidden = false;
+      other.cross.style.cssText = `left:${x * unit}px;top:${y * unit}px;width:${unit}px;height:${unit}px`;
+    }
+  };
+  const leave = () => { tip.hidden = true; for (const row of rows) row.cross.hidden = true; };
+
+  return {
+    build, fit, paint,
+    images: (bytes) => { images = bytes; },
+    fills: (bytes) => { fills = bytes && images && bytes.length === images.length ? bytes : null; },
+    frame: (bytes) => { const half = bytes ? bytes.length / 2 : 0; keep = half ? bytes.subarray(0, half) : null; rank = half ? bytes.subarray(half) : null; },
+    ramp: () => body.style.setProperty("--ll-tint", picture.colour),
+  };
+};

@@ -1,0 +1,174 @@
+// Curves over the training step and paths in a plane; axes, ticks and zoom by uPlot, colours by the page's theme.
+LL.FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+
+LL.ink = (node) => {
+  const style = getComputedStyle(node);
+  return { text: style.getPropertyValue("--ll-fg2").trim() || "#667", grid: style.getPropertyValue("--ll-grid").trim() || "#e5e7eb", strong: style.getPropertyValue("--ll-fg").trim() || "#111" };
+};
+
+LL.ticks = (u, splits) => splits.map((v) => (v === null ? "" : LL.number(v)));
+
+LL.plotFrame = (title, note) => {
+  const legend = LL.el("div", { class: "ll-legend" }), area = LL.el("div", { class: "ll-area" }), tools = LL.el("span", { class: "ll-tools" });
+  const head = LL.el("div", { class: "ll-plothead" }, LL.el("b", { text: title }), LL.el("span", { class: "ll-note", text: note ?? "" }), tools);
+  return { node: LL.el("section", { class: "ll-plot", "aria-label": title }, head, legend, area), legend, area, tools };
+};
+
+LL.keySwatch = (item) => LL.el("i", { class: `ll-key${item.dash ? " dash" : ""}`, style: `--c:${LL.themed(item.colour)}` });
+
+LL.curves = (spec) => {
+  const frame = LL.plotFrame(spec.title ?? "Terms", spec.note ?? "");
+  const terms = spec.terms.map((term, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...term }));
+  let plot = null, log = Boolean(spec.log), zoomed = false, data = null, ink = null, values = [];
+  const right = (term) => (term.axis ? term.axis === "right" : term.unit === "nats");
+  const units = (side) => [...new Set(terms.filter((t) => right(t) === side).map((t) => t.unit).filter(Boolean))].join(" · ");
+
+  for (const term of terms) {
+    const value = LL.el("b", {}), item = LL.el("button", { class: "ll-legend-item", type: "button", "aria-pressed": "true", title: `${term.label}${term.unit ? `, ${term.unit}` : ""}: click to hide` });
+    item.append(LL.keySwatch(term), LL.el("span", { text: term.label }), value);
+    item.addEventListener("click", () => {
+      term.off = !term.off; item.classList.toggle("off", term.off); item.setAttribute("aria-pressed", String(!term.off)); make();
+    });
+    values.push(value); frame.legend.append(item); term.item = item;
+  }
+  const toggle = LL.el("button", { class: "ll-mini", type: "button", "aria-pressed": String(log), text: "log", title: "logarithmic vertical axis" });
+  toggle.addEventListener("click", () => { log = !log; toggle.setAttribute("aria-pressed", String(log)); make(); });
+  frame.tools.append(toggle);
+
+  const range = (u, low, high) => {
+    if (low === null || high === null) return log ? [0.01, 1] : [0, 1];
+    if (log) return uPlot.rangeLog(Math.max(low, high * 1e-6), high, 10, false);
+    const room = (high - Math.min(0, low)) * 0.06 || 0.1;
+    return [low < 0 ? low - room : 0, high + room];
+  };
+  const columns = () => {
+    if (!data) return [[0], ...terms.map(() => [null])];
+    return [data.step, ...terms.map((t) => (log ? data.columns[t.name]?.map((v) => (v > 0 ? v : null)) : data.columns[t.name]) ?? data.step.map(() => null))];
+  };
+  const show = (index) => terms.forEach((term, i) => {
+    const column = data?.columns[term.name];
+    let at = index ?? (column?.length ?? 0) - 1;
+    while (column && at > 0 && column[at] === null) at--;
+    LL.put(values[i], LL.number(column ? column[at] : null));
+  });
+  const make = () => {
+    plot?.destroy(); plot = null; zoomed = false;
+    const width = frame.area.clientWidth, height = frame.area.clientHeight;
+    if (!width || !height) return;
+    ink = LL.ink(frame.area);
+    const axis = (scale, side, label, extra = {}) => ({
+      scale, side, label, labelSize: label ? 16 : 0, labelGap: 0, labelFont: LL.FONT, font: LL.FONT, gap: 4, values: LL.ticks, stroke: () => ink.text,
+      grid: { stroke: () => ink.grid, width: 1 }, ticks: { show: false }, ...extra });
+    const hasRight = terms.some((t) => right(t) && !t.off), scale = { distr: log ? 3 : 1, log: 10, range };
+    plot = new uPlot({
+      width, height, legend: { show: false }, padding: [8, hasRight ? 0 : 10, 0, 0],
+      cursor: { drag: { x: true, y: false }, points: { size: 6 }, y: false },
+      scales: { x: { time: false, range: (u, low, high) => (low === null ? [0, 1] : [low, high + Math.max((high - low) * 0.025, 1e-9)]) }, y: { ...scale }, r: { ...scale } },
+      axes: [axis("x", 2, "step", { size: 24, space: 60 }), axis("y", 3, units(false), { size: 40, space: log ? 22 : 34 }),
+        ...(hasRight ? [axis("r", 1, units(true), { size: 30, gap: 8, space: log ? 22 : 34, grid: { show: false } })] : [])],
+      series: [{}, ...terms.map((t) => ({ scale: right(t) ? "r" : "y", show: !t.off, stroke: () => LL.themed(t.colour), width: 1.75, dash: t.dash ? [5, 3] : undefined, spanGaps: true, points: { show: false } }))],
+      hooks: { setSelect: [(u) => { if (u.select.width > 0) zoomed = true; }], setCursor: [(u) => show(u.cursor.idx)] },
+    }, columns(), frame.area);
+    plot.over.addEventListener("dblclick", () => { zoomed = false; draw(); });
+  };
+  const draw = () => {
+    if (!plot) make();
+    if (!plot) return;
+    plot.setData(columns(), !zoomed);
+    if (zoomed) plot.redraw();
+    if (plot.cursor.idx === null || plot.cursor.idx === undefined || plot.cursor.left < 0) show(null);
+  };
+  return {
+    node: frame.node, data: (next) => { data = next; }, draw,
+    theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); plot?.redraw(); },
+    fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
+    destroy: () => plot?.destroy(),
+  };
+};
+
+LL.path = (spec) => {
+  const frame = LL.plotFrame(spec.title ?? "Path", spec.note ?? "");
+  const series = spec.series.map((item, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...item }));
+  let plot = null, data = null, ink = null;
+  for (const item of series) {
+    item.item = LL.el("span", { class: "ll-legend-item" }, LL.keySwatch(item), LL.el("span", { text: item.label }));
+    frame.legend.append(item.item);
+  }
+  const readout = LL.el("span", { class: "ll-legend-item ll-readout" });
+  frame.legend.append(readout);
+  const points = (item) => {
+    const xs = data?.columns[item.x], ys = data?.columns[item.y], found = [];
+    if (xs && ys) for (let i = 0; i < xs.length; i++) if (xs[i] !== null && ys[i] !== null) found.push([xs[i], ys[i]]);
+    return found;
+  };
+  const bounds = (axis) => {
+    let high = 0;
+    for (const item of series) for (const p of item.points ?? []) high = Math.max(high, p[axis]);
+    return [0, Math.min(axis === 0 ? 1.0 : Infinity, high * 1.08) || 1];
+  };
+  const trace = (u) => {
+    const ctx = u.ctx, ratio = devicePixelRatio || 1;
+    ctx.save();
+    ctx.beginPath(); ctx.rect(u.bbox.left - 8 * ratio, u.bbox.top - 8 * ratio, u.bbox.width + 16 * ratio, u.bbox.height + 16 * ratio); ctx.clip();
+    ctx.lineJoin = "round"; ctx.lineCap = "round";
+    for (const item of series) {
+      const at = (item.points ?? []).map(([x, y]) => [u.valToPos(x, "x", true), u.valToPos(y, "y", true)]);
+      if (!at.length) continue;
+      ctx.strokeStyle = LL.themed(item.colour); ctx.lineWidth = 1.75 * ratio; ctx.setLineDash(item.dash ? [5 * ratio, 4 * ratio] : []);
+      const parts = Math.min(10, at.length - 1); // older parts are paler: the path shows its direction
+      for (let k = 0; k < parts; k++) {
+        const from = Math.floor((k * (at.length - 1)) / parts), to = Math.floor(((k + 1) * (at.length - 1)) / parts);
+        ctx.globalAlpha = 0.22 + (0.78 * (k + 1)) / parts;
+        ctx.beginPath(); ctx.moveTo(...at[from]);
+        for (let i = from + 1; i <= to; i++) ctx.lineTo(...at[i]);
+        ctx.stroke();
+      }
+      ctx.globalAlpha = 1; ctx.setLineDash([]);
+      const [x, y] = at[at.length - 1];
+      ctx.beginPath(); ctx.arc(x, y, 4.5 * ratio, 0, 7); ctx.fillStyle = item.dash ? ink.page : ctx.strokeStyle; ctx.fill(); ctx.stroke();
+    }
+    ctx.restore();
+  };
+  const paper = () => ({ ...LL.ink(frame.area), page: getComputedStyle(frame.area).getPropertyValue("--ll-bg").trim() || "#fff" });
+  const make = () => {
+    const width = frame.area.clientWidth, height = frame.area.clientHeight;
+    if (!width || !height) return;
+    ink = paper();
+    const axis = (scale, side, label, extra) => ({ scale, side, label, labelSize: 16, labelGap: 0, labelFont: LL.FONT, font: LL.FONT, gap: 4, values: LL.ticks, stroke: () => ink.text,
+      grid: { stroke: () => ink.grid, width: 1 }, ticks: { show: false }, ...extra });
+    plot = new uPlot({
+      width, height, legend: { show: false }, padding: [8, 12, 0, 0], cursor: { drag: { x: false, y: false }, points: { show: false } },
+      scales: { x: { time: false, range: () => bounds(0) }, y: { range: () => bounds(1) } },
+      axes: [axis("x", 2, spec.x_label ?? spec.x, { size: 24, space: 44 }), axis("y", 3, spec.y_label ?? spec.y, { size: 44, space: 34 })],
+      series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
+      hooks: { draw: [trace], setCursor: [(u) => LL.put(readout, u.cursor.left >= 0 ? `${LL.number(u.posToVal(u.cursor.left, "x"), 2)}, ${LL.number(u.posToVal(u.cursor.top, "y"), 2)}` : "")] },
+    }, [[0, 1], [0, 1]], frame.area);
+  };
+  const draw = () => {
+    for (const item of series) item.points = points(item);
+    if (!plot) make(); else plot.setData([[0, 1], [0, 1]], true);
+  };
+  return {
+    node: frame.node, data: (next) => { data = next; }, draw,
+    theme: () => { ink = paper(); series.forEach((s) => s.item.replaceChild(LL.keySwatch(s), s.item.firstChild)); plot?.redraw(); },
+    fit: () => { if (!plot) { draw(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
+    destroy: () => plot?.destroy(),
+  };
+};
+
+LL.PLOTS = { curves: LL.curves, path: LL.path };
+
+// numbers in words and digits: one card a quantity, the first value large, the others beside their names
+LL.numbers = (host, spec) => {
+  const cards = new Map();
+  host.replaceChildren();
+  for (const row of spec?.rows ?? []) {
+    const parts = (spec.columns ?? [""]).map((name, i) => { const value = LL.el(i ? "span" : "b", { text: "–" }); return { name, value }; });
+    const card = LL.el("div", { class: "ll-card", title: row.help ?? "" }, LL.el("span", { class: "ll-card-label" }, row.colour ? LL.el("i", { class: "ll-dot", style: `--c:${LL.themed(row.colour)}` }) : null, row.label),
+      LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => LL.el("span", {}, p.value, p.name ? LL.el("small", { text: p.name }) : null))));
+    if (row.unit) card.firstChild.append(LL.el("small", { text: row.unit }));
+    cards.set(row.name, parts); host.append(card);
+  }
+  host.hidden = cards.size === 0;
+  return (table) => { for (const [name, parts] of cards) parts.forEach((p, i) => LL.put(p.value, LL.number(table?.[name]?.[i] ?? null))); };
+};

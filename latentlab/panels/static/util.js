@@ -1,0 +1,74 @@
+// Small helpers. Every text that comes from Python goes through textContent, never through innerHTML.
+const LL = {}; // names shared by the files of this module
+
+LL.el = (tag, options = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(options)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key === "class") node.className = value;
+    else if (key === "text") node.textContent = value;
+    else if (key === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+};
+
+// "what does **SimCLR** see" -> text and <b> nodes
+LL.rich = (text) => String(text ?? "").split("**").map((part, i) => (i % 2 ? LL.el("b", { text: part }) : document.createTextNode(part)));
+
+LL.put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+LL.number = (v, digits = 3) => {
+  if (v === null || v === undefined || v === "") return "–";
+  if (typeof v === "boolean") return v ? "on" : "off";
+  if (typeof v !== "number") return String(v);
+  if (!Number.isFinite(v)) return "–";
+  if (Number.isInteger(v) && Math.abs(v) < 1e7) return v.toLocaleString("en-US");
+  const size = Math.abs(v);
+  if (size < 1e-3 || size >= 1e6) return v.toExponential(2).replace(/\.?0*e/, "e").replace("e+", "e").replace("-", v < 0 ? "−" : "-");
+  return Number(v.toPrecision(digits)).toLocaleString("en-US", { maximumSignificantDigits: digits });
+};
+
+LL.bytes = (view) => (view && view.byteLength ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : null);
+
+LL.floats = (view) => {
+  const bytes = LL.bytes(view);
+  return bytes ? new Float32Array(bytes.slice().buffer) : new Float32Array(0);
+};
+
+LL.rgb = (colour) => {
+  const hex = /^#([0-9a-f]{6})$/i.exec(colour ?? "");
+  const n = parseInt(hex ? hex[1] : "E69F00", 16);
+  return [(n >> 16) & 255, (n >> 8) & 255, n & 255];
+};
+
+LL.same = (a, b) => a === b || (typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-12));
+
+// Is the page dark? JupyterLab says so on the body; elsewhere the system's preference counts.
+LL.dark = () => {
+  const mark = document.body.getAttribute("data-jp-theme-light");
+  if (mark !== null) return mark === "false";
+  return window.matchMedia?.("(prefers-color-scheme: dark)").matches ?? false;
+};
+
+// Okabe-Ito colours, made lighter on a dark page and never equal to the page
+LL.themed = (colour) => {
+  const [r, g, b] = LL.rgb(colour);
+  const mix = LL.dark() ? (r + g + b < 60 ? 0.9 : 0.22) : 0;
+  const one = (c) => Math.round(c + (255 - c) * mix);
+  return `rgb(${one(r)},${one(g)},${one(b)})`;
+};
+
+LL.OKABE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000"];
+
+// magma from nine of its colours: perceptually even, dark to light, safe for colour blindness
+LL.MAGMA = (() => {
+  const stops = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122], [229, 80, 100], [251, 135, 97], [254, 194, 135], [252, 253, 191]];
+  const table = new Uint8Array(768);
+  for (let i = 0; i < 256; i++) {
+    const at = (i / 255) * 8, k = Math.min(7, Math.floor(at)), t = at - k;
+    for (let c = 0; c < 3; c++) table[3 * i + c] = Math.round(stops[k][c] * (1 - t) + stops[k + 1][c] * t);
+  }
+  return table;
+})();

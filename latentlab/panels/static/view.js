@@ -1,0 +1,164 @@
+// The widget: reads the traits, composes the primitives, repaints at most once per animation frame.
+LL.STALE_MS = 3000;
+
+LL.render = ({ model, el }) => {
+  const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
+  const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
+  const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
+  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), cards = part("ll-cards"), plotHost = part("ll-plots");
+  const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs");
+  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost);
+  const body = part("ll-body"); body.append(side, main);
+  const box = part("ll-box"); box.append(top, banner, notes, body, checkHost, differsHost);
+  const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
+  root.append(box); el.append(root);
+
+  // JupyterLab binds arrows, Enter and letters to cells, and looks at the focused element before its ancestors: plain keys belong to the panel, Ctrl+S stays the page's.
+  const guard = (event) => { if (root.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey || event.altKey)); };
+  window.addEventListener("keydown", guard, true);
+
+  // ---- what a test or a benchmark reads: times of inputs, frames painted, and the first frame that used a new value
+  const record = (window.latentlab = { inputs: [], paints: [], latencies: [], sent: 0 });
+  const note = (list, item) => { list.push(item); if (list.length > 2000) list.shift(); };
+  const waiting = new Map();
+  const send = (content) => { record.sent += 1; model.send(content); };
+  const asks = new Map();
+  const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
+
+  const header = LL.header(top, (name) => send({ kind: "command", name }));
+  const controls = LL.controls(side, set);
+  const grid = LL.grid(pictures, picture);
+  const lights = LL.lights(checkHost), differs = LL.differs(differsHost);
+  let plots = [], numbers = () => {}, painted = 0, received = performance.now(), lastSeq = null, queued = false, dirty = { frame: true, plots: true }, visible = true, plotTime = 0, stale = false, error = null;
+
+  side.addEventListener("input", (event) => {
+    const name = event.target.closest("[data-name]")?.dataset.name;
+    if (name) { note(record.inputs, { name, t: performance.now() }); waiting.set(name, performance.now()); }
+  }, true);
+  side.addEventListener("keydown", (event) => {
+    const name = event.target.closest("[data-name]")?.dataset.name;
+    if (name && event.target.type === "range") waiting.set(name, performance.now());
+  }, true);
+
+  const meta = () => model.get("frame_meta") ?? {};
+  const status = () => model.get("status") ?? {};
+
+  // name -> value that waits for a rebuild; undefined where Python named the control only
+  const pending = () => { const list = status().pending ?? {}; return Array.isArray(list) ? Object.fromEntries(list.map((name) => [name, undefined])) : list; };
+
+  const table = () => {
+    const names = model.get("curves_meta")?.columns ?? [], flat = LL.floats(model.get("curves")), rows = names.length ? flat.length / names.length : 0;
+    const columns = {};
+    names.forEach((name, k) => { columns[name] = Array.from(flat.subarray(k * rows, (k + 1) * rows), (v) => (Number.isFinite(v) ? v : null)); });
+    const tail = meta().tail, steps = columns.step ?? [];
+    if (tail && names.length && (!rows || tail.step > steps[rows - 1])) for (const name of names) columns[name].push(tail[name] ?? null);
+    return { step: columns.step ?? [], columns };
+  };
+
+  const paint = (time) => {
+    queued = false;
+    if (!visible) return;
+    if (dirty.frame) {
+      dirty.frame = false;
+      const now = meta();
+      grid.paint(); numbers(now.table);
+      header.status(status(), now.step ?? status().step, stale);
+      if (now.seq !== undefined && now.seq !== lastSeq) {
+        lastSeq = now.seq; painted += 1;
+        root.dataset.painted = String(painted); root.dataset.step = String(now.step ?? ""); root.dataset.values = JSON.stringify(now.values ?? {});
+        const t = performance.now();
+        note(record.paints, { t, seq: now.seq, step: now.step });
+        for (const [name, start] of waiting) {
+          const asked = asks.get(name);
+          if (asked === undefined || !LL.same(now.values?.[name], asked)) continue;
+          waiting.delete(name); asks.delete(name); note(record.latencies, { name, value: asked, ms: t - start });
+        }
+      }
+    }
+    if (dirty.plots && time - plotTime > 180) {
+      dirty.plots = false; plotTime = time;
+      const data = table();
+      for (const plot of plots) { plot.data(data); plot.draw(); }
+    }
+    if (dirty.plots) soon();
+  };
+  const soon = () => { if (!queued) { queued = true; requestAnimationFrame(paint); } };
+  const repaint = (frame, curves) => { dirty.frame ||= frame; dirty.plots ||= curves; soon(); };
+  LL.pictureBar(bar, picture, () => { grid.ramp(); repaint(true, false); });
+
+  const say = () => {
+    const now = status(), lines = [];
+    root.dataset.state = now.state ?? ""; root.dataset.stale = String(stale);
+    const age = Math.round((performance.now() - received) / 1000);
+    if (stale) lines.push(`No new frame for ${age} s although the training is said to run. The kernel may be busy or gone; the picture is from step ${LL.number(meta().step ?? null)}.`);
+    if (now.error) lines.push(now.error);
+    if (error) lines.push(error);
+    if (now.state === "building" || now.message) lines.push(now.message || "Building the model.");
+    const wanted = Object.entries(pending()).map(([name, v]) => `${controls.label(name)} ${LL.number(model.get("values")[name])} → ${LL.number(v ?? controls.asked(name))}`);
+    if (wanted.length) lines.push(`Waits for the rebuild: ${wanted.join(", ")}.`);
+    banner.hidden = lines.length === 0;
+    banner.className = `ll-banner ${now.error || error ? "bad" : stale ? "warn" : "info"}`;
+    if (banner.textContent !== lines.join("")) banner.replaceChildren(...lines.map((text) => LL.el("div", { text })));
+    pictures.classList.toggle("stale", stale);
+    header.status(now, meta().step ?? now.step, stale);
+  };
+  const tick = setInterval(() => {
+    const was = stale;
+    stale = status().state === "running" && performance.now() - received > LL.STALE_MS;
+    if (stale || was) say();
+    controls.refresh();
+  }, 1000);
+
+  const readLayout = () => {
+    const layout = model.get("plan") ?? {};
+    header.layout(layout); grid.build(layout, model.get("shape") ?? []); grid.ramp();
+    plots.forEach((plot) => plot.destroy());
+    plots = (layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => LL.PLOTS[spec.kind](spec));
+    plotHost.replaceChildren(...plots.map((plot) => plot.node));
+    plotHost.hidden = plots.length === 0;
+    numbers = LL.numbers(cards, layout.table);
+    repaint(true, true);
+  };
+  const readImages = () => { grid.images(LL.bytes(model.get("images"))); grid.fills(LL.bytes(model.get("fills"))); grid.build(model.get("plan") ?? {}, model.get("shape") ?? []); grid.frame(LL.bytes(model.get("frame"))); repaint(true, false); };
+  const readFills = () => { grid.fills(LL.bytes(model.get("fills"))); repaint(true, false); };
+  const readFrame = () => {
+    if (meta().seq !== undefined) received = performance.now();
+    grid.frame(LL.bytes(model.get("frame")));
+    if (stale) { stale = false; say(); }
+    repaint(true, true);
+  };
+  const readStatus = () => { error = null; header.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say(); };
+  const readNotes = () => { const list = model.get("notes") ?? []; notes.hidden = !list.length; notes.replaceChildren(...list.map((text) => LL.el("div", { text }))); };
+  const readMessage = (content) => {
+    if (content?.kind !== "refused") return;
+    waiting.delete(content.name); asks.delete(content.name);
+    if (!controls.refuse(content.name, content.sentence)) { error = content.sentence; say(); }
+  };
+  const theme = () => { root.classList.toggle("dark", LL.dark()); plots.forEach((plot) => plot.theme()); numbers = LL.numbers(cards, (model.get("plan") ?? {}).table); repaint(true, false); };
+
+  const watch = {
+    "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
+    "change:images": readImages, "change:shape": readImages, "change:fills": readFills, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
+    "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")), "msg:custom": readMessage,
+  };
+
+  theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
+  grid.images(LL.bytes(model.get("images"))); grid.fills(LL.bytes(model.get("fills"))); grid.frame(LL.bytes(model.get("frame")));
+  lights(model.get("checks")); differs(model.get("differs")); readNotes(); readStatus();
+  for (const [event, call] of Object.entries(watch)) model.on(event, call);
+
+  const sizes = new ResizeObserver(() => { grid.fit(); plots.forEach((plot) => plot.fit()); repaint(true, true); });
+  sizes.observe(root);
+  const sight = new IntersectionObserver((entries) => { visible = entries[entries.length - 1].isIntersecting; if (visible) soon(); });
+  sight.observe(root);
+  const themes = new MutationObserver(theme);
+  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  requestAnimationFrame(() => { theme(); repaint(true, true); });
+
+  return () => {
+    for (const [event, call] of Object.entries(watch)) model.off(event, call);
+    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); plots.forEach((plot) => plot.destroy()); root.remove();
+  };
+};
+
+export default { render: LL.render };

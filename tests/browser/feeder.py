@@ -1,0 +1,162 @@
+"A fake trainer for browser tests: plausible masks that follow a KL scale, pushed from a thread at 10 frames a second."
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from latentlab.core.settings import Settings, setting
+from latentlab.panels.controls import control_values, controls, differences
+from latentlab.panels.view import LabView
+
+NAMES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Settings):
+    kl_scale: float = setting(0.01, kind="hot", low=1e-4, high=1.0, scale="log", step=0.05, unit="1/nat", label="KL scale",
+                              reason="Price of one nat of mask. Larger keeps fewer pixels; 0.01 is where Fashion-MNIST keeps a quarter.")
+    prior: float = setting(1e-4, kind="hot", low=1e-6, high=0.5, scale="log", step=0.1, label="prior p", when=("penalty", "kl"),
+                           reason="Share of pixels kept when nothing is known.")
+    penalty: Literal["kl", "area"] = setting("kl", kind="hot", reason="KL ranks the kept pixels, area only counts them.")
+    distance: Literal["half cosine", "cosine", "relative L2", "whitened cosine"] = setting(
+        "half cosine", kind="hot", reason="(1 - cos)/2: 0 the same, 0.5 orthogonal, 1 opposite.")
+    fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting(
+        "mean", kind="hot", reason="What stands where nothing is kept. Zero invites dimming.")
+    neighbourhood: Literal["off", "train", "always"] = setting(
+        "off", kind="hot", label="neighbourhood averaging", reason="Averages the mask over a neighbourhood; hides combs rather than curing them.")
+    complement: float = setting(0.0, kind="hot", low=0.0, high=1.0, step=0.01, label="complement weight", reason="How much what is hidden should differ.")
+    learning_rate: float = setting(1e-3, kind="hot", low=1e-5, high=1e-1, scale="log", step=0.05, label="learning rate", reason="AdamW.")
+    mask_bias: float = setting(3.0, kind="build", low=-8.0, high=8.0, step=0.5, label="mask bias at start", reason="+ starts from everything kept.")
+    layers: int = setting(3, kind="build", low=1, high=5, reason="Feature maps that the explainer reads.")
+    width: int = setting(32, kind="build", low=8, high=64, step=8, reason="Channels of the widest block.")
+    smooth: bool = setting(False, kind="build", label="optional smoothing", reason="Off: it hides artefacts.")
+    seed: int = setting(0, kind="build", low=0, reason="Weights, order of the data, jitter.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Settings):
+    name: Literal["fashion-mnist", "mnist", "scenes"] = setting("fashion-mnist", kind="build", label="images", reason="What is explained.")
+    encoder: Literal["simclr", "swav", "planted"] = setting("simclr", kind="build", reason="The frozen network that is asked.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Settings):
+    model: Model = Model()
+    data: Data = Data()
+
+
+def pictures(side=28, channels=1, n=8):
+    "Real images where a data folder is given, drawn ones elsewhere."
+    root = Path(os.environ.get("LATENTLAB_DATA", "nowhere"))
+    if channels == 1 and (root / "fashion_mnist_test.npz").exists():
+        archive = np.load(root / "fashion_mnist_test.npz")
+        images, labels = archive["images"], archive["labels"]
+        chosen = [int(np.flatnonzero(labels == k)[3]) for k in (0, 2, 9, 1, 4, 3, 8, 6)]
+        return images[chosen].reshape(n, 1, 28, 28) / 255, [NAMES[labels[i]] for i in chosen]
+    yy, xx = np.mgrid[0:side, 0:side] / side
+    rng = np.random.default_rng(0)
+    images = np.zeros((n, channels, side, side))
+    for i in range(n):
+        images[i] = 0.25 + 0.1 * rng.normal(size=(channels, side // 4, side // 4)).repeat(4, -1).repeat(4, -2)
+        for _ in range(3):
+            cy, cx, r, colour = *rng.uniform(0.2, 0.8, 2), rng.uniform(0.1, 0.2), rng.uniform(0.2, 1, (channels, 1))
+            images[i][:, (yy - cy) ** 2 + (xx - cx) ** 2 < r**2] = colour
+    return images.clip(0, 1), [f"scene {i + 1}" for i in range(n)]
+
+
+def plan(columns, note):
+    "What a family would say about its panel."
+    distance = dict(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")
+    area = dict(name="area", label="area kept", unit="share", colour="#E69F00")
+    kl = dict(name="kl", label="mask KL", unit="nats", colour="#CC79A7", dash=True)
+    rows = [("image", "image", note), ("keep", "kept", ""), ("seen", "what is left", "for the encoder"), ("rank", "rank", "")]
+    series = [dict(label="soft mask", x="area", y="distance", colour="#0072B2"),
+              dict(label="hard mask, same area", x="area", y="distance_hard", colour="#D55E00", dash=True)]
+    return dict(
+        title="NEM", question="what does **SimCLR** see in **Fashion-MNIST**?", columns=columns,
+        rows=[dict(key=kind, kind=kind, label=label, note=note) for kind, label, note in rows],
+        plots=[dict(kind="curves", title="Terms", terms=[distance, area, kl]),
+               dict(kind="path", title="Path", note="distance against area", series=series,
+                    x_label="area kept, share of pixels", y_label="distance, (1 − cos)/2")],
+        table=dict(columns=["soft", "hard"], rows=[
+            distance, dict(name="whitened", label="whitened distance", unit="1 − cos"), area,
+            dict(name="moved", label="moved by 1 px", unit="(1 − cos)/2")]))
+
+
+def check(name, label, level, value, threshold, sentence, remedy=""):
+    return dict(name=name, label=label, level=level, value=value, threshold=threshold, sentence=sentence, remedy=remedy)
+
+
+CHECKS = [check("collapse", "collapse", "ok", 0.26, 0.98, "Between nothing and everything is kept."),
+          check("dimming", "dimming", "ok", 1.07, 2, "Hard and soft mask of one area agree."),
+          check("border", "border line", "warn", 3.4, 3.0, "Row 27 is kept 3.4 deviations more than its neighbours.", "Use reflect padding."),
+          check("combs", "combs", "ok", 0.017, 0.05, "Moving the mask by a pixel changes little."),
+          check("saturation", "saturation", "off", None, None, "Needs 500 steps."),
+          check("frozen", "frozen encoder", "ok", None, None, "Weights and statistics are untouched.")]
+
+
+class Feeder:
+    "Owns a LabView and feeds it; answers wishes as a trainer would."
+
+    def __init__(self, side=28, channels=1, fps=10.0):
+        self.images, columns = pictures(side, channels)
+        self.run, self.fps, self.step, self.state, self.history, self.heard = Run().replace({"kl_scale": 0.1}), fps, 0, "running", [], []
+        self.fills = np.broadcast_to(self.images.mean((0, 2, 3), keepdims=True), self.images.shape)
+        self.view = LabView(controls(self.run.fields()), plan(columns, f"{side} × {side}, {'grey' if channels == 1 else 'RGB'}"))
+        self.view.show(self.images, self.fills)
+        self.view.on_request(self.receive)
+        side = self.images.shape[-1]
+        rng, yx = np.random.default_rng(1), np.mgrid[0:side, 0:side] / side
+        grey = self.images.mean(1)
+        bump = lambda y, x: rng.uniform(0.8, 2) * np.exp(-((yx[0] - y) ** 2 + (yx[1] - x) ** 2) / 0.02)
+        self.base = np.stack([1.6 * g + sum(bump(y, x) for y, x in rng.uniform(0.15, 0.85, (4, 2))) for g in grey]) - 1.2
+        self.noise = rng.normal(size=self.base.shape)
+        self.tell()
+
+    def tell(self):
+        fields, smooth = self.run.fields(), self.run.get("neighbourhood") != "off"
+        notes = ["Neighbourhood averaging is on: the mask you see is smoother than the one that was learnt."] if smooth else []
+        self.view.tell(dict(values=control_values(fields), differs=differences(fields), checks=CHECKS, status=self.status(), notes=notes))
+
+    def status(self): return dict(state=self.state, step=self.step, rate=41.3, device="cpu")
+
+    def receive(self, request):
+        self.heard.append(request)
+        if request.kind == "set":
+            self.run = self.run.replace({request.name: request.value})
+        else:
+            self.state = dict(run="running", pause="paused", stop="stopped", step="paused", rebuild="running")[request.name]
+            if request.name == "rebuild": self.step, self.history = 0, []
+            if request.name == "step": self.push()
+        self.tell()
+
+    def push(self):
+        self.step += 1 if self.state != "running" else 4
+        scale = self.run.get("kl_scale")
+        early = np.exp(-self.step / 250)
+        logits = (7 * self.base - 2.2 * np.log10(scale / 0.01) + 5 * early + self.noise * (0.3 + early)).astype("float32")
+        keep = 1 / (1 + np.exp(-logits))
+        area = float(keep.mean())
+        distance = 0.09 * (1 - area) ** 3 + 0.012 + 0.002 * float(np.sin(self.step / 7))
+        hard = distance * 1.07 if self.step % 20 == 0 or not self.history else float("nan")
+        row = dict(step=self.step, distance=distance, area=area, kl=9.21 * area * 0.9 - 0.5 * area ** 0.5, distance_hard=hard)
+        self.history.append(row)
+        curves = {name: np.array([r[name] for r in self.history]) for name in row}
+        table = dict(distance=[distance, distance * 1.07], whitened=[0.21, 0.22], area=[area, area], moved=[distance * 1.04, distance * 1.1])
+        self.view.push(keep, logits, dict(step=self.step, values=control_values(self.run.fields()), tail=row, table=table), curves)
+
+    def start(self):
+        def work():
+            while self.state != "stopped":
+                start = time.monotonic()
+                if self.state == "running":
+                    self.push()
+                    if self.step % 40 == 0: self.view.tell(dict(status=self.status()))
+                time.sleep(max(0.001, 1 / self.fps - (time.monotonic() - start)))
+        threading.Thread(target=work, daemon=True).start()
+        return self

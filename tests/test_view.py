@@ -1,0 +1,158 @@
+"Controls and view without a browser: bytes against a slow reference, messages, the vendored library, two threads that write."
+
+import hashlib
+import threading
+
+import numpy as np
+import pytest
+
+from latentlab.core.settings import Settings
+from latentlab.panels import view as panel_view
+from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_frame, pack_images, plain, rank_to_uint8, thin, unpack_frame, widget_of
+from latentlab.panels.view import MODULES, UPLOT_VERSION, LabView, Request, browser_module, browser_style, read_request, static_text
+
+UPLOT_SHA256 = {"uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+                "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"}  # Of the npm package uplot 1.6.32
+PLAN = {"title": "t", "rows": [{"key": "keep", "label": "kept", "kind": "keep"}]}
+
+
+def control(name: str, **more: object) -> dict:
+    return {"name": name, "label": name, "group": "live", "widget": "slider", "type": "float", "low": 0.0, "high": 1.0, "default": 0.5} | more
+
+
+@pytest.mark.parametrize("name", UPLOT_SHA256)
+def test_the_plot_library_is_the_published_one(name):
+    assert hashlib.sha256(static_text(name).encode()).hexdigest() == UPLOT_SHA256[name], f"{name} must be that of uplot {UPLOT_VERSION}, unmodified"
+
+
+def test_its_version_and_licence_are_there():
+    assert f"(v{UPLOT_VERSION})" in static_text("uPlot.iife.min.js")[:80]
+    assert "The MIT License" in static_text("uPlot.LICENSE") and "Leon Sorokin" in static_text("uPlot.LICENSE")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_data_never_becomes_markup(name):
+    text = "\n".join(line.split("// ")[0] for line in static_text(f"{name}.js").splitlines())
+    for danger in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http://", "https://", "import(", "fetch("):
+        assert danger not in text
+
+
+def test_one_module_one_export():
+    assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
+    assert len(browser_module()) < 130_000  # sent once per panel
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (8, 28, 28)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ranks_against_counting(shape, dtype):
+    logits = np.round(np.random.default_rng(0).normal(size=shape), 1).astype(dtype)  # rounded: many ties
+    flat = logits.reshape(shape[0], -1)
+    counted = (flat[:, None, :] < flat[:, :, None]).sum(-1) * 256 // flat.shape[-1]
+    assert (rank_to_uint8(logits).reshape(shape[0], -1) == counted).all()
+
+
+def test_ranks_of_negative_zero_and_infinities():
+    assert rank_to_uint8(np.array([[[0.0, -0.0], [np.inf, -np.inf]]])).tolist() == [[[64, 64], [192, 0]]]
+
+
+def test_ranks_do_not_depend_on_the_neighbours_in_the_batch():
+    logits = np.random.default_rng(1).normal(size=(4, 6, 6))
+    assert (rank_to_uint8(logits)[2] == rank_to_uint8(logits[2:3])[0]).all()
+    shuffled = np.random.default_rng(2).permutation(36)
+    assert (rank_to_uint8(logits.reshape(4, 36)[:, shuffled].reshape(4, 6, 6)).reshape(4, 36) == rank_to_uint8(logits).reshape(4, 36)[:, shuffled]).all()
+
+
+@pytest.mark.parametrize("bad", [1.1, -0.1, np.nan, np.inf])
+def test_a_keep_that_is_no_share_is_refused(bad):
+    with pytest.raises(ValueError, match=r"`keep` must lie in \[0, 1\]"): keep_to_uint8(np.full((1, 2, 2), bad))
+
+
+def test_all_kept_and_none_kept():
+    for value, byte in ((0.0, 0), (1.0, 255)): assert (unpack_frame(pack_frame(np.full((2, 3, 4), value), np.zeros((2, 3, 4))), (2, 3, 4))[0] == byte).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 599, 600, 601, 5003])
+def test_thinning_keeps_first_value_order_and_the_newest(rows):
+    step = np.arange(rows)
+    thinned = thin({"step": step, "loss": np.full(rows, np.nan)}, 600)
+    assert len(thinned["step"]) == min(rows, 600) and (np.diff(thinned["step"]) > 0).all() and np.isnan(thinned["loss"]).all()
+    if rows: assert thinned["step"][-1] == rows - 1
+    assert len(pack_curves({"step": step, "loss": step}).data) == 2 * 4 * min(rows, 600)
+
+
+@pytest.mark.parametrize("shape", [(8, 2, 4, 4), (8, 4, 4), (1, 4, 2, 2)])
+def test_images_of_other_channels_are_refused(shape, unchecked):
+    with pytest.raises(ValueError, match="1 or 3"): pack_images(np.zeros(shape))
+
+
+def test_plain_is_json():
+    import json
+    value = {"a": np.float64(np.inf), 3: (np.int32(1), np.bool_(True)), "c": {"d": None}}
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"a": None, "3": [1, True], "c": {"d": None}}
+
+
+def test_an_empty_settings_class_has_no_controls():
+    assert controls(Settings().fields()) == []
+    assert callable(widget_of)
+
+
+STRANGE = [None, 3, "run", [], {}, {"kind": "command"}, {"kind": "set", "name": "x"}, {"kind": "eval", "name": "a"}, {"kind": "set", "name": ["a"]},
+           {"kind": "set", "name": "a", "value": {}}, {"kind": "command", "name": "set"}]
+
+
+@pytest.mark.parametrize("content", STRANGE)
+def test_other_messages_are_refused_and_do_not_break_the_view(content):
+    view, sent, heard = LabView([control("a")], PLAN), [], []
+    view.send = lambda message, buffers=None: sent.append(message)
+    view.on_request(heard.append)
+    view._handle_custom_msg(content, [])
+    assert heard == [] and len(sent) == 1 and sent[0]["kind"] == "refused" and sent[0]["sentence"]
+
+
+def test_requests_reach_the_one_receiver_and_its_refusal_goes_back():
+    view, sent, heard = LabView([control("a")], PLAN), [], []
+    view.send = lambda message, buffers=None: sent.append(message)
+    view._handle_custom_msg({"kind": "set", "name": "a", "value": 0.1}, [])  # nobody listens: nothing happens
+    view.on_request(heard.append)
+    view._handle_custom_msg({"kind": "set", "name": "a", "value": 0.2}, [])
+    assert heard == [Request("set", "a", 0.2)] and sent == []
+
+    def refuse(request: Request) -> None: raise ValueError("`a` must be even: got 0.2. Double it.")
+    view.on_request(refuse)
+    view._handle_custom_msg({"kind": "set", "name": "a", "value": 0.2}, [])
+    assert sent == [{"kind": "refused", "name": "a", "sentence": "`a` must be even: got 0.2. Double it."}]
+    assert read_request({"kind": "command", "name": "stop"}, []).name == "stop"
+
+
+def test_two_threads_send_whole_messages():
+    "Frames and words from two threads: each message holds its own traits and nothing of the other's."
+    view, seen = LabView([control("a")], PLAN), []
+    view.show(np.zeros((2, 1, 4, 4)))
+    view._send = lambda message, buffers=None: seen.append(frozenset(message["state"]))
+    keep = np.random.default_rng(0).uniform(size=(2, 4, 4))
+    threads = [threading.Thread(target=lambda: [view.push(keep, keep, {"step": i, "values": {}}) for i in range(200)]),
+               threading.Thread(target=lambda: [view.tell({"status": {"state": "running", "step": i}}) for i in range(200)])]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    frames, words = [s for s in seen if "frame_meta" in s], [s for s in seen if "status" in s]
+    assert len(frames) == len(words) == 200 and len(seen) == 400
+    assert all(s <= {"frame", "frame_meta"} for s in frames) and set(words) == {frozenset({"status"})}
+
+
+def test_a_new_shape_drops_the_old_frame():
+    view = LabView([control("a")], PLAN)
+    view.show(np.zeros((2, 1, 4, 4)))
+    view.push(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), {"step": 1, "values": {}})
+    view.show(np.ones((2, 1, 4, 4)))
+    assert view.frame != b""
+    view.show(np.zeros((3, 3, 4, 4)))
+    assert view.frame == b"" and view.frame_meta == {} and view.shape == [3, 4, 4, 3]
+
+
+def test_the_state_is_all_that_a_reload_needs():
+    view = LabView([control("a")], PLAN)
+    view.show(np.zeros((2, 1, 4, 4)))
+    view.push(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), {"step": 7, "values": {"a": 1}}, {"step": np.arange(3), "a": np.arange(3)})
+    state = view.get_state()
+    assert state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1} and len(state["frame"]) == 64 and state["curves_meta"] == {"columns": ["step", "a"]}
+    assert state["_esm"] == panel_view.browser_module()
