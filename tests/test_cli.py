@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from latentlab.cli import copy_labs, lab_arguments, labs_folder, main
 
@@ -72,9 +73,18 @@ def test_it_listens_on_this_machine_alone(server: str) -> None:
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", port), timeout=5): pass  # Answers only when bound to every address
 
 
-def test_no_news_are_asked_for(server: str) -> None:
-    page = get(server)
-    assert json.loads(re.search(r'"news": (\{[^}]*\})', page)[1]) == {"disabled": True}
+@pytest.mark.browser
+def test_the_lab_is_what_is_seen_and_no_question_about_news(server: str, chromium: str) -> None:
+    "JupyterLab asks about news within a second of its start; it is given three."
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(server)
+        page.wait_for_selector(".jp-NotebookPanel", timeout=60_000)
+        page.wait_for_timeout(3_000)
+        title, notices = page.title(), page.locator(".Toastify__toast").all_inner_texts()
+        browser.close()
+    assert title.startswith("nem.ipynb") and notices == []
 
 
 def test_a_changed_lab_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
