@@ -55,7 +55,7 @@ export: $(STAMP) ## Clean and export all notebooks; fails on what that changes
 	$(call stage,clean and export,PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python .ci/export.py)
 
 ruff: $(STAMP) ## Check the style of package and tests
-	$(call stage,ruff,$(BIN)/ruff check .)
+	$(call stage,ruff,$(BIN)/ruff check --output-format concise .)
 
 notebooks: $(STAMP) ## Run every notebook with nbdev_test
 	$(call stage,nbdev_test,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing)

@@ -1,5 +1,6 @@
 "For every test: one torch thread, shapes and types checked while the package runs, and its warnings made errors. Seeds nothing."
 import os
+import shutil
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "agg")  # No test opens a window
@@ -21,6 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes longer than ten seconds")
     config.addinivalue_line("markers", "gpu: needs an accelerator")
     config.addinivalue_line("markers", "browser: drives a real JupyterLab in Chromium")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    "Path of the browser that the browser tests drive. Without one they fail: a test that is skipped is a test that nobody sees."
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None: pytest.fail("the browser tests need Chromium: none found. Install it (Debian: apt-get install chromium) or run CI=true .ci/run")
+    return found
 
 
 @pytest.fixture
