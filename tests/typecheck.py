@@ -1,13 +1,20 @@
-"The run-time type checker of the pytest run: beartype, on functions that may return `Self`."
+"The run-time type checker of the pytest run: beartype, told what our signatures mean."
 from collections.abc import Callable
 from typing import Any, Self
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+
+NUMBERS = BeartypeConf(is_pep484_tower=True)  # Where a float is asked for, an int is as good
+
+
+def unknowable(hint: object) -> bool:
+    "Whether an object cannot be asked if it is one: `Self` outside its class (the import hook decorates methods one by one), a protocol without run-time checks."
+    return hint is Self or (getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False))
 
 
 def checked(function: Callable) -> Callable:
-    "Beartype for one function. The import hook decorates methods one by one, where beartype cannot know what `Self` is: those stay unchecked."
+    "Beartype for one function; a parameter whose type is unknowable stays unchecked."
     hints = getattr(function, "__annotations__", {})
     for name, hint in hints.items():
-        if hint is Self: hints[name] = Any
-    return beartype(function)
+        if unknowable(hint): hints[name] = Any
+    return beartype(function, conf=NUMBERS)
