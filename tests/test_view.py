@@ -53,6 +53,7 @@ def test_ranks_against_counting(shape, dtype):
 
 def test_ranks_of_negative_zero_and_infinities():
     assert rank_to_uint8(np.array([[[0.0, -0.0], [np.inf, -np.inf]]])).tolist() == [[[64, 64], [192, 0]]]
+    assert rank_to_uint8(np.full((1, 3, 3), np.inf)).max() == 0
 
 
 def test_ranks_do_not_depend_on_the_neighbours_in_the_batch():

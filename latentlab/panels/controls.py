@@ -106,7 +106,7 @@ def keep_to_uint8(
         raise ValueError(f"`keep` must lie in [0, 1]: got {low:.3g} to {high:.3g}. Apply the sigmoid first, and look for NaN.")
     return np.rint(keep * 255).astype(np.uint8)
 
-# %% ../../nbs/85_panels.controls.ipynb #59986ced
+# %% ../../nbs/85_panels.controls.ipynb #4551ea10
 def rank_to_uint8(
     logits: Float[np.ndarray, "*batch height width"],  # Larger = kept longer
 ) -> UInt8[np.ndarray, "*batch height width"]:  # floor(256 x share of pixels with a lower logit)
@@ -114,8 +114,8 @@ def rank_to_uint8(
     flat = logits.reshape(-1, logits.shape[-2] * logits.shape[-1])
     order = np.argsort(flat, axis=-1)
     ordered = np.take_along_axis(flat, order, axis=-1)
-    place = np.arange(flat.shape[-1], dtype=np.int32)
-    starts = np.where(np.diff(ordered, axis=-1, prepend=np.inf) != 0, place, 0)
+    starts = np.zeros(flat.shape, np.int32)
+    starts[:, 1:] = np.where(ordered[:, 1:] != ordered[:, :-1], np.arange(1, flat.shape[-1]), 0)
     shares = (np.maximum.accumulate(starts, axis=-1) * 256 // flat.shape[-1]).astype(np.uint8)
     ranks = np.empty_like(shares)
     np.put_along_axis(ranks, order, shares, axis=-1)

@@ -37,7 +37,7 @@ LL.render = ({ model, el }) => {
   }, true);
   side.addEventListener("keydown", (event) => {
     const name = event.target.closest("[data-name]")?.dataset.name;
-    if (name && event.target.type === "range") waiting.set(name, performance.now());
+    if (name && event.target.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key)) waiting.set(name, performance.now());
   }, true);
 
   const meta = () => model.get("frame_meta") ?? {};
