@@ -1,4 +1,4 @@
-"For every test: one torch thread, shapes and types checked while the package runs, and its warnings made errors. Seeds nothing."
+"For every test: one torch thread, shapes and types checked while the package runs, whose warnings pytest.ini makes errors. Seeds nothing."
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,13 +15,6 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", r"error:::latentlab(\.|$)")
-    config.addinivalue_line("markers", "slow: takes longer than ten seconds")
-    config.addinivalue_line("markers", "gpu: needs an accelerator")
-    config.addinivalue_line("markers", "browser: drives a real JupyterLab in Chromium")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 "The run-time checks of the pytest run are on, see what they should, and can be switched off for one test."
 import warnings
+from typing import Protocol
 
 import jaxtyping
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintParamViolation
 from typecheck import checked
 
 from latentlab.cli import has_display
@@ -39,3 +41,16 @@ def test_a_warning_of_the_package_is_an_error() -> None:
     with pytest.raises(UserWarning): warnings.warn_explicit("planted", UserWarning, "masks.py", 1, module="latentlab.losses.masks")
     with warnings.catch_warnings(record=True) as seen: warnings.warn_explicit("planted", UserWarning, "other.py", 1, module="latentlaboratory")
     assert len(seen) == 1
+
+
+class Loud(Protocol):
+    "A protocol that cannot be asked for at run time."
+    def shout(self) -> str: ...
+
+
+def test_an_int_is_a_float_and_a_plain_protocol_is_let_through() -> None:
+    @checked
+    def half(number: float, one: Loud) -> float: return number / 2
+
+    assert half(3, None) == 1.5
+    with pytest.raises(BeartypeCallHintParamViolation): half("3", None)
