@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def chromium() -> str:
     "Path of the browser that the browser tests drive. Without one they fail: a test that is skipped is a test that nobody sees."
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    found = os.environ.get("LATENTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None: pytest.fail("the browser tests need Chromium: none found. Install it (Debian: apt-get install chromium) or run CI=true .ci/run")
     return found
 
