@@ -111,7 +111,7 @@ LL.control = (spec, id, send) => {
     pending: (on, v) => {
       if (!on) { if (waiting) { waiting = null; queued.hidden = true; truth(value); } return; }
       waiting = { value: v ?? waiting?.value ?? sent ?? value };
-      queued.hidden = false; LL.put(queued, `${LL.number(value)} → ${LL.number(waiting.value)} waits for the rebuild`);
+      queued.hidden = false; LL.put(queued, `${LL.same(value, waiting.value) ? "" : `${LL.number(value)} → ${LL.number(waiting.value)} `}waits for the rebuild`);
       if (document.activeElement !== maker.input) { maker.show(waiting.value); display(waiting.value); }
     },
     applies: (yes, why) => { maker.input.disabled = !yes; node.classList.toggle("off", !yes); node.title = yes ? [spec.unit, spec.help].filter(Boolean).join(": ") : why; },

@@ -94,7 +94,10 @@ LL.render = ({ model, el }) => {
     if (now.error) lines.push(now.error);
     if (error) lines.push(error);
     if (now.state === "building" || now.message) lines.push(now.message || "Building the model.");
-    const wanted = Object.entries(pending()).map(([name, v]) => `${controls.label(name)} ${LL.number(model.get("values")[name])} → ${LL.number(v ?? controls.asked(name))}`);
+    const wanted = Object.entries(pending()).map(([name, v]) => {
+      const now = model.get("values")[name], next = v ?? controls.asked(name);
+      return `${controls.label(name)}${LL.same(now, next) ? "" : ` ${LL.number(now)} → ${LL.number(next)}`}`;
+    });
     if (wanted.length) lines.push(`Waits for the rebuild: ${wanted.join(", ")}.`);
     banner.hidden = lines.length === 0;
     banner.className = `ll-banner ${now.error || error ? "bad" : stale ? "warn" : "info"}`;
