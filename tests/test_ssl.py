@@ -7,7 +7,7 @@ from latentlab.core.runtime import generator
 from latentlab.core.settings import Hot, Settings
 from latentlab.core.terms import Parts, Trainable
 from latentlab.data.images import load
-from latentlab.models.ssl import SSL, SSLSettings, make_augment, measure_spread, shadows
+from latentlab.models.ssl import SSL, SSLSettings, make_augment, measure_spread, relight
 from latentlab.train.settings import TrainSettings
 from latentlab.train.trainer import Trainer
 
@@ -21,7 +21,7 @@ def images(): return load("fashion-mnist", "train", limit=64).float()
 def model_of(settings): return SSL(settings, generator=generator(0, "model"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"crop": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"cast": 0.1}, {"crop": 1.0}])
 @pytest.mark.parametrize(("shape", "size"), [("fashion-mnist", (1, 28, 28)), ("scenes", (3, 64, 64))])
 def test_views_are_images_and_follow_the_generator_alone(changes, shape, size):
     augment = make_augment(SSLSettings(shape=shape).replace(changes), size[-1])
@@ -43,10 +43,12 @@ def test_two_views_of_one_generator_differ():
 
 def test_shadow_is_smooth_grey_and_zero_at_zero():
     x = torch.full((3, 3, 64, 64), 0.5)
-    assert torch.equal(shadows(x, 0.0, generator(0)), x)
-    field = shadows(x, 0.1, generator(0)) - x
+    assert torch.equal(relight(x, 0.0, 0.0, generator(0)), x)
+    field = relight(x, 0.1, 0.0, generator(0)) - x
     assert torch.equal(field[:, 0], field[:, 1]) and torch.equal(field[:, 0], field[:, 2])
     assert field.diff(dim=-1).abs().max() < 0.05 < field.abs().max()
+    tint = relight(x, 0.0, 0.1, generator(0)) - x
+    assert torch.allclose(tint, tint[..., :1, :1].expand_as(tint)) and tint[0, :, 0, 0].std() > 0
 
 
 @pytest.mark.parametrize("settings", BOTH)
