@@ -1,6 +1,5 @@
 "For every test: one torch thread, shapes and types checked while the package runs, whose warnings pytest.ini makes errors. Seeds nothing."
 import os
-import shutil
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "agg")  # No test opens a window
@@ -15,14 +14,6 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    "Path of the browser that the browser tests drive. Without one they fail: a test that is skipped is a test that nobody sees."
-    found = os.environ.get("LATENTLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None: pytest.fail("the browser tests need Chromium: none found. Install it (Debian: apt-get install chromium) or run CI=true .ci/run")
-    return found
 
 
 @pytest.fixture
