@@ -71,7 +71,7 @@ def pointing_game(
     top = (logits == logits.amax((-2, -1), keepdim=True)).float()
     return (top * truth).sum((-2, -1)) / top.sum((-2, -1))
 
-# %% ../../nbs/62_metrics.masks.ipynb #4d5ec553
+# %% ../../nbs/62_metrics.masks.ipynb #ea8c03fb
 def high_frequency_share(
     keep: Float[Tensor, "*batch height width"],  # Masks or any other maps
 ) -> Float[Tensor, "*batch"]:  # In [0, 1]: 0 smooth or constant, about .7 pure noise, 1 a comb of period 2
@@ -83,8 +83,8 @@ def high_frequency_share(
     fast = [torch.fft.fftfreq(n, device=keep.device).abs() > 0.25 for n in keep.shape[-2:]]
     total = power.sum((-2, -1))
     share = (power * (fast[0][:, None] | fast[1])).sum((-2, -1)) / total.clamp_min(torch.finfo(total.dtype).tiny)
-    alive = centred.abs().amax((-2, -1)) > 1e-5 * keep.abs().amax((-2, -1))  # what float32 leaves of a constant is not a pattern
-    return torch.where(alive, share, 0)
+    flat = centred.abs().amax((-2, -1)) <= 1e-5 * keep.abs().amax((-2, -1))  # what float32 leaves of a constant is not a pattern
+    return torch.where(flat, 0, share)  # NaN stays NaN
 
 # %% ../../nbs/62_metrics.masks.ipynb #1d63bd40
 def line_excess(
@@ -131,13 +131,13 @@ def corner_share(
     means = [keep[..., rows, columns].mean((-2, -1)) for rows in (slice(high), slice(-high, None)) for columns in (slice(wide), slice(-wide, None))]
     return (torch.stack(means).amax(0) + 1e-6) / (keep.mean((-2, -1)) + 1e-6)
 
-# %% ../../nbs/62_metrics.masks.ipynb #00e0dc83
+# %% ../../nbs/62_metrics.masks.ipynb #b6252ae5
 def common_share(
     maps: Float[Tensor, "batch height width"],  # Masks or logits of different images
 ) -> Float[Tensor, ""]:  # In [0, 1]: 1 the same map for every image, 1/batch unrelated maps
     "Variance over pixels of the mean map, relative to the mean variance over pixels of each map; constant maps count as the same."
     each, shared = maps.float().flatten(1).var(-1, correction=0).mean(), maps.float().mean(0).var(correction=0)
-    return (shared + 1e-12) / (each + 1e-12)
+    return (shared + 1e-9) / (each + 1e-9)
 
 
 def soft_iou(
