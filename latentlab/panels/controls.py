@@ -26,13 +26,13 @@ def control_names(
     ends = [info.name for info in fields.values()]
     return {path: info.name if ends.count(info.name) == 1 else path for path, info in fields.items()}
 
-# %% ../../nbs/85_panels.controls.ipynb #5165882b
+# %% ../../nbs/85_panels.controls.ipynb #f696ea54
 def widget_of(
     info: FieldInfo,  # One field
 ) -> str:  # switch, choice, text, number, log or slider
     "The widget that fits a field's type, choices and range."
     if info.type is bool: return "switch"
-    if info.choices: return "choice"
+    if info.choices or info.suggest: return "choice"
     if info.type is str: return "text"
     if info.low is None or info.high is None or info.optional: return "number"
     if info.scale == "log": return "log"
@@ -55,7 +55,7 @@ def picture_of(
     "Where the browser's own controls start: the fields of kind view (opacity, top, mask, colour)."
     return {info.name: info.value for info in fields.values() if info.kind == "view"}
 
-# %% ../../nbs/85_panels.controls.ipynb #9f22b7b7
+# %% ../../nbs/85_panels.controls.ipynb #f04548c8
 def controls(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
     *,
@@ -70,7 +70,8 @@ def controls(
         if info.when is not None:
             sibling = ".".join([*path.split(".")[:-1], info.when[0]])
             when = [names.get(sibling, info.when[0]), info.when[1]]
-        choices = [None, *info.choices] if info.choices and info.optional else list(info.choices)
+        choices = list(info.choices) or list(dict.fromkeys([*info.suggest, *([info.value] if info.suggest else [])]))
+        if info.choices and info.optional: choices.insert(0, None)
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
             high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when))

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['OPEN', 'Look', 'curve_columns', 'lights', 'Teller', 'Face', 'make_room', 'Wishes', 'Panel']
 
-# %% ../../nbs/87_panels.panel.ipynb #b625935b
+# %% ../../nbs/87_panels.panel.ipynb #080a5303
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..train.live import Live
 from ..train.loop import Snapshot
 from ..train.trainer import Trainer
 
-# %% ../../nbs/87_panels.panel.ipynb #3f3f67bb
+# %% ../../nbs/87_panels.panel.ipynb #1fcfbd76
 class Look(Protocol):
     "What a family shows; all of it pure functions of a snapshot."
 
@@ -35,7 +35,7 @@ class Look(Protocol):
 
     def table(self, snapshot: Snapshot) -> Mapping[str, Sequence[float]]: "Numbers beside the picture, by the plan's row names."
 
-    def notes(self, snapshot: Snapshot) -> Sequence[str]: "What must be said in words beside the picture."
+    def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]: "Sentences beside the picture: text, and loud when they change its meaning."
 
     def still(self, snapshot: Snapshot) -> bytes: "A PNG of the picture, for a saved notebook."
 
@@ -136,7 +136,7 @@ def make_room(
             raise ValueError(f"`trainer` must have one panel: got one that is shown in panel {other.name!r}. Close that one with its close(), or show it again.")
     if name in OPEN: OPEN[name].close(stop=OPEN[name].trainer is not trainer)
 
-# %% ../../nbs/87_panels.panel.ipynb #77757941
+# %% ../../nbs/87_panels.panel.ipynb #b8af3545
 class Wishes:
     "A trainer, a view, and the way from the one to the other."
 
@@ -174,13 +174,11 @@ class Wishes:
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
-            name, changes = order
-            try: self._obey(name, changes)
+            try: self._obey(*order)
             except Exception as error: self.trainer.notice = f"{type(error).__name__}: {error}"
 
     def _obey(self, name: str, changes: Mapping[str, Any]) -> None:
-        act: dict[str, Callable[[], Any]] = {"run": self.trainer.start, "pause": self.trainer.pause, "step": self.trainer.step, "stop": self.trainer.pause}
-        if name in act: return act[name]()
+        if name in ("run", "pause", "step", "stop"): return {"run": self.trainer.start, "step": self.trainer.step}.get(name, self.trainer.pause)()
         self.face.pending.extend(changes)
         self.trainer.serve().rebuild(changes)
 

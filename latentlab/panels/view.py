@@ -42,7 +42,7 @@ def browser_style() -> str:  # CSS
     "The style sheets of uPlot and of the panel."
     return "\n".join([static_text("uPlot.min.css"), static_text("panel.css")])
 
-# %% ../../nbs/86_panels.view.ipynb #0b1a12e3
+# %% ../../nbs/86_panels.view.ipynb #6f476f40
 class ViewState(anywidget.AnyWidget):
     "Everything that the browser is told; written by Python only."
 
@@ -61,7 +61,7 @@ class ViewState(anywidget.AnyWidget):
     curves_meta = traitlets.Dict().tag(sync=True)  # columns: their names
     status = traitlets.Dict({"state": "idle"}).tag(sync=True)  # state, step, rate, device, message, error, pending
     checks = traitlets.List().tag(sync=True)  # name, label, level, value, threshold, sentence, remedy
-    notes = traitlets.List().tag(sync=True)  # Sentences that must stand beside the picture
+    notes = traitlets.List().tag(sync=True)  # text and loud: sentences that must stand beside the picture
 
     def __init__(
         self,

@@ -120,7 +120,7 @@ class Feeder:
 
     def tell(self):
         fields, smooth = self.run.fields(), self.run.get("neighbourhood") != "off"
-        notes = ["Neighbourhood averaging is on: the mask you see is smoother than the one that was learnt."] if smooth else []
+        notes = [dict(text="Neighbourhood averaging is on: the mask you see is smoother than the one that was learnt.", loud=True)] if smooth else []
         self.view.tell(dict(values=control_values(fields), differs=differences(fields), checks=CHECKS, status=self.status(), notes=notes))
 
     def status(self): return dict(state=self.state, step=self.step, rate=41.3, device="cpu")

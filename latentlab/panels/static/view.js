@@ -131,7 +131,7 @@ LL.render = ({ model, el }) => {
     repaint(true, true);
   };
   const readStatus = () => { error = null; header.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say(); };
-  const readNotes = () => { const list = model.get("notes") ?? []; notes.hidden = !list.length; notes.replaceChildren(...list.map((text) => LL.el("div", { text }))); };
+  const readNotes = () => { const list = model.get("notes") ?? []; notes.hidden = !list.length; notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : "", text: note.text }))); notes.classList.toggle("loud", list.some((note) => note.loud)); };
   const readMessage = (content) => {
     if (content?.kind !== "refused") return;
     waiting.delete(content.name); asks.delete(content.name);

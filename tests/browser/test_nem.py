@@ -1,0 +1,89 @@
+"The lab notebook as a new user meets it: run all cells, then every control."
+
+import json
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).resolve().parents[2] / "nbs" / "labs" / "nem.ipynb"
+
+
+@pytest.fixture(scope="module")
+def nem(open_notebook):
+    "The lab notebook, run from top to bottom."
+    cells = ["".join(c["source"]) for c in json.loads(LAB.read_text())["cells"] if c["cell_type"] == "code"]
+    notebook = open_notebook(cells, name="nem")
+    notebook.wait_data("Number(d.step) > 20 && Number(d.painted) > 3", 60)
+    return notebook
+
+
+def value(nem, name):
+    "A value of the frame last painted."
+    return json.loads(nem.data("values"))[name]
+
+
+def wish(nem, kind, name, value=None):
+    "What the browser sends, sent from the kernel: for controls that are tried by hand in other tests."
+    return nem.execute(f"panel.view._receive(panel.view, dict(kind={kind!r}, name={name!r}, value={value!r}), None)")
+
+
+def test_masks_form_while_the_notebook_stays_free(nem):
+    "After some seconds of training the panel's numbers are there, and a cell beside it answers at once."
+    nem.wait_data("Number(d.step) > 120", 60)
+    assert "42" in nem.execute("print(6 * 7)")
+    assert nem.data("state") == "running"
+    assert nem.page.locator(".ll-card-values").first.inner_text() != ""
+    assert not nem.errors
+    nem.shot("nem-first")
+
+
+def test_a_slider_reaches_the_training_by_keyboard(nem):
+    "Arrow keys on the KL scale move it; a painted frame and the trainer have the new value."
+    before = value(nem, "kl_scale")
+    slider = nem.page.locator("[data-name=kl_scale] input")
+    for _ in range(6): slider.press("ArrowRight")
+    nem.wait_data(f"JSON.parse(d.values).kl_scale > {before}", 20)
+    assert float(nem.execute("print(panel.trainer.run.model.kl_scale)")) == pytest.approx(value(nem, "kl_scale"))
+
+
+def test_pause_step_run(nem):
+    "Pause stands still, Step moves by one, Run goes on."
+    nem.page.locator("[data-command=pause]").click()
+    nem.wait_data("d.state === 'paused'", 20)
+    still = int(nem.execute("print(panel.trainer.step_count)"))
+    nem.page.locator("[data-command=step]").click()
+    nem.wait_data(f"Number(d.step) === {still + 1}", 20)
+    nem.page.locator("[data-command=run]").click()
+    nem.wait_data(f"d.state === 'running' && Number(d.step) > {still + 3}", 20)
+
+
+def test_rebuild_by_a_control_and_a_refusal(nem):
+    "More layers start a new model; grey images with the planted encoder are refused and the old model stays."
+    wish(nem, "set", "layers", 4)
+    nem.wait_data("JSON.parse(d.values).layers === 4", 30)
+    wish(nem, "set", "encoder", "planted:red")
+    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('not rebuilt')", timeout=30_000)
+    assert nem.execute("print(panel.trainer.run.encoder)").strip() == "simclr"
+    nem.shot("nem-refused")
+    nem.wait_data("d.state === 'running'", 10)
+
+
+def test_other_images_rebuild_too(nem):
+    "Scenes and the planted encoder: colours, another size, another question."
+    wish(nem, "set", "data", "scenes")
+    nem.wait_data("JSON.parse(d.values).data === 'scenes' && Number(d.step) > 5", 60)
+    wish(nem, "set", "encoder", "planted:red")
+    nem.wait_data("JSON.parse(d.values).encoder === 'planted:red' && Number(d.step) > 5", 60)
+    assert "planted" in nem.page.locator(".ll").inner_text()
+    nem.shot("nem-planted")
+
+
+def test_the_cell_run_twice_leaves_one_panel(nem):
+    "The second run takes the first one's place: one trainer thread, and the new panel is live."
+    nem.execute("first = panel.trainer")
+    nem.command("notebook:run-all-cells")
+    nem.wait_data("JSON.parse(d.values).data === 'fashion-mnist' && Number(d.step) > 10", 60)
+    assert nem.execute("print(first.busy, first is panel.trainer)").split() == ["False", "False"]
+    assert nem.execute("import threading; print(sum(t.name == 'latentlab-trainer' for t in threading.enumerate()))").strip() == "1"
+    nem.execute("panel.close()")
+    assert not nem.errors
