@@ -118,7 +118,8 @@ def test_width_doubles_with_depth():
 
 @pytest.mark.parametrize("layers", [0, -1, 6])
 def test_depths_without_maps_are_refused(layers):
-    with pytest.raises(ValueError, match=f"`layers` must be in 1 to 5, the encoder's feature maps: got {layers}. Choose fewer"): MaskUNet(CHANNELS, layers=layers)
+    with pytest.raises(ValueError, match=f"`layers` must be in 1 to 5, the encoder's feature maps: got {layers}. Choose fewer"):
+        MaskUNet(CHANNELS, layers=layers)
 
 
 def test_an_image_does_not_see_the_others_of_its_batch():
