@@ -56,7 +56,7 @@ def rank_pixels(
     ranks = [(np.searchsorted(row, z) + np.searchsorted(row, z, side="right") - 1) / (2 * max(len(row) - 1, 1)) for row, z in zip(rows, flat)]
     return np.stack(ranks).reshape(logits.shape).astype(np.float32)
 
-# %% ../../nbs/81_plots.masks.ipynb #24b34f0f
+# %% ../../nbs/81_plots.masks.ipynb #6e25d595
 def key(
     figure: Figure,  # Where it is drawn
     box: tuple[float, float, float, float],  # Left, bottom, width, height in shares of the figure
@@ -80,7 +80,7 @@ def tints(
     steps = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
     return ListedColormap(overlay(np.full((1, 1, 8, 8), 0.55, dtype=np.float32), steps, tint=tint).reshape(64, 3))
 
-
+# %% ../../nbs/81_plots.masks.ipynb #08db053b
 def plot_explanations(
     images: Images,  # Grey or RGB
     keep: Maps,  # In [0, 1], 1 = kept
@@ -95,9 +95,10 @@ def plot_explanations(
 ) -> Figure:
     "Rows image, kept, what is left and rank; one column per image."
     pictures, masks = as_rgb(images), as_array(keep)
-    rows = [("image", f"{masks.shape[1]} × {masks.shape[2]} px", pictures, None), ("kept", f"area {masks.mean():.2f}", overlay(images, masks, tint=tint), (tints(tint), ("0 hidden", "1 kept"))),
-            ("what is left", "for the encoder", as_rgb(seen), None)]
-    if rank is not None: rows.append(("rank", "of the logits", rank_pixels(rank), (colormaps[SCALES["rank"].colours], ("first to go", "last to go"))))
+    scales = (tints(tint), ("0 hidden", "1 kept")), (colormaps[SCALES["rank"].colours], ("first to go", "last to go"))
+    rows = [("image", f"{masks.shape[1]} × {masks.shape[2]} px", pictures, None),
+            ("kept", f"area {masks.mean():.2f}", overlay(images, masks, tint=tint), scales[0]), ("what is left", "for the encoder", as_rgb(seen), None)]
+    if rank is not None: rows.append(("rank", "of the logits", rank_pixels(rank), scales[1]))
     if columns and len(columns) != len(masks): raise ValueError(f"`columns` must name every image: got {len(columns)} names for {len(masks)} images.")
     names = [textwrap.fill(name, max(4, int(cell * 13)), break_long_words=True) for name in columns]
     high, left, right, gap = cell * masks.shape[1] / masks.shape[2], 1.05, 0.95, 0.05

@@ -20,9 +20,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# %% ../../nbs/80_plots.style.ipynb #6e0ed5c8
+# %% ../../nbs/80_plots.style.ipynb #99d2b591
 OKABE_ITO: Mapping[str, str] = {
-    "blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "pink": "#CC79A7", "vermillion": "#D55E00", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000",
+    "blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "pink": "#CC79A7",
+    "vermillion": "#D55E00", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000",
 }
 TERM_COLOURS: Mapping[str, str] = {
     "distance": OKABE_ITO["blue"], "distance_soft": OKABE_ITO["blue"], "distance_hard": OKABE_ITO["vermillion"], "distance_moved": OKABE_ITO["sky"],
@@ -70,7 +71,7 @@ class Theme:
 LIGHT = Theme(name="light", ground="#ffffff", ink="#1c2127", soft="#5b6470", grid="#e9ebee")
 DARK = Theme(name="dark", ground="#111418", ink="#e8eaed", soft="#a3abb5", grid="#2a2f35")
 
-# %% ../../nbs/80_plots.style.ipynb #8fb1ef92
+# %% ../../nbs/80_plots.style.ipynb #d03b9e90
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     "How values of one meaning are drawn as colours."
@@ -89,11 +90,11 @@ SCALES: Mapping[str, Scale] = {
 
 
 def label(
-    name: str,  # "mask_kl", "area kept"
+    name: str,  # "mask_kl", "area kept", "probe_border"
     unit: str = "",  # "nats", "share of pixels"; "" when there is none
-) -> str:  # "mask kl, nats"
+) -> str:  # "mask KL, nats"
     "What stands on an axis: words, a comma, the unit."
-    words = name.replace("_", " ")
+    words = " ".join("KL" if word == "kl" else word for word in name.removeprefix("probe_").split("_"))
     return f"{words}, {unit}" if unit else words
 
 # %% ../../nbs/80_plots.style.ipynb #7f74b6c0
