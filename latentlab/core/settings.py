@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-# %% ../../nbs/00_core.settings.ipynb #8918b757
+# %% ../../nbs/00_core.settings.ipynb #ba7fdf1e
 Kind = Literal["hot", "build", "fixed", "view"]
 
 
@@ -34,13 +34,14 @@ def setting(
     reason: str = "",  # Why this default
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
+    folded: bool = False,  # Whether a panel may fold its control away
 ) -> Any:
     "A dataclass field that knows its range, unit, reason and when a change takes effect."
     if scale == "log" and not (low and low > 0): raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
-    meta = dict(kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest)
+    meta = dict(kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest, folded=folded)
     return field(default=default, metadata=meta)
 
-# %% ../../nbs/00_core.settings.ipynb #9d1c8a31
+# %% ../../nbs/00_core.settings.ipynb #60217d64
 @dataclass(frozen=True, kw_only=True)
 class FieldInfo:
     "One setting as a panel, a record or a sweep sees it."
@@ -61,6 +62,7 @@ class FieldInfo:
     reason: str = ""  # Why this default
     when: tuple[str, Any] | None = None  # The condition under which it matters
     suggest: tuple[str, ...] = ()  # Usual values of a free text
+    folded: bool = False  # Whether a panel may fold its control away
 
 # %% ../../nbs/00_core.settings.ipynb #2b2bee61
 def scalar_type(

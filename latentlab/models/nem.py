@@ -24,7 +24,7 @@ from ..nn.encoders import FrozenEncoder
 from ..nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, straight_through
 from ..nn.unet import MaskUNet
 
-# %% ../../nbs/41_models.nem.ipynb #9aac9128
+# %% ../../nbs/41_models.nem.ipynb #000f0d22
 @dataclass(frozen=True, kw_only=True)
 class NEMSettings(Settings):
     "What an explanation mask is built from and trained with."
@@ -35,13 +35,13 @@ class NEMSettings(Settings):
     distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting("half_cosine", kind="hot", reason="as in the published code, in [0, 1]")
     fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting("blur", kind="hot", reason="a blurred copy keeps its brightness, so a mask cannot explain by dimming")
     neighbourhood: Literal["off", "train", "always"] = setting("off", kind="hot", label="neighbourhood averaging", reason="it makes masks fat; the journal had it on unnoticed")
-    gate: Literal["soft", "straight_through"] = setting("soft", kind="hot", reason="an honest gradient; dimming is watched by a check")
-    smoothing: float = setting(0.0, kind="hot", low=0.0, high=8.0, unit="px", reason="off: nothing stands between logits and picture")
+    gate: Literal["soft", "straight_through"] = setting("soft", kind="hot", folded=True, reason="an honest gradient; dimming is watched by a check")
+    smoothing: float = setting(0.0, kind="hot", low=0.0, high=8.0, unit="px", folded=True, reason="off: nothing stands between logits and picture")
     jitter: int = setting(1, kind="hot", low=0, high=4, unit="px", label="mask jitter", reason="without it strided encoders are explained by combs")
-    complement_scale: float = setting(0.0, kind="hot", low=0.0, high=2.0, label="complement weight", reason="off: it sharpens deletion and brings patterns back")
-    variation_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="total variation weight", reason="off: smooth masks only when asked for")
-    border_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="border weight", reason="off: reflected borders draw no frame")
-    binarity_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="binarity weight", reason="off: undecided pixels carry the order")
+    complement_scale: float = setting(0.0, kind="hot", low=0.0, high=2.0, label="complement weight", folded=True, reason="off: it sharpens deletion and brings patterns back")
+    variation_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="total variation weight", folded=True, reason="off: smooth masks only when asked for")
+    border_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="border weight", folded=True, reason="off: reflected borders draw no frame")
+    binarity_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="binarity weight", folded=True, reason="off: undecided pixels carry the order")
     mask_bias: float = setting(2.0, kind="build", low=-8.0, high=8.0, step=0.5, unit="logit", label="mask bias at start", reason="starts from nearly everything kept, where the sigmoid still has a slope")
     layers: int = setting(3, kind="build", low=1, high=5, unit="encoder maps", reason="sees objects, and is quick on a CPU")
     width: int = setting(8, kind="build", low=4, high=64, step=4, unit="channels", reason="20 ms a step on one core at 28 px")

@@ -55,7 +55,7 @@ def picture_of(
     "Where the browser's own controls start: the fields of kind view (opacity, top, mask, colour)."
     return {info.name: info.value for info in fields.values() if info.kind == "view"}
 
-# %% ../../nbs/85_panels.controls.ipynb #f04548c8
+# %% ../../nbs/85_panels.controls.ipynb #72b6fd3e
 def controls(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
     *,
@@ -74,7 +74,7 @@ def controls(
         if info.choices and info.optional: choices.insert(0, None)
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
-            high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when))
+            high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded))
     return found
 
 # %% ../../nbs/85_panels.controls.ipynb #31b99643

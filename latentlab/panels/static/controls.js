@@ -91,6 +91,7 @@ LL.control = (spec, id, send) => {
     label, reset, ROW[spec.widget] ? null : shown, maker.input, queued, error);
 
   const truth = (v) => {
+    if (!LL.same(value, v)) error.hidden = true;
     value = v;
     if (waiting !== null) return;
     const busy = sent !== null && !LL.same(sent, v);
@@ -147,12 +148,15 @@ LL.controls = (host, send) => {
       const members = schema.filter((spec) => spec.group === key && LL.makers[spec.widget]);
       if (!members.length) continue;
       const group = LL.el("fieldset", { class: `ll-group ${key}` }, LL.el("legend", {}, LL.el("b", { text: title }), LL.el("span", { text: ` ${note}` })));
+      const folded = members.filter((spec) => spec.folded), summary = LL.el("summary", {}), more = LL.el("details", { class: "ll-more" }, summary);
+      summary.textContent = `${folded.length} more: ${folded.map((spec) => spec.label).join(", ")}`;
       for (const spec of members) {
         const control = LL.control(spec, `${prefix}-${spec.name}`, (name, value) => { send(name, value); applies(); });
         control.node.addEventListener("pointerenter", () => explain(control));
         control.node.addEventListener("focusin", () => explain(control));
-        all.set(spec.name, control); group.append(control.node);
+        all.set(spec.name, control); (spec.folded ? more : group).append(control.node);
       }
+      if (folded.length) group.append(more);
       host.append(group);
     }
     host.append(help); explain(null);
@@ -161,6 +165,7 @@ LL.controls = (host, send) => {
   const show = (next) => {
     values = next;
     for (const [name, control] of all) if (name in next) control.truth(next[name]);
+    for (const more of host.querySelectorAll(".ll-more:not([data-seen])")) { more.dataset.seen = "true"; more.open = more.querySelector(".changed") !== null; } // what is not at its default is never folded away
     applies();
   };
   host.addEventListener("pointerleave", () => explain(null));
