@@ -23,9 +23,12 @@ def bare_loop(run, device):
     draws = generator(0, "bare", device=device)
     order = torch.randperm(len(parts.images), generator=generator(0, "bare order")).to(device)
 
-    def steps(n, state={"step": 0}):
+    done = 0
+
+    def steps(n):
+        nonlocal done
         for _ in range(n):
-            i = state["step"] * run.train.batch % (len(order) - run.train.batch)
+            i = done * run.train.batch % (len(order) - run.train.batch)
             x = parts.images[order[i : i + run.train.batch]].float() / 255
             terms = parts.model.terms(x, hot=hot, generator=draws)
             loss = sum(w * terms[name].mean() for name, w in parts.model.weights(hot).items())
@@ -33,8 +36,8 @@ def bare_loop(run, device):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, run.train.clip)
             optimiser.step()
-            state["step"] += 1
-            if state["step"] % 50 == 0: loss.item()
+            done += 1
+            if done % 50 == 0: loss.item()
 
     return steps
 

@@ -50,7 +50,9 @@ class Residual(nn.Module):
 
 # The small encoder --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("channels", "strides", "side", "sizes"), [(1, (1, 2, 2, 2, 1), 28, (28, 14, 7, 4, 4)), (3, (2, 2, 2, 2, 1), 64, (32, 16, 8, 4, 4)), (3, (2, 2, 2, 2, 1), 60, (30, 15, 8, 4, 4))])
+@pytest.mark.parametrize(("channels", "strides", "side", "sizes"), [
+    (1, (1, 2, 2, 2, 1), 28, (28, 14, 7, 4, 4)),
+    (3, (2, 2, 2, 2, 1), 64, (32, 16, 8, 4, 4)), (3, (2, 2, 2, 2, 1), 60, (30, 15, 8, 4, 4))])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_shapes(channels, strides, side, sizes, batch):
     frozen = FrozenEncoder(small(channels, strides), [f"block{k}" for k in range(1, 6)])

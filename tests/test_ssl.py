@@ -116,6 +116,7 @@ def test_the_trainer_lowers_the_loss_and_repeats_itself(settings, images):
     assert all(torch.equal(v, first.model.state_dict()[k]) for k, v in state.items())
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [({"crop": 0.01}, "`crop` must be at least"), ({"temperature": 5.0}, "`temperature` must be at most"), ({"projection": 1}, "`projection` must be at least")])
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"crop": 0.01}, "`crop` must be at least"), ({"temperature": 5.0}, "`temperature` must be at most"), ({"projection": 1}, "`projection` must be at least")])
 def test_settings_out_of_range(changes, sentence):
     with pytest.raises(ValueError, match=sentence): SSLSettings(**changes)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['EXTRAS', 'NEMSettings', 'Explanation', 'Masker', 'MaskerTerms', 'NEM', 'compare_masks']
 
-# %% ../../nbs/41_models.nem.ipynb #8ff195e1
+# %% ../../nbs/41_models.nem.ipynb #46c225b2
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,25 +24,36 @@ from ..nn.encoders import FrozenEncoder
 from ..nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, straight_through
 from ..nn.unet import MaskUNet
 
-# %% ../../nbs/41_models.nem.ipynb #000f0d22
+# %% ../../nbs/41_models.nem.ipynb #fedf1134
 @dataclass(frozen=True, kw_only=True)
 class NEMSettings(Settings):
     "What an explanation mask is built from and trained with."
     penalty: Literal["kl", "area"] = setting("kl", kind="hot", reason="the KL orders the pixels that are kept")
-    kl_scale: float = setting(0.005, kind="hot", low=1e-4, high=1.0, scale="log", unit="per nat", label="KL scale", when=("penalty", "kl"), reason="a third of a garment stays; 1/9.21 weighs as much as an area scale of 1")
-    area_scale: float = setting(0.05, kind="hot", low=0.0, high=10.0, label="area scale", when=("penalty", "area"), reason="about the default KL scale times 9.21")
-    prior: float = setting(1e-4, kind="hot", low=1e-6, high=0.5, scale="log", unit="probability", label="prior p", when=("penalty", "kl"), reason="as in the journal; the KL is then at most 9.21 nats")
-    distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting("half_cosine", kind="hot", reason="as in the published code, in [0, 1]")
-    fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting("blur", kind="hot", reason="a blurred copy keeps its brightness, so a mask cannot explain by dimming")
-    neighbourhood: Literal["off", "train", "always"] = setting("off", kind="hot", label="neighbourhood averaging", reason="it makes masks fat; the journal had it on unnoticed")
+    kl_scale: float = setting(0.005, kind="hot", low=1e-4, high=1.0, scale="log", unit="per nat", label="KL scale", when=("penalty", "kl"),
+                              reason="a third of a garment stays; 1/9.21 weighs as much as an area scale of 1")
+    area_scale: float = setting(0.05, kind="hot", low=0.0, high=10.0, label="area scale", when=("penalty", "area"),
+                                reason="about the default KL scale times 9.21")
+    prior: float = setting(1e-4, kind="hot", low=1e-6, high=0.5, scale="log", unit="probability", label="prior p", when=("penalty", "kl"),
+                           reason="as in the journal; the KL is then at most 9.21 nats")
+    distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting("half_cosine", kind="hot",
+                                                                                           reason="as in the published code, in [0, 1]")
+    fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting("blur", kind="hot",
+                                                                      reason="a blurred copy keeps its brightness, so a mask cannot explain by dimming")
+    neighbourhood: Literal["off", "train", "always"] = setting("off", kind="hot", label="neighbourhood averaging",
+                                                               reason="it makes masks fat; the journal had it on unnoticed")
     gate: Literal["soft", "straight_through"] = setting("soft", kind="hot", folded=True, reason="an honest gradient; dimming is watched by a check")
     smoothing: float = setting(0.0, kind="hot", low=0.0, high=8.0, unit="px", folded=True, reason="off: nothing stands between logits and picture")
     jitter: int = setting(1, kind="hot", low=0, high=4, unit="px", label="mask jitter", reason="without it strided encoders are explained by combs")
-    complement_scale: float = setting(0.0, kind="hot", low=0.0, high=2.0, label="complement weight", folded=True, reason="off: it sharpens deletion and brings patterns back")
-    variation_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="total variation weight", folded=True, reason="off: smooth masks only when asked for")
-    border_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="border weight", folded=True, reason="off: reflected borders draw no frame")
-    binarity_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="binarity weight", folded=True, reason="off: undecided pixels carry the order")
-    mask_bias: float = setting(2.0, kind="build", low=-8.0, high=8.0, step=0.5, unit="logit", label="mask bias at start", reason="starts from nearly everything kept, where the sigmoid still has a slope")
+    complement_scale: float = setting(0.0, kind="hot", low=0.0, high=2.0, label="complement weight", folded=True,
+                                      reason="off: it sharpens deletion and brings patterns back")
+    variation_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="total variation weight", folded=True,
+                                     reason="off: smooth masks only when asked for")
+    border_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="border weight", folded=True,
+                                  reason="off: reflected borders draw no frame")
+    binarity_scale: float = setting(0.0, kind="hot", low=0.0, high=1.0, label="binarity weight", folded=True,
+                                    reason="off: undecided pixels carry the order")
+    mask_bias: float = setting(2.0, kind="build", low=-8.0, high=8.0, step=0.5, unit="logit", label="mask bias at start",
+                               reason="starts from nearly everything kept, where the sigmoid still has a slope")
     layers: int = setting(3, kind="build", low=1, high=5, unit="encoder maps", reason="sees objects, and is quick on a CPU")
     width: int = setting(8, kind="build", low=4, high=64, step=4, unit="channels", reason="20 ms a step on one core at 28 px")
     grid: Literal["1", "1/2", "1/4"] = setting("1", kind="build", label="keep grid", reason="every pixel is decided for itself")

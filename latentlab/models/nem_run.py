@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['DataName', 'GREY', 'ENCODERS', 'images_for', 'one_of_each', 'encoder_for', 'fitted', 'NEMRun']
 
-# %% ../../nbs/47_models.nem_run.ipynb #b626ffca
+# %% ../../nbs/47_models.nem_run.ipynb #18720b06
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
 
 from ..core.runtime import choose_device, generator
 from ..core.settings import Settings, setting
@@ -69,7 +68,7 @@ def fitted(
     if want is None or images.images.shape[-1] == want[-1]: return images
     return images.resize(want[-1])
 
-# %% ../../nbs/47_models.nem_run.ipynb #74e6cf6f
+# %% ../../nbs/47_models.nem_run.ipynb #8193e129
 @dataclass(frozen=True, kw_only=True)
 class NEMRun(Settings):
     """Images, encoder, masker and training of one experiment.
@@ -80,7 +79,8 @@ class NEMRun(Settings):
 
     data: DataName = setting("fashion-mnist", kind="build", label="images", reason="real, small, and bundled with the package")
     encoder: str = setting("simclr", kind="build", suggest=ENCODERS, reason="trained here, without labels; names with a colon are taken as they are")
-    images: int = setting(4000, kind="build", low=64, high=100_000, scale="log", label="training images", reason="masks stop improving there; scenes of this number are drawn in seconds")
+    images: int = setting(4000, kind="build", low=64, high=100_000, scale="log", label="training images",
+                          reason="masks stop improving there; scenes of this number are drawn in seconds")
     model: NEMSettings = field(default_factory=NEMSettings)  # The masker
     train: TrainSettings = field(default_factory=TrainSettings)  # Its training
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SSLSettings', 'relight', 'make_augment', 'SSLProbe', 'make_projection', 'SSL', 'measure_spread']
 
-# %% ../../nbs/46_models.ssl.ipynb #27596a02
+# %% ../../nbs/46_models.ssl.ipynb #2de96ba9
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,28 +15,34 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ..core.runtime import generator
 from ..core.settings import Hot, Settings, setting
 from ..core.terms import Player, Terms
 from ..losses.contrastive import simclr_loss, swav_loss
 from ..losses.distances import cosine_distance
 from ..nn.encoders import SMALL, SmallEncoder
 
-# %% ../../nbs/46_models.ssl.ipynb #1feaef82
+# %% ../../nbs/46_models.ssl.ipynb #79a6358f
 @dataclass(frozen=True, kw_only=True)
 class SSLSettings(Settings):
     "An encoder, a loss without labels, and what the two views of an image may differ in."
     method: Literal["simclr", "swav"] = setting("simclr", kind="build", reason="needs no prototypes")
-    shape: Literal["fashion-mnist", "scenes"] = setting("fashion-mnist", kind="build", reason="channels and strides of the encoder: grey 28 px, or colour 64 px")
-    temperature: float = setting(0.2, kind="hot", low=0.02, high=2.0, scale="log", reason="between the published .1 and .5; small classes repeat in a batch")
+    shape: Literal["fashion-mnist", "scenes"] = setting("fashion-mnist", kind="build",
+                                                        reason="channels and strides of the encoder: grey 28 px, or colour 64 px")
+    temperature: float = setting(0.2, kind="hot", low=0.02, high=2.0, scale="log",
+                                 reason="between the published .1 and .5; small classes repeat in a batch")
     projection: int = setting(64, kind="build", low=2, high=1024, unit="dimensions", reason="half of the embedding, thrown away after training")
-    prototypes: int = setting(64, kind="build", low=2, high=4096, when=("method", "swav"), reason="several per kind of thing, and a quarter of the batch")
+    prototypes: int = setting(64, kind="build", low=2, high=4096, when=("method", "swav"),
+                              reason="several per kind of thing, and a quarter of the batch")
     epsilon: float = setting(0.05, kind="build", low=1e-3, high=10.0, scale="log", when=("method", "swav"), reason="as published; larger is softer")
-    crop: float = setting(0.4, kind="build", low=0.05, high=1.0, unit="share of the area", reason="smallest crop; below .3 a crop of a garment is any garment")
+    crop: float = setting(0.4, kind="build", low=0.05, high=1.0, unit="share of the area",
+                          reason="smallest crop; below .3 a crop of a garment is any garment")
     flip: bool = setting(True, kind="build", reason="left and right mean nothing here")
-    light: float = setting(0.4, kind="build", low=0.0, high=0.9, unit="relative", reason="exposure times 1 - light to 1 + light; the same for all channels, so hue stays")
-    shadow: float = setting(0.0, kind="build", low=0.0, high=1.0, unit="intensity", reason="a smooth grey field added; it spoils grey grounds and leaves colours")
-    cast: float = setting(0.0, kind="build", low=0.0, high=0.5, unit="intensity", reason="a tint of the light; it spoils the hue of muted grounds, not that of saturated objects")
+    light: float = setting(0.4, kind="build", low=0.0, high=0.9, unit="relative",
+                           reason="exposure times 1 - light to 1 + light; the same for all channels, so hue stays")
+    shadow: float = setting(0.0, kind="build", low=0.0, high=1.0, unit="intensity",
+                            reason="a smooth grey field added; it spoils grey grounds and leaves colours")
+    cast: float = setting(0.0, kind="build", low=0.0, high=0.5, unit="intensity",
+                          reason="a tint of the light; it spoils the hue of muted grounds, not that of saturated objects")
     blur: float = setting(0.3, kind="build", low=0.0, high=1.0, unit="probability", reason="fine grain alone should not tell images apart")
     erase: float = setting(0.3, kind="build", low=0.0, high=1.0, unit="probability", reason="no single part may carry the image")
 

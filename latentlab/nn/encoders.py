@@ -8,7 +8,7 @@ __all__ = ['EXTRA_TOKENS', 'IMAGENET', 'BUNDLED', 'SMALL', 'OUTSIDE', 'SmallEnco
            'check_encoder', 'digest', 'save_encoder', 'SavedEncoder', 'read_encoder', 'suggest_maps', 'outside_module',
            'load_outside', 'load_encoder']
 
-# %% ../../nbs/31_nn.encoders.ipynb #ee0d72eb
+# %% ../../nbs/31_nn.encoders.ipynb #59dc598d
 import difflib
 import hashlib
 import importlib
@@ -17,7 +17,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,7 @@ def save_encoder(
     os.replace(path.with_suffix(".part"), path)
     return path
 
-# %% ../../nbs/31_nn.encoders.ipynb #298317cc
+# %% ../../nbs/31_nn.encoders.ipynb #acea842f
 @dataclass(frozen=True, eq=False)
 class SavedEncoder:
     "An encoder from disk and what its file says about it."
@@ -309,8 +309,10 @@ def read_encoder(
     try:
         with safe_open(path, "pt") as file:
             header, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, OSError) as error: raise ValueError(f"`path` must be a whole safetensors file: got {path} ({error}). Restore it, or run the notebook that makes it.") from error
-    if header.get("sha256") != digest(tensors): raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not ours; restore it.")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"`path` must be a whole safetensors file: got {path} ({error}). Restore it, or run the notebook that makes it.") from error
+    if header.get("sha256") != digest(tensors):
+        raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not ours; restore it.")
     about = json.loads(header["about"])
     encoder = SmallEncoder(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["architecture"].items()})
     encoder.load_state_dict(tensors)

@@ -34,7 +34,7 @@ def spoken(
     if rest in ("fashion-mnist", "scenes"): rest = ""
     return " ".join(SPOKEN.get(part, part) for part in (kind, rest) if part)
 
-# %% ../../nbs/88_panels.nem.ipynb #7fd8dd26
+# %% ../../nbs/88_panels.nem.ipynb #4da935ea
 class NEMWords:
     "The rows, curves and numbers of a NEM panel."
 
@@ -48,14 +48,18 @@ class NEMWords:
         soft, hard, kept, kl = (term_colour(name) for name in ("distance", "distance_hard", "area", "mask_kl"))
         return dict(
             title="NEM", question=f"what does **{spoken(info['encoder'])}** see in **{spoken(info['data'])}**?", columns=info["columns"].split(" | "),
-            rows=[dict(key="image", label="image", note=f"{height} × {width}, {'grey' if channels == 1 else 'RGB'}", kind="image"), dict(key="keep", label="kept", note="", kind="keep"),
-                  dict(key="seen", label="what is left", note="for the encoder", kind="seen"), dict(key="rank", label="rank", note="", kind="rank")],
+            rows=[dict(key="image", label="image", note=f"{height} × {width}, {'grey' if channels == 1 else 'RGB'}", kind="image"),
+                  dict(key="keep", label="kept", note="", kind="keep"), dict(key="seen", label="what is left", note="for the encoder", kind="seen"),
+                  dict(key="rank", label="rank", note="", kind="rank")],
             plots=[dict(kind="curves", title="Distance", note="how far the masked image is", terms=[
-                        dict(name="distance", label="trained mask", unit=unit, colour=soft), dict(name="probe_distance_hard", label="hard mask, held out", unit=unit, colour=hard, dash=True)]),
+                        dict(name="distance", label="trained mask", unit=unit, colour=soft),
+                        dict(name="probe_distance_hard", label="hard mask, held out", unit=unit, colour=hard, dash=True)]),
                    dict(kind="curves", title="Penalty", note="what is kept", terms=[
-                        dict(name="area", label="area kept", unit="share", colour=kept), dict(name="mask_kl", label="mask KL", unit="nats", colour=kl, dash=True)]),
+                        dict(name="area", label="area kept", unit="share", colour=kept),
+                        dict(name="mask_kl", label="mask KL", unit="nats", colour=kl, dash=True)]),
                    dict(kind="path", title="Path", note="held-out images", x_label="area kept, share of pixels", y_label=f"distance, {unit}", series=[
-                        dict(label="soft mask", x="probe_area", y="probe_distance_soft", colour=soft), dict(label="hard, same area", x="probe_area", y="probe_distance_hard", colour=hard, dash=True)])],
+                        dict(label="soft mask", x="probe_area", y="probe_distance_soft", colour=soft),
+                        dict(label="hard, same area", x="probe_area", y="probe_distance_hard", colour=hard, dash=True)])],
             table=dict(columns=["soft", "hard"], rows=[
                 dict(name="distance", label="distance", unit=unit, colour=soft, help="32 held-out images: the mask as trained, and its top pixels of equal area"),
                 dict(name="relative", label="share of blank", unit="", help="the same, divided by the distance when everything is hidden"),
