@@ -136,7 +136,7 @@ def make_room(
             raise ValueError(f"`trainer` must have one panel: got one that is shown in panel {other.name!r}. Close that one with its close(), or show it again.")
     if name in OPEN: OPEN[name].close(stop=OPEN[name].trainer is not trainer)
 
-# %% ../../nbs/87_panels.panel.ipynb #b8af3545
+# %% ../../nbs/87_panels.panel.ipynb #a545b169
 class Wishes:
     "A trainer, a view, and the way from the one to the other."
 
@@ -150,7 +150,7 @@ class Wishes:
         hidden: Sequence[str] = (),  # Settings without a control
     ):
         make_room(name, trainer)
-        self.trainer, self.name, self._orders = trainer, name, queue.SimpleQueue()
+        self.trainer, self.name, self._orders, self._shown = trainer, name, queue.SimpleQueue(), None
         self.face = Face(trainer.snapshot(), look, hidden=hidden)
         self.view, self.live = self.face.view, Live(trainer, self._frame, fps=fps)
         self.view.on_request(self.receive)
@@ -178,11 +178,11 @@ class Wishes:
             except Exception as error: self.trainer.notice = f"{type(error).__name__}: {error}"
 
     def _obey(self, name: str, changes: Mapping[str, Any]) -> None:
-        if name in ("run", "pause", "step", "stop"): return {"run": self.trainer.start, "step": self.trainer.step}.get(name, self.trainer.pause)()
+        if name in ("run", "pause", "step", "stop"): return getattr(self.trainer, "start" if name == "run" else name)()
         self.face.pending.extend(changes)
         self.trainer.serve().rebuild(changes)
 
-# %% ../../nbs/87_panels.panel.ipynb #b9d8501e
+# %% ../../nbs/87_panels.panel.ipynb #3fe7b8c5
 class Panel(Wishes):
     """One trainer, one view.
 
@@ -209,12 +209,24 @@ class Panel(Wishes):
         self.view.on_request(None)
         if stop: self.trainer.stop()
         self.view.tell({"status": self.face.status(self.face.last) | {"state": "stopped", "message": "this panel was closed"}})
+        self.keep_picture()
         if OPEN.get(self.name) is self: del OPEN[self.name]
 
     def _frame(self, snapshot: Snapshot) -> None:
         if snapshot.notice.startswith("not rebuilt") and self.face.pending:
             for name in self.face.pending: self.view.refuse(name, snapshot.notice)
             self.face.pending.clear()
+        ended = snapshot.state == "stopped" != self.face.last.state
         self.face.push(snapshot)
+        if ended: self.keep_picture()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any: return self.view._repr_mimebundle_(**options)
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        self._shown = display(self._bundle(), raw=True, display_id=True)
+
+    def _bundle(self) -> Mapping[str, Any]: return self.view._repr_mimebundle_()[0]
+
+    def keep_picture(self) -> None:
+        "Put a PNG of the last frame where the panel stands, for a notebook that is saved and read without a kernel."
+        if self._shown is not None: self._shown.update(self._bundle(), raw=True)

@@ -88,5 +88,30 @@ def test_the_cell_run_twice_leaves_one_panel(nem):
     nem.wait_data("JSON.parse(d.values).data === 'fashion-mnist' && Number(d.step) > 10", 60)
     assert nem.execute("print(first.busy, first is panel.trainer)").split() == ["False", "False"]
     assert nem.execute("import threading; print(sum(t.name == 'latentlab-trainer' for t in threading.enumerate()))").strip() == "1"
-    nem.execute("panel.close()")
     assert not nem.errors
+
+
+def test_stop_keeps_a_picture_in_the_saved_notebook(nem):
+    "Stop ends the training thread and puts a PNG of the last frame where the panel stands; Run begins again."
+    nem.wait_data("Number(d.step) > 60", 60)
+    nem.page.locator("[data-command=stop]").click()
+    nem.wait_data("d.state === 'stopped'", 20)
+    assert nem.execute("print(panel.trainer.busy)").strip() == "False"
+    nem.page.wait_for_timeout(500)
+    nem.command("docmanager:save")
+    nem.page.wait_for_timeout(1000)
+    outputs = [o for c in json.loads((nem.lab.folder / nem.path).read_text())["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(outputs) == 1 and len(outputs[0]["data"]["image/png"]) > 20_000
+    nem.wait_data("d.state === 'stopped' && Number(d.painted) > 0", 20)
+    nem.page.locator("[data-command=run]").click()
+    nem.wait_data("d.state === 'running'", 20)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_it_fits_with_real_content(nem, theme):
+    "Both themes and three widths; a picture of each is kept."
+    nem.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
+    nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+    for width in (1200, 1000, 800): nem.shot(f"nem-{theme}-{width}", width)
+    assert not nem.errors
+    if theme == "light": nem.execute("panel.close()")
