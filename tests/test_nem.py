@@ -1,0 +1,318 @@
+"""Explanation masks: every combination of settings trains, the encoder stays frozen, an explanation is a function of its image, any encoder can be explained."""
+import copy
+import functools
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from latentlab.core.settings import Hot
+from latentlab.core.terms import weighted_sum
+from latentlab.data.images import load
+from latentlab.data.scenes import SceneSettings, draw_scenes
+from latentlab.models.nem import NEM, NEMSettings
+from latentlab.models.nem_run import NEMRun
+from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
+from latentlab.nn.planted import PlantedEncoder
+from latentlab.train.trainer import Trainer
+from torch import nn
+
+PENALTIES, FILLS, GATES = ("kl", "area"), ("zero", "mean", "blur", "noise", "mixed"), ("soft", "straight_through")
+NEIGHBOURHOODS, DISTANCES = ("off", "train", "always"), ("half_cosine", "cosine", "relative_l2", "whitened_cosine")
+
+
+def seeded(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def pictures(n=6, channels=1, side=28, seed=0):
+    "Smooth random pictures with a texture: none is constant."
+    coarse = torch.rand(n, channels, 5, 5, generator=seeded(seed))
+    return (0.8 * F.interpolate(coarse, size=(side, side), mode="bilinear") + 0.2 * torch.rand(n, channels, side, side, generator=seeded(seed + 1))).clamp(0, 1)
+
+
+@functools.cache
+def garments(): return load("fashion-mnist", limit=88)
+
+
+def small(channels=1, strides=(1, 2, 2), widths=(4, 8, 16), seed=0):
+    module = SmallEncoder(channels, strides, widths, generator=seeded(seed))
+    return FrozenEncoder(module, module.names, name="small")
+
+
+def make(encoder=None, images=None, **settings):
+    images = pictures(40) if images is None else images
+    settings = {"mask_bias": 0.0, "width": 4, "layers": 2} | settings
+    return NEM(NEMSettings(**settings), encoder or small(channels=images.shape[1]), images, generator=seeded())
+
+
+def step(nem, x, hot, seed=0):
+    "Terms and the gradient of each term by itself for every weight, {term: {weight: gradient}}."
+    terms = nem.terms(x, hot=hot, generator=seeded(seed))
+    named = dict(nem.unet.named_parameters())
+    return terms, {n: dict(zip(named, torch.autograd.grad(t.sum(), list(named.values()), retain_graph=True, allow_unused=True))) for n, t in terms.items()}
+
+
+# Every combination --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate, unchecked):
+    images = pictures(40, side=14)
+    nem, x = make(images=images), images[:4]
+    for penalty, fill, distance in itertools.product(PENALTIES, FILLS, DISTANCES):
+        hot = Hot(nem.settings.replace(penalty=penalty, fill=fill, gate=gate, neighbourhood=neighbourhood, distance=distance))
+        terms, gradients = step(nem, x, hot)
+        case = (penalty, fill, distance)
+        assert set(terms) == {"distance", "mask_kl" if penalty == "kl" else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
+        assert all(t.shape == (4,) and t.isfinite().all() for t in terms.all().values()), case
+        assert weighted_sum(terms, nem.weights(hot)).isfinite().all(), case
+        for term, of in gradients.items():  # of each term by itself: a penalty must not hide a distance without a slope
+            assert all(g is not None and g.isfinite().all() and g.any() for g in of.values()), (*case, term)
+
+
+@pytest.mark.parametrize("extra, term", [("complement_scale", "complement"), ("variation_scale", "total_variation"), ("border_scale", "border"), ("binarity_scale", "binarity")])
+def test_an_extra_is_there_when_it_has_a_weight(extra, term):
+    nem, x = make(), pictures(4)
+    assert term not in nem.terms(x, hot=Hot(nem.settings), generator=seeded()).all()
+    hot = Hot(nem.settings.replace({extra: 0.5}))
+    terms, gradients = step(nem, x, hot)
+    assert nem.weights(hot)[term] == 0.5 and all(g.isfinite().all() and g.any() for g in gradients[term].values())
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_known_ends_of_the_distance(distance):
+    x, hot = pictures(4), Hot(NEMSettings(distance=distance, jitter=2, fill="mean"))
+    kept = make(mask_bias=8.0)
+    with torch.no_grad(): kept.unet.out.bias.fill_(40.0)  # keep is 1 in float32
+    terms = kept.terms(x, hot=hot, generator=seeded())
+    assert terms["distance"].abs().max() < 1e-3  # the unmasked image: 0 up to the square root of float32's rounding
+    assert torch.equal(terms.all()["area"], torch.ones(4)) and abs(terms.all()["mask_kl"] - 9.2103404).max() < 1e-3  # -ln 1e-4
+    hidden = make(mask_bias=-8.0)
+    with torch.no_grad(): hidden.unet.out.bias.fill_(-40.0)
+    terms = hidden.terms(x, hot=hot, generator=seeded())
+    fill = hidden.fill("mean", x, generator=seeded())
+    expected = hidden.distances[distance](hidden.encoder.embed(x), hidden.encoder.embed(fill))
+    assert torch.allclose(terms["distance"], expected, atol=1e-6) and terms.all()["area"].max() < 1e-12
+
+
+def test_complement_is_the_distance_of_what_is_hidden_with_its_sign():
+    nem, x = make(), pictures(4)
+    terms = nem.terms(x, hot=Hot(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero")), generator=seeded())
+    keep, code = nem.explain(x, hot=Hot(nem.settings.replace(jitter=0))).keep, nem.encoder.embed(x)
+    assert torch.allclose(terms["complement"], -nem.distances["half_cosine"](code, nem.encoder.embed(x * (1 - keep[:, None]))), atol=1e-5)
+    assert torch.allclose(terms["distance"], nem.distances["half_cosine"](code, nem.encoder.embed(x * keep[:, None])), atol=1e-5)
+
+
+def test_terms_are_per_example():
+    nem, x, hot = make(), pictures(5), Hot(NEMSettings(jitter=0, fill="blur"))
+    whole = nem.terms(x, hot=hot, generator=seeded()).all()
+    for i in range(5):
+        for name, value in nem.terms(x[i:i + 1], hot=hot, generator=seeded()).all().items():
+            assert torch.allclose(value, whole[name][i:i + 1], atol=1e-4), name  # another batch may take another kernel, which adds in another order
+
+
+def test_jitter_and_averaging_belong_to_training():
+    nem, x = make(), pictures(4)
+    base = NEMSettings(jitter=0, gate="soft", fill="mean")
+    still = nem.terms(x, hot=Hot(base), generator=seeded())
+    for change in ({"jitter": 2}, {"neighbourhood": "train"}):
+        hot = Hot(base.replace(change))
+        moved = nem.terms(x, hot=hot, generator=seeded())
+        assert not torch.equal(moved["distance"], still["distance"])
+        assert torch.equal(nem.explain(x, hot=hot).keep, nem.explain(x, hot=Hot(base)).keep)
+        for view, plain in zip(nem.views(x, hot=hot, generator=seeded()).values(), nem.views(x, hot=Hot(base), generator=seeded()).values()):
+            assert torch.equal(view, plain)
+    always = nem.explain(x, hot=Hot(base.replace(neighbourhood="always")))
+    assert not torch.equal(always.keep, nem.explain(x, hot=Hot(base)).keep) and torch.equal(always.logits, nem.explain(x, hot=Hot(base)).logits)
+
+
+# The encoder --------------------------------------------------------------------------------------------------------
+
+class WithDropout(nn.Module):
+    "Everything that training changes: weights, running statistics, dropout."
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
+        self.drop, self.second = nn.Dropout2d(0.5), nn.Sequential(nn.Conv2d(6, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x): return self.head(self.drop(self.second(self.drop(self.first(x)))).mean((-2, -1)))
+
+
+def snapshot(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}, [p.requires_grad for p in module.parameters()]
+
+
+@pytest.mark.parametrize("disturb", [
+    lambda nem, encoder, module: None, lambda nem, encoder, module: nem.train(), lambda nem, encoder, module: encoder.train(),
+    lambda nem, encoder, module: module.train(), lambda nem, encoder, module: nn.ModuleList([nem, encoder]).train(),
+], ids=["nobody", "masker", "encoder", "module", "both"])
+@pytest.mark.parametrize("embed", [None, lambda output: output], ids=["pooled", "head"])
+def test_the_encoder_is_frozen_whoever_calls_train(disturb, embed):
+    module = WithDropout()
+    encoder = FrozenEncoder(module, ["first", "second"], embed)
+    x = pictures(8)
+    expected, before = encoder.embed(x), snapshot(module)
+    run = NEMRun().replace(batch=8, layers=2, width=4, device="cpu", check_every=2)
+    trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=garments()))
+    disturb(trainer.model, encoder, module)
+    weights = copy.deepcopy(trainer.model.unet.state_dict())
+    trainer.fit(2, progress=False).snapshot()
+    trainer.model.explain(x)
+    after = snapshot(module)
+    assert all(torch.equal(before[0][k], after[0][k]) for k in before[0]) and after[1] == before[1] == [False] * len(before[1])
+    assert all(p.grad is None for p in module.parameters()) and not any(m.training for m in module.modules())
+    assert torch.equal(encoder.embed(x), expected)  # and so no dropout is in it
+    assert not any(torch.equal(weights[k], v) for k, v in trainer.model.unet.state_dict().items())  # while the masker did learn
+
+
+def test_the_encoder_is_not_among_the_maskers_weights():
+    nem = make()
+    assert {id(p) for player in nem.players() for p in player.parameters} == {id(p) for p in nem.unet.parameters()} == {id(p) for p in nem.parameters()}
+    assert all(name.startswith("unet.") for name in nem.state_dict())
+
+
+# Explanations -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("settings", [{}, {"neighbourhood": "always"}, {"gate": "straight_through"}, {"smoothing": 2.0, "grid": "1/2"}, {"fill": "mixed", "jitter": 4}])
+def test_an_explanation_is_a_function_of_the_image(settings):
+    nem, x = make(**settings), pictures(5, seed=3)
+    torch.manual_seed(1)
+    first = nem.explain(x)
+    torch.manual_seed(2)
+    nem.terms(x, hot=Hot(nem.settings), generator=seeded(7))
+    again = nem.explain(x)
+    assert torch.equal(first.keep, again.keep) and torch.equal(first.logits, again.logits)
+    for i in range(5):
+        alone = nem.explain(x[i:i + 1])
+        assert torch.allclose(alone.logits, first.logits[i:i + 1], atol=1e-4)  # another batch may take another kernel, which adds in another order
+        sure = (first.logits[i].abs() > 1e-3) if settings.get("gate") else torch.ones(28, 28, dtype=torch.bool)  # a hard gate may tip where it is undecided
+        assert torch.allclose(alone.keep[0][sure], first.keep[i][sure], atol=1e-4)
+
+
+def test_keep_is_float32_in_range_and_never_stretched_nor_rounded():
+    for bias in (-2.0, 0.0, 2.0):
+        explanation = make(mask_bias=bias).explain(pictures(4))
+        assert explanation.keep.dtype == explanation.logits.dtype == torch.float32 and not explanation.keep.requires_grad
+        assert torch.allclose(explanation.keep, explanation.logits.sigmoid(), atol=1e-6, rtol=0)  # neither the least is 0 nor the largest 1
+        assert len(explanation.keep.unique()) > 600 and len(explanation.logits.unique()) > 600  # 3,136 pixels; 8 bits have 256 values
+
+
+def test_logits_rank_where_probabilities_are_all_one():
+    nem = make()
+    with torch.no_grad(): nem.unet.out.bias.fill_(30.0)
+    explanation = nem.explain(pictures(2))
+    assert torch.equal(explanation.keep, torch.ones(2, 28, 28)) and all(len(one.unique()) > 500 for one in explanation.logits)
+
+
+def test_smoothing_is_in_the_mask_that_the_encoder_gets_and_not_in_the_logits():
+    nem, x = make(), pictures(2)
+    plain, smooth = nem.explain(x), nem.explain(x, hot=Hot(nem.settings.replace(smoothing=3.0)))
+    assert torch.equal(plain.logits, smooth.logits)
+    rough = lambda keep: keep.diff(dim=-1).abs().mean()
+    assert rough(smooth.keep) < 0.5 * rough(plain.keep)
+    view = nem.views(x, hot=Hot(nem.settings.replace(smoothing=3.0)), generator=seeded())["keep"]
+    assert torch.equal(view, smooth.keep)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_masks_follow_their_generator(seed):
+    settings, images = NEMSettings(layers=2, width=4), pictures(20)
+    a, b, c = (NEM(settings, small(), images, generator=seeded(s)).unet.state_dict() for s in (seed, seed, seed + 1))
+    assert all(torch.equal(a[k], b[k]) for k in a) and not torch.equal(a["out.weight"], c["out.weight"])
+
+
+# Encoders and sizes -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("side", [28, 33, 64])
+@pytest.mark.parametrize("grid", ["1", "1/2", "1/4"])
+@pytest.mark.parametrize("strides", [(1, 2, 2), (2, 2, 2)])
+def test_sizes_and_grids(side, grid, strides):
+    images = pictures(6, 3, side)
+    nem = make(small(3, strides), images, grid=grid, layers=3)
+    hot = Hot(nem.settings.replace(neighbourhood="always", jitter=4))
+    terms, gradients = step(nem, images, hot)
+    assert all(t.isfinite().all() for t in terms.all().values()) and all(g.any() for g in gradients["distance"].values())
+    explanation = nem.explain(images)
+    assert explanation.keep.shape == (6, side, side)
+    probe = nem.probe(images, hot=hot, generator=seeded())
+    assert all(v.isfinite().all() for v in (probe.distance_soft, probe.distance_hard, probe.distance_moved, probe.distance_blank))
+
+
+def test_a_coarse_grid_makes_a_coarse_mask():
+    images = pictures(6, 1, 32)
+    roughness = [make(images=images, grid=grid).explain(images).logits.diff(dim=-1).square().mean().item() for grid in ("1", "1/2", "1/4")]
+    assert roughness[0] > 2 * roughness[1] > 4 * roughness[2]
+
+
+class Tokens(nn.Module):
+    "Like a ViT: patches and a class token through blocks that return [batch, token, channel]."
+    def __init__(self, patch=4, width=12):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = nn.Conv2d(1, width, patch, patch)
+        self.first = nn.Parameter(torch.randn(1, 1, width))
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(width, 2, 24, dropout=0.1, batch_first=True) for _ in range(3))
+
+    def forward(self, x):
+        tokens = torch.cat([self.first.expand(len(x), -1, -1), self.embed(x).flatten(2).mT], 1)
+        for block in self.blocks: tokens = block(tokens)
+        return tokens[:, 0]
+
+
+@pytest.mark.parametrize("build", [
+    lambda: FrozenEncoder(Tokens(), ["blocks.0", "blocks.1", "blocks.2"], lambda output: output),
+    lambda: FrozenEncoder(Tokens(), ["embed", "blocks.2"]),
+    lambda: FrozenEncoder(WithDropout(), ["first.0", "second"]),
+    lambda: FrozenEncoder(WithDropout(), ["second"], lambda output: output, mean=(0.3,), std=(0.2,)),
+], ids=["tokens", "patches and tokens", "convolutions", "one map and a head"])
+def test_any_module_is_explained_by_naming_its_maps(build):
+    encoder, images = build(), pictures(12)
+    nem = make(encoder, images, layers=len(encoder.maps))
+    terms, gradients = step(nem, images, Hot(nem.settings))
+    assert all(g is not None and g.isfinite().all() and g.any() for g in gradients["distance"].values())
+    explanation = nem.explain(images)
+    assert explanation.keep.shape == (12, 28, 28) and torch.equal(explanation.keep, nem.explain(images).keep)
+
+
+@pytest.mark.parametrize("layers", [4, 5])
+def test_deeper_than_the_maps_is_refused(layers):
+    with pytest.raises(ValueError, match=f"`layers` must be in 1 to 3, the encoder's feature maps: got {layers}. Choose fewer layers or an encoder with more maps."):
+        make(layers=layers)
+
+
+# What it learns -----------------------------------------------------------------------------------------------------
+
+def share_on(logits, truth):
+    "Share of the highest |truth| logits that lie on the truth, per image."
+    return torch.stack([t.flatten()[o.flatten().topk(int(t.sum())).indices].float().mean() for o, t in zip(logits, truth) if t.any()])
+
+
+def test_the_planted_cause_is_found():
+    scenes = draw_scenes(296, seed=0, settings=SceneSettings(side=32, must_have="red"))
+    planted = PlantedEncoder("red")
+    encoder = FrozenEncoder(planted, planted.names[:4], lambda output: output, name="planted:red")
+    run = NEMRun().replace(batch=16, layers=2, width=8, check_every=1000, device="cpu", learning_rate=1e-2)
+    trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=scenes))
+    held = trainer.parts.watch
+    truth = planted.cause(held)
+    before = share_on(trainer.model.explain(held).logits, truth).mean()
+    trainer.fit(150, progress=False)
+    after = share_on(trainer.model.explain(held).logits, truth).mean()
+    assert after > 0.6 and after > before, (before, after)
+    wrong = share_on(trainer.model.explain(held).logits, truth.roll(1, 0)).mean()
+    assert wrong < after - 0.2, (wrong, after)  # and it is the image's own cause, not a place where causes often are
+
+
+def test_training_lowers_what_it_minimises(nem_images=pictures(64, seed=9)):
+    nem = make(images=nem_images, mask_bias=2.0)
+    hot, optimiser = Hot(nem.settings.replace(kl_scale=0.02)), torch.optim.AdamW(nem.unet.parameters(), lr=1e-2)
+    losses = []
+    for i in range(40):
+        loss = weighted_sum(terms := nem.terms(nem_images[:16], hot=hot, generator=seeded(i)), nem.weights(hot)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append((loss.item(), terms.all()["area"].mean().item()))
+    assert losses[-1][0] < 0.8 * losses[0][0] and losses[-1][1] < losses[0][1]
