@@ -17,7 +17,7 @@ LL.header = (host, send) => {
     LL.put(state, stale ? "no frames" : LL.STATES[name]);
     const parts = [];
     if (step !== null && step !== undefined) parts.push(`step ${LL.number(step)}`);
-    if (running && !stale && now.rate !== undefined && now.rate !== null) parts.push(`${LL.number(now.rate, now.rate < 10 ? 2 : 3)} steps/s`);
+    if (running && !stale && now.rate > 0) parts.push(`${LL.number(now.rate, now.rate < 10 ? 2 : 3)} steps/s`);
     if (now.device) parts.push(now.device);
     LL.put(detail, parts.join(" · "));
     toggle.dataset.command = running ? "pause" : "run";
