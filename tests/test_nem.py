@@ -58,13 +58,13 @@ def step(nem, x, hot, seed=0):
 @pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
 def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate, unchecked):
     images = pictures(40, side=14)
-    nem, x = make(images=images), images[:4]
+    nem, x = make(images=images), images[:2]
     for penalty, fill, distance in itertools.product(PENALTIES, FILLS, DISTANCES):
         hot = Hot(nem.settings.replace(penalty=penalty, fill=fill, gate=gate, neighbourhood=neighbourhood, distance=distance))
         terms, gradients = step(nem, x, hot)
         case = (penalty, fill, distance)
         assert set(terms) == {"distance", "mask_kl" if penalty == "kl" else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
-        assert all(t.shape == (4,) and t.isfinite().all() for t in terms.all().values()), case
+        assert all(t.shape == (2,) and t.isfinite().all() for t in terms.all().values()), case
         assert weighted_sum(terms, nem.weights(hot)).isfinite().all(), case
         for term, of in gradients.items():  # of each term by itself: a penalty must not hide a distance without a slope
             assert all(g is not None and g.isfinite().all() and g.any() for g in of.values()), (*case, term)
@@ -97,14 +97,15 @@ def test_known_ends_of_the_distance(distance):
 
 def test_complement_is_the_distance_of_what_is_hidden_with_its_sign():
     nem, x = make(), pictures(4)
-    terms = nem.terms(x, hot=Hot(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero")), generator=seeded())
+    terms = nem.terms(x, hot=Hot(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero", distance="relative_l2")), generator=seeded())
+    assert terms["complement"].max() < -0.1 and terms["distance"].min() > 0.1  # far above the tolerance
     keep, code = nem.explain(x, hot=Hot(nem.settings.replace(jitter=0))).keep, nem.encoder.embed(x)
-    assert torch.allclose(terms["complement"], -nem.distances["half_cosine"](code, nem.encoder.embed(x * (1 - keep[:, None]))), atol=1e-5)
-    assert torch.allclose(terms["distance"], nem.distances["half_cosine"](code, nem.encoder.embed(x * keep[:, None])), atol=1e-5)
+    assert torch.allclose(terms["complement"], -nem.distances["relative_l2"](code, nem.encoder.embed(x * (1 - keep[:, None]))), atol=1e-5)
+    assert torch.allclose(terms["distance"], nem.distances["relative_l2"](code, nem.encoder.embed(x * keep[:, None])), atol=1e-5)
 
 
 def test_terms_are_per_example():
-    nem, x, hot = make(), pictures(5), Hot(NEMSettings(jitter=0, fill="blur"))
+    nem, x, hot = make(), pictures(5), Hot(NEMSettings(jitter=0, fill="mean", distance="relative_l2"))
     whole = nem.terms(x, hot=hot, generator=seeded()).all()
     for i in range(5):
         for name, value in nem.terms(x[i:i + 1], hot=hot, generator=seeded()).all().items():

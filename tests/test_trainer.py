@@ -744,15 +744,15 @@ def test_memory_is_flat_over_steps_and_pictures(mean, unchecked):
             trainer.wait()
         gc.collect()
 
-    some(800)
+    some(600)
     tracemalloc.start()
     try:
         some(200)
         before, count = tracemalloc.get_traced_memory()[0], len(gc.get_objects())
-        some(1400)
+        some(1000)
         grown, more = tracemalloc.get_traced_memory()[0] - before, len(gc.get_objects()) - count
     finally: tracemalloc.stop()
-    assert grown < 60_000 and more < 700, (grown, more)  # one tensor kept per step would be 100 kB and 1,400 objects
+    assert grown < 50_000 and more < 500, (grown, more)  # one tensor kept per step would be more than 70 kB and 1,000 objects
 
 
 def test_records_are_thinned_and_not_dropped(mean):
