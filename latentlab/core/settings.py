@@ -105,7 +105,7 @@ def check_value(
             raise ValueError(f"`{name}` must be at most {info.high:g}{unit}: got {value:g}. The default is {info.default:g}.")
     return value
 
-# %% ../../nbs/00_core.settings.ipynb #21d5a1ad
+# %% ../../nbs/00_core.settings.ipynb #104b2564
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     "Frozen, validated settings; subclasses add fields made with `setting`, or nest other settings."
@@ -145,7 +145,7 @@ class Settings:
 
     def diff(
         self,
-        other: "Settings | None" = None,  # Settings of the same class; the defaults when None
+        other: "Settings | None" = None,  # Settings of the same class; None for the default that each field declares
     ) -> dict[str, tuple[Any, Any]]:  # Path -> (the other's value, my value), only where they differ
         "What differs, as old and new value."
         if other is None: return {p: (i.default, i.value) for p, i in self.fields().items() if i.default != i.value}

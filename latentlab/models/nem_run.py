@@ -58,17 +58,17 @@ def encoder_for(
     full = name if ":" in name else f"{name}:{'fashion-mnist' if data in GREY else 'scenes'}"
     return load_encoder(full, device)
 
-# %% ../../nbs/47_models.nem_run.ipynb #eace2bd4
+# %% ../../nbs/47_models.nem_run.ipynb #1df20c90
 def fitted(
     images: ImageSet,  # Any set
     encoder: FrozenEncoder,  # That will read them
 ) -> ImageSet:  # Of the encoder's side, where it has one
     "Images resized to what the encoder was made for; channels are never changed."
     want = encoder.image_shape
-    if want is None or images.images.shape[-1] == want[-1]: return images
+    if want is None or images.images.shape[1] != want[0] or images.images.shape[-1] == want[-1]: return images
     return images.resize(want[-1])
 
-# %% ../../nbs/47_models.nem_run.ipynb #8193e129
+# %% ../../nbs/47_models.nem_run.ipynb #a1929363
 @dataclass(frozen=True, kw_only=True)
 class NEMRun(Settings):
     """Images, encoder, masker and training of one experiment.
@@ -93,6 +93,7 @@ class NEMRun(Settings):
     ) -> Parts:  # Model, training images, 8 shown and 32 watched ones
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
         device, name = choose_device(str(device)), self.encoder
+        if images is not None and len(images) <= 40: raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)
         must_have = name.split(":")[1] if name.startswith("planted:") and self.data == "scenes" else "any"
         if images is None: parts = images_for(self.data, "train", self.images, must_have=must_have), images_for(self.data, "test", 200, must_have=must_have)

@@ -162,7 +162,7 @@ def check_images(
     flat_ones = (low == high).nonzero().flatten().tolist()
     if flat_ones: raise ValueError(f"`images` must not be constant: got {len(flat_ones)} of {len(images)}, first at {flat_ones[:3]}. Drop them: there is nothing to explain.")
 
-# %% ../../nbs/31_nn.encoders.ipynb #4bc53366
+# %% ../../nbs/31_nn.encoders.ipynb #86f27e63
 class FrozenEncoder(nn.Module):
     """Any module as feature maps and one embedding; it never changes. The module itself is frozen, not a copy of it.
 
@@ -192,7 +192,7 @@ class FrozenEncoder(nn.Module):
 
     def both(self, x: Float[Tensor, "batch channel height width"]) -> Encoding:
         "Feature maps and embedding of images in [0, 1], in one pass."
-        if self.module.training: self.module.eval()  # somebody holds the module itself and called train on it
+        if any(part.training for part in self.module.modules()): self.module.eval()  # somebody holds the module itself and called train on it
         maps, output = self.taps.run(self.module, x if self.mean is None else (x - self.mean) / self.std)
         return Encoding(maps, maps[-1].mean((-2, -1)) if self.pool is None else as_embedding(self.pool(output)))
 

@@ -134,9 +134,9 @@ def jitter(
     shifts = torch.randint(-pixels, pixels + 1, (2, len(keep)), generator=generator, device=keep.device)
     return move_each(keep, shifts[0], shifts[1])
 
-# %% ../../nbs/34_nn.masking.ipynb #62c21ea7
+# %% ../../nbs/34_nn.masking.ipynb #3655d425
 def straight_through(
     keep: Float[Tensor, "batch height width"],  # 1 = kept
 ) -> Float[Tensor, "batch height width"]:  # 0 or 1; its gradient is that of `keep`
     "Hard at one half forwards, the identity backwards. Source: Bengio, Leonard and Courville 2013. Wrong when: the gradient is read as exact."
-    return (keep > 0.5).to(keep.dtype) + keep - keep.detach()
+    return (keep > 0.5).to(keep.dtype) + (keep - keep.detach())

@@ -57,7 +57,7 @@ class Bins:
             values = {name: column[0, used] / column[1, used] for name, column in self._columns.items()}
         return Curves(steps=np.flatnonzero(used) * self.stride, values=values, stride=self.stride)
 
-# %% ../../nbs/50_train.history.ipynb #9dd86dc0
+# %% ../../nbs/50_train.history.ipynb #62705b97
 class History(Bins):
     "Per-step numbers of a run, averaged into at most `points` points per curve."
 
@@ -99,10 +99,7 @@ class History(Bins):
         self.fetch()
         return {"stride": self.stride, "columns": {name: torch.from_numpy(c.copy()) for name, c in self._columns.items()}}
 
-    def load(
-        self,
-        state: Mapping,  # As `state` gave it
-    ) -> None:
-        "Go on from a saved state."
+    def load(self, state: Mapping) -> None:
+        "Go on from what `state` gave."
         self.stride, self.bad, self._waiting = state["stride"], None, []
         self._columns = {name: c.numpy().copy() for name, c in state["columns"].items()}

@@ -20,9 +20,9 @@ from ..data.batches import Batches
 from .history import History
 from .settings import make_optimiser
 
-# %% ../../nbs/54_train.rig.ipynb #25dac31b
+# %% ../../nbs/54_train.rig.ipynb #fdefe362
 class NonFiniteStep(RuntimeError):
-    "A term became NaN or infinite; the weights are those before the step."
+    "A term became NaN or infinite; no such update has reached the weights."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Measure:
     figures: Mapping[str, float]  # Numbers the model measured about itself
     verdicts: tuple[Verdict, ...]  # What each check says
 
-# %% ../../nbs/54_train.rig.ipynb #6b41ee0c
+# %% ../../nbs/54_train.rig.ipynb #53911c13
 class Rig:
     "Model, batches, optimisers and records of one built run."
 
@@ -51,6 +51,7 @@ class Rig:
         self.generator = torch.Generator(device=parts.probe.device)
         self.history, self.measures, self.step, self.seconds = History(), [], 0, 0.0
         self.images = parts.probe.float().cpu().numpy()
+        self.between = True  # False while a step has moved some weights and is not counted yet
 
     def add(
         self,
@@ -77,18 +78,18 @@ class Rig:
         self.history.load(state["history"])
         self.step, self.seconds, self.measures = state["step"], state["seconds"], []
 
-# %% ../../nbs/54_train.rig.ipynb #f54164ca
+# %% ../../nbs/54_train.rig.ipynb #7895e712
 def refuse_nonfinite(
     rig: Rig,  # Whose record to look at
     hot: Hot,  # Settings in force, for the sentence
 ) -> None:
     "Raise NonFiniteStep when a number that was fetched is not finite, naming the first."
     if rig.history.bad is None: return
-    step, name = rig.history.bad
+    (step, name), rig.history.bad = rig.history.bad, None
     rate = hot.values["learning_rate"]
     raise NonFiniteStep(
         f"`{name}` must stay finite: got NaN or infinity at step {step}. Lower `learning_rate` ({rate:g}) or the weight of `{name}`, "
-        "then rebuild or resume; the weights are those before that step."
+        "then start again, rebuild or resume; no such update has reached the weights."
     )
 
 
@@ -101,7 +102,7 @@ def chosen(
     if player.terms is None: return terms, weights
     return Terms({n: terms[n] for n in player.terms}, observed=terms.observed), {n: weights[n] for n in player.terms}
 
-# %% ../../nbs/54_train.rig.ipynb #ac7a2746
+# %% ../../nbs/54_train.rig.ipynb #39db8803
 def advance(
     rig: Rig,  # Moves by one step
     hot: Hot,  # Read once, here
@@ -121,13 +122,15 @@ def advance(
         values |= {f"loss{suffix}": loss.detach(), f"gradient_norm{suffix}": norm.detach()}
         finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
         if on_cpu and not finite: break
-        optimiser.found_inf = None if on_cpu else (~finite).float()
+        optimiser.found_inf, rig.between = None if on_cpu else (~finite).float(), False
         optimiser.step()
     rig.history.write(rig.step, values)
-    if on_cpu and not finite: rig.history.fetch()
-    refuse_nonfinite(rig, hot)
+    if on_cpu and not finite:
+        rig.history.fetch()
+        refuse_nonfinite(rig, hot)
     rig.model.after_step()
-    rig.step += 1
+    rig.step, rig.between = rig.step + 1, True
+    refuse_nonfinite(rig, hot)
 
 # %% ../../nbs/54_train.rig.ipynb #040e5858
 @torch.no_grad()

@@ -1,0 +1,173 @@
+"""Faults that were found once and mended: one test each, so that they stay mended."""
+import threading
+import time
+
+import pytest
+import torch
+from latentlab.data.images import load
+from latentlab.models.nem_run import NEMRun
+from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
+from latentlab.nn.masking import straight_through
+from latentlab.train.checkpoint import save_checkpoint
+from latentlab.train.example import MeanRun
+from latentlab.train.rig import NonFiniteStep
+from latentlab.train.trainer import Trainer
+from torch import nn
+
+
+def until(condition, seconds=5.0):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.002)
+
+
+def test_1_a_change_during_a_rebuild_is_kept():
+    gate, entered, calls = threading.Event(), threading.Event(), []
+
+    def build(run, device):
+        calls.append(run)
+        if len(calls) == 2:
+            entered.set()
+            gate.wait(5)
+        return run.build(device)
+
+    trainer = Trainer(MeanRun(), build=build).start()
+    trainer.rebuild(noise=0.2)
+    assert entered.wait(5)
+    trainer.set(pull=3.0)
+    gate.set()
+    until(lambda: trainer.run.model.noise == 0.2)
+    trainer.stop()
+    assert trainer.run.model.pull == 3.0 == trainer._hot.values["pull"]
+
+
+def test_2_a_change_within_a_step_is_recorded_for_the_next():
+    trainer, seen = Trainer(MeanRun()), []
+    terms = trainer.model.terms
+
+    def record(x, *, hot, generator):
+        seen.append(hot.values["pull"])
+        if len(seen) == 4:
+            other = threading.Thread(target=lambda: trainer.set(pull=2.0))
+            other.start()
+            other.join(2)
+        return terms(x, hot=hot, generator=generator)
+
+    trainer.model.terms = record
+    trainer.fit(8, progress=False)
+    assert trainer.changes[0].step == seen.index(2.0) == 4
+
+
+def test_3_after_a_failure_serving_and_rebuilding_train_nothing_by_themselves():
+    trainer = Trainer(MeanRun().replace(poison=5)).start()
+    until(lambda: not trainer.busy)
+    trainer.serve().rebuild(poison=10**9)
+    until(lambda: trainer.run.model.poison == 10**9)
+    time.sleep(0.05)
+    assert trainer.step_count == 0 and trainer.state != "failed"
+    assert trainer.start(3).wait().step_count == 3
+    trainer.stop()
+
+
+def test_4_a_start_after_a_bad_step_goes_on_from_the_weights_before_it():
+    trainer, healthy = Trainer(MeanRun().replace(poison=5)), Trainer(MeanRun()).fit(8, progress=False)
+    with pytest.raises(NonFiniteStep): trainer.fit(20, progress=False)
+    trainer.model.settings = trainer.model.settings.replace(poison=10**9)  # what was bad is cured
+    trainer.fit(3, progress=False)
+    assert trainer.step_count == 8 and torch.equal(trainer.model.level, healthy.model.level)
+
+
+@pytest.mark.parametrize("path", [None, "named"])
+def test_5_a_checkpoint_of_another_encoder_changes_nothing(tmp_path, path):
+    run, images = NEMRun().replace(batch=8, layers=2, width=4, device="cpu"), load("fashion-mnist", limit=104)
+
+    def trainer(first):
+        module = SmallEncoder(1, (2, 2), (first, 16), generator=torch.Generator().manual_seed(0))
+        encoder = FrozenEncoder(module, module.names)
+        return Trainer(run, folder=tmp_path, build=lambda run, device: run.build(device, encoder=encoder, images=images))
+
+    written = trainer(8).fit(2, progress=False).checkpoint_path()
+    other = trainer(4)
+    before = {k: v.clone() for k, v in other.model.state_dict().items()}
+    with pytest.raises(ValueError, match="`path` must be of this structure"): other.resume(path and written)
+    assert all(torch.equal(before[k], v) for k, v in other.model.state_dict().items()) and other.step_count == 0
+
+
+@pytest.mark.parametrize("state", [{"weights": torch.ones(2)}, {"settings": 3}])
+def test_6_a_whole_file_of_something_else_is_refused_in_words(tmp_path, state):
+    with pytest.raises(ValueError, match="`path` must be"): Trainer(MeanRun()).resume(save_checkpoint(state, tmp_path / "other.ckpt"))
+
+
+def test_7_frozen_also_when_a_part_of_the_module_is_set_to_training():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 8, 3, 2, 1))
+    encoder, x = FrozenEncoder(module, ["2", "4"]), torch.rand(4, 1, 28, 28)
+    expected, before = encoder.embed(x), {k: v.clone() for k, v in module.state_dict().items()}
+    module[1].train()
+    module[3].train()
+    assert torch.equal(encoder.embed(x), expected) and all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+
+
+def test_8_start_counts_steps_that_are_still_to_come():
+    trainer, inside, gate = Trainer(MeanRun()), threading.Event(), threading.Event()
+    go = trainer._go
+
+    def slow():
+        inside.set()
+        gate.wait(5)
+        go()
+
+    trainer._go = slow
+    trainer.start()
+    assert inside.wait(5)
+    with trainer._wake:  # the thread finishes its step and then waits to count it
+        gate.set()
+        trainer.pause()
+        at = trainer.step_count
+        trainer.start(3)
+    trainer.wait()
+    assert trainer.step_count == at + 3
+    trainer.stop()
+
+
+def test_9_a_picture_asked_for_when_the_thread_fails_does_not_wait():
+    trainer = Trainer(MeanRun())
+    inside, go = threading.Event(), threading.Event()
+
+    def fail(x, *, hot, generator):
+        inside.set()
+        go.wait(5)
+        raise RuntimeError("bad")
+
+    trainer.model.terms = fail
+    trainer.start()
+    inside.wait(5)
+    threading.Timer(0.1, go.set).start()
+    begun = time.monotonic()
+    assert trainer.snapshot(timeout=5.0) is not None and time.monotonic() - begun < 2
+
+
+def test_10_a_wait_of_no_time_returns():
+    trainer = Trainer(MeanRun()).start()
+    begun, done = time.monotonic(), threading.Thread(target=lambda: trainer.wait(timeout=0), daemon=True)
+    done.start()
+    done.join(2)
+    alive = done.is_alive()
+    trainer.stop()
+    assert not alive and time.monotonic() - begun < 2
+
+
+def test_11_a_hard_mask_is_exactly_0_or_1():
+    keep = torch.linspace(0, 1, 10001)[None, None]
+    assert torch.equal(straight_through(keep), (keep > 0.5).float())
+
+
+def test_12_scenes_and_an_encoder_of_garments_differ_in_channels_first():
+    with pytest.raises(ValueError, match="`images` must have 1 channels for this encoder: got 3"):
+        NEMRun().replace(images=64, data="scenes", encoder="untrained:fashion-mnist").build("cpu")
+
+
+def test_13_too_few_images_of_ones_own():
+    few = load("fashion-mnist", limit=40)
+    with pytest.raises(ValueError, match="`images` must"): NEMRun().build("cpu", images=few)
