@@ -46,7 +46,7 @@ def interrupts_between_steps() -> Iterator[threading.Event]:  # Set once somebod
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/55_train.loop.ipynb #5d194483
+# %% ../../nbs/55_train.loop.ipynb #b9a44c43
 @dataclass(frozen=True, kw_only=True)
 class Change:
     "A hot setting that was moved."
@@ -59,9 +59,9 @@ class Change:
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     "A trainer at one moment, as plain values and arrays."
-    version: int  # Rises with every change; equal versions are equal snapshots
+    version: int  # Rises with every step and with every change of settings, model or state
     step: int  # Steps done
-    seconds: float  # Time spent in steps and between them while running
+    seconds: float  # Time spent in training steps; checks, pictures and checkpoints are not counted
     rate: float  # Steps per second over the last second or so, 0 when nothing runs
     state: str  # idle, running, paused, stopped or failed
     notice: str  # A sentence for the person in front of it, "" when there is none
