@@ -34,6 +34,7 @@ TRAINED = ("simclr", "swav")
 FILLS = ("mean", "blur")  # "mean" was declared as the evaluation setting for scenes before anything ran; "blur" is the default of NEMSettings
 PICTURES = 6  # Scenes whose masks are kept for the notebook
 DEFAULT_SCALE = NEMSettings().kl_scale
+UNTRAINED_SCALE = DEFAULT_SCALE / 20  # Its blank distance is a twentieth of SimCLR's: at the default its maskers hide everything
 SCALES = (DEFAULT_SCALE / 2.5, DEFAULT_SCALE, DEFAULT_SCALE * 2.5)
 
 
@@ -153,7 +154,7 @@ def masker(encoder_name, seed, fill, kl_scale, steps, images, train_images=2000)
     return {"encoder": encoder_name, "seed": seed, "fill": fill, "kl_scale": kl_scale, "steps": steps, "seconds": seconds,
             **judge_map(model.encoder, x, truth, fills_for(x), logits), "mass": spread(relevance_mass(keep, truth)), "area": area(keep).mean().item(),
             "wrong pixels within 2 px of the truth": near[outside > 0].mean().item(), "figures": probe_all(model, x, Hot(run.model, "cpu")).figures(),
-            "pictures": shown if seed == 0 and kl_scale == DEFAULT_SCALE else None}
+            "pictures": shown if seed == 0 and kl_scale in (DEFAULT_SCALE, UNTRAINED_SCALE) else None}
 
 
 # All of it -----------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def plan(seeds, full):
     "Every masker of the scene parts: encoder, seed, fill, KL scale. Nothing is chosen afterwards."
     planted = [(f"planted:{colour}", seed, fill, DEFAULT_SCALE) for colour in COLOURS for fill in (("blur", "mean") if full else ("blur",)) for seed in range(seeds)]
     trained = [(name, seed, fill, scale) for name in TRAINED for fill in FILLS for scale in SCALES for seed in range(seeds if full or scale == DEFAULT_SCALE else 1)]
-    trained += [("untrained", seed, "mean", DEFAULT_SCALE) for seed in range(seeds)]  # The control: does a masker find objects whatever it explains?
+    trained += [("untrained", seed, "mean", scale) for scale in (UNTRAINED_SCALE, DEFAULT_SCALE) for seed in range(seeds)]
     return planted, trained
 
 
