@@ -7,10 +7,11 @@ __all__ = ['LIMITS', 'Finding', 'TERMS', 'NEM_CHECKS', 'MaskProbe', 'Limit', 'le
            'collapse_findings', 'collapse', 'dimming', 'lines', 'border', 'combs', 'saturation', 'term_words', 'loud',
            'said', 'switches']
 
-# %% ../nbs/65_checks.ipynb #537c8dd8
+# %% ../nbs/65_checks.ipynb #2837eb96
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from torch import Tensor
 from .core.terms import Verdict
 from .metrics.masks import border_share, common_share, high_frequency_share, line_excess, line_score
 
-# %% ../nbs/65_checks.ipynb #3d499892
+# %% ../nbs/65_checks.ipynb #11c857f5
 @dataclass(frozen=True, kw_only=True)
 class MaskProbe:
     "What a masker measured about itself on fixed images. All distances are of one kind and per image."
@@ -35,6 +36,10 @@ class MaskProbe:
 
     def figures(self) -> dict[str, float]:  # Means over the images, in the order of a table
         "The numbers that the checks look at, for tables and curves over time."
+        return dict(self._figures)
+
+    @cached_property
+    def _figures(self) -> dict[str, float]:
         parts = ("soft", "hard", "moved", "blank")
         distances = {f"distance_{part}": getattr(self, f"distance_{part}").mean().item() for part in parts}
         blank = max(distances["distance_blank"], 1e-9)

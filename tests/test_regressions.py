@@ -171,3 +171,48 @@ def test_12_scenes_and_an_encoder_of_garments_differ_in_channels_first():
 def test_13_too_few_images_of_ones_own():
     few = load("fashion-mnist", limit=40)
     with pytest.raises(ValueError, match="`images` must"): NEMRun().build("cpu", images=few)
+
+
+def test_an_old_error_does_not_outlive_a_good_fit(tmp_path):
+    "After a failed fit, resume and a good fit leave no error behind; wait() raises nothing."
+    good = Trainer(MeanRun(), folder=tmp_path).fit(10, progress=False)
+    error = NonFiniteStep("as if it had failed")
+    good.error, good.state = error, "failed"
+    good.resume()
+    assert (good.error, good.state) == (None, "idle")
+    good.error = error
+    good.fit(5, progress=False).wait(1)
+    assert good.error is None
+
+
+def test_explaining_beside_a_running_trainer_never_fails():
+    "A cell explains while the thread trains: the check of the encoder must not see the other thread's pass."
+    trainer = Trainer(NEMRun().replace(images=64)).start()
+    until(lambda: trainer.step_count > 2)
+    for _ in range(60): trainer.model.explain(trainer.parts.probe)
+    trainer.stop()
+    assert trainer.error is None
+
+
+def test_a_pause_that_meets_an_error_ends_as_failed_and_can_be_stopped():
+    "A check that raises while pausing is kept as the trainer's error; pause and stop return."
+    trainer = Trainer(MeanRun()).start()
+    until(lambda: trainer.step_count > 2)
+
+    def broken(probe): raise RuntimeError("no verdict")
+
+    trainer.model.checks = (broken,)
+    trainer._rig.measures.clear()
+    trainer.model.after_step = lambda: time.sleep(0.001)
+    while trainer.state == "running": trainer.pause() if trainer.step_count % 50 == 0 else time.sleep(0.0005)
+    assert trainer.state == "failed" and str(trainer.error) == "no verdict"
+    trainer.stop()
+    assert not trainer.busy
+
+
+def test_a_checkpoint_is_written_again_after_a_rebuild(tmp_path):
+    "The same step and settings with other weights: the file on disk is that of the model in memory."
+    trainer = Trainer(MeanRun(), folder=tmp_path).set(pull=1.0).fit(5, progress=False).set(pull=0.0).fit(5, progress=False)
+    trainer.rebuild().fit(10, progress=False)
+    kept = Trainer(MeanRun(), folder=tmp_path).resume()
+    assert torch.equal(kept.model.level, trainer.model.level)

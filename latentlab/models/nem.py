@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXTRAS', 'NEMSettings', 'Explanation', 'Masker', 'MaskerTerms', 'NEM', 'compare_masks']
 
-# %% ../../nbs/41_models.nem.ipynb #46c225b2
+# %% ../../nbs/41_models.nem.ipynb #f2f7e810
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ from ..core.terms import Player, Terms
 from ..losses.distances import DISTANCES, make_distance
 from ..losses.masks import area, bernoulli_kl, binarity, border, total_variation
 from ..metrics.masks import hard_keep, move
-from ..nn.encoders import FrozenEncoder
+from ..nn.encoders import FrozenEncoder, check_images, map_shapes
 from ..nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, straight_through
 from ..nn.unet import MaskUNet
 
@@ -140,7 +140,7 @@ class MaskerTerms(Masker):
         if hot.values["complement_scale"]: weights["complement"] = hot.complement_scale
         return weights | {name: getattr(hot, weight) for name, (weight, _) in EXTRAS.items() if hot.values[weight]}
 
-# %% ../../nbs/41_models.nem.ipynb #68fead5d
+# %% ../../nbs/41_models.nem.ipynb #33b55544
 class NEM(MaskerTerms):
     """Explains a frozen encoder; every family's model has these methods.
 
@@ -161,7 +161,8 @@ class NEM(MaskerTerms):
         generator: torch.Generator | None = None,  # For neighbourhood averaging, where it is always on
     ) -> Explanation:  # Never scaled, never rounded
         "Which pixels the embedding depends on, in one pass."
-        self.encoder.check(x)
+        check_images(x, self.encoder.image_shape)
+        map_shapes(self.encoder, x)
         logits = self.unet(self.encoder.features(x), x.shape[-2:])
         generator = generator or torch.Generator(device=x.device).manual_seed(0)
         return Explanation(keep=self.keep(logits, hot or Hot(self.settings, x.device), generator, training=False), logits=logits)

@@ -6,9 +6,10 @@
 __all__ = ['FillName', 'Fill', 'blend', 'gaussian', 'smoothing_matrix', 'neighbourhood_kernel', 'neighbourhood_average',
            'move_each', 'jitter', 'straight_through']
 
-# %% ../../nbs/34_nn.masking.ipynb #0a6fb8cc
+# %% ../../nbs/34_nn.masking.ipynb #6c3532c4
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Self
 
 import torch
@@ -56,7 +57,7 @@ class Fill:
             return each[torch.randint(4, (len(x),), generator=generator, device=x.device), torch.arange(len(x), device=x.device)]
         raise ValueError(f"`name` must be zero, mean, blur, noise or mixed: got {name!r}. Choose one of them.")
 
-# %% ../../nbs/34_nn.masking.ipynb #087b86ce
+# %% ../../nbs/34_nn.masking.ipynb #acefff1e
 def blend(
     x: Float[Tensor, "batch channel height width"],  # Images
     keep: Float[Tensor, "batch height width"],  # 1 = kept
@@ -72,19 +73,22 @@ def gaussian(
 ) -> Float[Tensor, "*batch height width"]:
     "Gaussian smoothing with mirrored borders, as one matrix for the rows and one for the columns."
     if sigma <= 0: return x
-    rows, columns = (smoothing_matrix(side, sigma).to(x) for side in x.shape[-2:])
+    rows, columns = (smoothing_matrix(side, sigma, x.device, x.dtype) for side in x.shape[-2:])
     return rows @ x @ columns.mT
 
 
+@lru_cache(maxsize=64)
 def smoothing_matrix(
     side: int,  # Pixels
     sigma: float,  # Standard deviation, pixels
+    device: torch.device | str = "cpu",  # Where it stays: it is made once, so that a step does not wait for it
+    dtype: torch.dtype = torch.float32,  # Of what is smoothed
 ) -> Float[Tensor, "side side"]:  # Rows sum to 1
     "What Gaussian smoothing does to a line of pixels. At 64 px and a wide bell this is ten times quicker than a convolution on a CPU."
     radius = min(math.ceil(3 * sigma), side - 1)
     bell = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * sigma**2))
     lines = F.pad(torch.eye(side)[:, None], (radius, radius), mode="reflect")
-    return F.conv1d(lines, (bell / bell.sum())[None, None])[:, 0].T
+    return F.conv1d(lines, (bell / bell.sum())[None, None])[:, 0].T.to(device, dtype)
 
 # %% ../../nbs/34_nn.masking.ipynb #09d57edb
 def neighbourhood_kernel(

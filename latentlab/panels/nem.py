@@ -110,7 +110,7 @@ class NEMLook(NEMWords):
         seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * self.fills(snapshot)
         return figure_png(plot_explanations(snapshot.images, keep, seen, logits))
 
-# %% ../../nbs/88_panels.nem.ipynb #8386ebad
+# %% ../../nbs/88_panels.nem.ipynb #e13fbc9f
 class NEMPanel(Panel):
     """A live lab for explanation masks.
 
@@ -128,7 +128,7 @@ class NEMPanel(Panel):
     ):
         set_threads(threads)
         trainer = run if isinstance(run, Trainer) else Trainer(run, folder=folder)
-        super().__init__(trainer, NEMLook(), name=name, fps=fps, hidden=HIDDEN)
+        super().__init__(trainer, NEMLook(), name=name, fps=fps, hidden=(*HIDDEN, "data", "encoder") if trainer.custom else HIDDEN)
 
 
 HIDDEN = ("images", "weight_decay", "optimiser", "batch", "grid")  # Settings that are changed in code: they rarely differ between two looks

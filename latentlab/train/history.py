@@ -57,7 +57,7 @@ class Bins:
             values = {name: column[0, used] / column[1, used] for name, column in self._columns.items()}
         return Curves(steps=np.flatnonzero(used) * self.stride, values=values, stride=self.stride)
 
-# %% ../../nbs/50_train.history.ipynb #62705b97
+# %% ../../nbs/50_train.history.ipynb #282abd1d
 class History(Bins):
     "Per-step numbers of a run, averaged into at most `points` points per curve."
 
@@ -90,7 +90,7 @@ class History(Bins):
                 names = self._waiting[0][1]
                 alike = next((i for i, row in enumerate(self._waiting) if row[1] != names), len(self._waiting))
                 rows, self._waiting = self._waiting[:alike], self._waiting[alike:]
-                numbers = torch.stack([row[2] for row in rows]).double().cpu().numpy()
+                numbers = torch.stack([row[2] for row in rows]).cpu().double().numpy()
                 for (step, _, _), line in zip(rows, numbers): self.add(step, names, line)
             return self.curves()
 
@@ -102,4 +102,4 @@ class History(Bins):
     def load(self, state: Mapping) -> None:
         "Go on from what `state` gave."
         self.stride, self.bad, self._waiting = state["stride"], None, []
-        self._columns = {name: c.numpy().copy() for name, c in state["columns"].items()}
+        self._columns = {name: c.cpu().numpy().copy() for name, c in state["columns"].items()}

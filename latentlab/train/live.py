@@ -13,7 +13,7 @@ from collections.abc import Callable
 from .loop import Snapshot
 from .trainer import Trainer
 
-# %% ../../nbs/57_train.live.ipynb #7c7ba9a5
+# %% ../../nbs/57_train.live.ipynb #14e69a03
 class Ticker:
     "Feeds a sink with snapshots, one for each `tick()`."
 
@@ -23,9 +23,10 @@ class Ticker:
         sink: Callable[[Snapshot], None],  # Who shows it; called on this object's thread
         *,
         fps: float = 10.0,  # Frames per second asked for; fewer when a frame costs more than a quarter of its period
+        on_error: Callable[[Exception], None] = lambda error: None,  # Told when the sink fails
     ):
         if not 0 < fps <= 60: raise ValueError(f"`fps` must be above 0 and at most 60: got {fps}. 10 is smooth for training.")
-        self.trainer, self.sink, self.fps = trainer, sink, fps
+        self.trainer, self.sink, self.fps, self.on_error = trainer, sink, fps, on_error
         self.frames, self.cost, self.error = 0, 0.0, None
         self._version, self._stop, self._thread = -1, threading.Event(), None
 
@@ -40,7 +41,7 @@ class Ticker:
         self.cost = 0.8 * self.cost + 0.2 * (time.thread_time() - begun) if self.frames > 1 else time.thread_time() - begun
         return True
 
-# %% ../../nbs/57_train.live.ipynb #f9d116f0
+# %% ../../nbs/57_train.live.ipynb #80cc7a7a
 class Live(Ticker):
     "The same on a daemon thread: `Live(trainer, sink).start()`, until `stop()`."
 
@@ -64,7 +65,8 @@ class Live(Ticker):
             try: self.tick()
             except Exception as error:
                 self.error = error
-                return
+                self.on_error(error)
+                self._stop.wait(1.0)  # a sink that fails is asked again, once a second
             period = max(1 / self.fps, 4 * self.cost)
             due = max(due + period, time.monotonic())
             self._stop.wait(max(0.0, due - time.monotonic()))

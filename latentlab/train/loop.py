@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['interrupts_between_steps', 'Change', 'Snapshot', 'Loop', 'writable', 'Turnable', 'Rebuildable', 'Keeper',
-           'newest_readable', 'same_structure', 'due', 'Looking', 'Fitter']
+           'newest_readable', 'same_structure', 'due', 'Looking', 'progress_bar', 'Fitter']
 
-# %% ../../nbs/55_train.loop.ipynb #4923b53a
+# %% ../../nbs/55_train.loop.ipynb #771a4db2
 import os
 import signal
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ def interrupts_between_steps() -> Iterator[threading.Event]:  # Set once somebod
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/55_train.loop.ipynb #b9a44c43
+# %% ../../nbs/55_train.loop.ipynb #8d5a5636
 @dataclass(frozen=True, kw_only=True)
 class Change:
     "A hot setting that was moved."
@@ -64,6 +65,7 @@ class Snapshot:
     seconds: float  # Time spent in training steps; checks, pictures and checkpoints are not counted
     rate: float  # Steps per second over the last second or so, 0 when nothing runs
     state: str  # idle, running, paused, stopped or failed
+    outcomes: tuple[str, ...]  # Of each rebuild so far: "" when it worked, else why not
     notice: str  # A sentence for the person in front of it, "" when there is none
     run: Settings  # Settings in force
     values: Mapping[str, Any]  # Hot settings as this picture used them
@@ -73,7 +75,7 @@ class Snapshot:
     curves: Curves  # Terms over steps
     measures: tuple[Measure, ...]  # The checks over steps, thinned out
 
-# %% ../../nbs/55_train.loop.ipynb #0e97a505
+# %% ../../nbs/55_train.loop.ipynb #0dc27fb3
 class Loop:
     "State and the work between two steps, shared by everything a trainer can do."
 
@@ -84,11 +86,12 @@ class Loop:
         folder: str | Path | None = None,  # Where checkpoints go; None for none
         build: Callable[[Settings, torch.device], Parts] | None = None,  # Another way to build, for encoders or images without a name
     ):
-        self._build = build or (lambda run, device: run.build(device))
+        self._build, self.custom = build or (lambda run, device: run.build(device)), build is not None
         self.folder = None if folder is None else writable(folder)
         self.state, self.notice, self.version, self.rate = "idle", "", 0, 0.0
         self.error: BaseException | None = None
         self.changes: list[Change] = []
+        self.outcomes: list[str] = []  # Of each rebuild: "" when it worked, else why not
         self._turn, self._swap, self._wake, self._ready = threading.RLock(), threading.RLock(), threading.Condition(), threading.Condition()
         self._queue, self._budget, self._thread, self._stopping = deque(), 0.0, None, False
         self._asked, self._slot, self._saved, self._order = threading.Event(), None, None, 0
@@ -127,7 +130,7 @@ def writable(
         raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for no checkpoints.") from error
     return folder
 
-# %% ../../nbs/55_train.loop.ipynb #57c4b31e
+# %% ../../nbs/55_train.loop.ipynb #bf3f10ad
 class Turnable(Loop):
     "Hot changes, from the next step on."
 
@@ -135,7 +138,12 @@ class Turnable(Loop):
 
     def _install(self, rig: Rig) -> None:
         self._rig, self._hot, self._mark, self._next = rig, Hot(rig.run, rig.generator.device), (time.perf_counter(), rig.step), rig.step
+        self._saved = self._own = None
         self.version += 1
+
+    def say(self, sentence: str) -> None:
+        "Tell whoever looks."
+        self.notice, self.version = sentence, self.version + 1
 
     def set(
         self,
@@ -152,10 +160,10 @@ class Turnable(Loop):
             for path, (old, new) in run.diff(self.run).items():
                 self.changes.append(Change(step=self._next, name=path.split(".")[-1], old=old, new=new))
             self._rig.run, self._hot = run, Hot(run, self.device)
-            self.version += 1
+            self.say("" if self.notice.startswith("not rebuilt") else self.notice)
         return self
 
-# %% ../../nbs/55_train.loop.ipynb #7d3a3bf2
+# %% ../../nbs/55_train.loop.ipynb #869bb237
 class Rebuildable(Turnable):
     "Another model between two steps."
 
@@ -167,31 +175,34 @@ class Rebuildable(Turnable):
         "Build anew between two steps, from step 0. Queued while a thread runs; otherwise it happens now and raises what went wrong."
         wanted = {**(changes or {}), **named}
         choose_device(self.run.replace(wanted).train.device)
-        if self.busy:
-            self._queue.append(wanted)
-            with self._wake: self._wake.notify_all()
-            return self
-        with self._turn: self._rebuild_now(wanted)
-        if self.error is not None: raise self.error
+        with self._wake:
+            if self.busy:
+                self._queue.append(wanted)
+                self._wake.notify_all()
+                return self
+        with self._turn: error = self._rebuild_now(wanted)
+        if error is not None: raise error
         return self
 
-    def _rebuild_now(self, changes: Mapping[str, Any]) -> None:
+    def _rebuild_now(self, changes: Mapping[str, Any]) -> Exception | None:
         try:
             if self.step_count: self._try_checkpoint()
             begun = self.run
             rig = self._assemble(begun.replace(changes))
         except Exception as error:
-            self.error, self.notice = error, f"not rebuilt, the old model stays: {error}"
-            self.version += 1
-            return
+            traceback.clear_frames(error.__traceback__)  # they hold what was half built, on a full GPU too
+            self.outcomes.append(f"not rebuilt, the old model stays: {error}")
+            self.say(self.outcomes[-1])
+            return error
         with self._swap:
             self.error, self.notice = None, ""
             rebuilt = {begun.path(name) for name in changes}
             rig.run = rig.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt})  # set while it was built
             if self.state == "failed": self.state = "idle"
             self._install(rig)
+            self.outcomes.append("")
 
-# %% ../../nbs/55_train.loop.ipynb #168dca1e
+# %% ../../nbs/55_train.loop.ipynb #854369a8
 class Keeper(Rebuildable):
     "Writes and reads checkpoints between two steps."
 
@@ -206,8 +217,11 @@ class Keeper(Rebuildable):
         with self._turn:
             path = self.checkpoint_path()
             fresh = save_checkpoint(self._rig.state(), path.with_suffix(".new"))
-            if path.exists(): os.replace(path, path.with_suffix(".previous"))
+            if path.exists():  # another run's file is put aside, this run's own becomes the previous one
+                aside = path.with_name(f"{path.stem}-until-{path.stat().st_mtime_ns}.ckpt")
+                os.replace(path, path.with_suffix(".previous") if self._own == path else aside)
             os.replace(fresh, path)
+            self._own = path
             self._saved = self.step_count, self.run
         return path
 
@@ -223,28 +237,28 @@ class Keeper(Rebuildable):
         "Go on where a checkpoint stands: weights, optimiser, data position, curves and hot settings. A damaged file changes nothing."
         if self.busy: raise ValueError("`resume` must not run beside the thread: got a trainer that was started. Call stop() first.")
         own = self.checkpoint_path() if path is None else Path(path)
-        state, notice = newest_readable(own, self.device, fall_back=path is None)
+        state, notice = newest_readable(own, fall_back=path is None)
         run = same_structure(state, self._rig, own.name)
         with self._turn:
             self._rig.load(state)
             self._rig.run = self.run.replace({p: i.value for p, i in run.fields().items() if i.kind == "hot"})
             self._install(self._rig)
-            self.notice = notice
+            self.error, self.notice, self._own = None, notice, own
+            if self.state == "failed": self.state = "idle"
         return self
 
-# %% ../../nbs/55_train.loop.ipynb #b4cd3c95
+# %% ../../nbs/55_train.loop.ipynb #169eded7
 def newest_readable(
     path: Path,  # The newest checkpoint
-    device: torch.device,  # Where its tensors go
     *,
     fall_back: bool,  # Whether the one before it will do
 ) -> tuple[dict[str, Any], str]:  # What was saved, and a sentence when it is not the newest
     "The newest checkpoint that is whole."
     before = path.with_suffix(".previous")
-    try: return load_checkpoint(path, device=device), ""
+    try: return load_checkpoint(path), ""
     except ValueError as error:
         if not (fall_back and before.exists()): raise
-        return load_checkpoint(before, device=device), f"{error} The one before it was loaded."
+        return load_checkpoint(before), f"{error} The one before it was loaded."
 
 # %% ../../nbs/55_train.loop.ipynb #59fad84c
 def same_structure(
@@ -271,7 +285,7 @@ def due(
     "Every so often, and a few times more in the beginning, when most happens."
     return step % every == 0 or (step < every and step in (every // 10, every // 4, every // 2))
 
-# %% ../../nbs/55_train.loop.ipynb #e21d6a08
+# %% ../../nbs/55_train.loop.ipynb #1cb48d15
 class Looking(Keeper):
     "A step, and what happens between two of them: checks, checkpoints, pictures."
 
@@ -309,11 +323,25 @@ class Looking(Keeper):
             recent = (rig.step - self._mark[1]) / (now - self._mark[0])
             self.rate, self._mark = recent if self.rate == 0 else 0.5 * (self.rate + recent), (now, rig.step)
         return Snapshot(
-            version=version, step=rig.step, seconds=rig.seconds, rate=self.rate, state=self.state, notice=self.notice, run=rig.run,
+            version=version, step=rig.step, seconds=rig.seconds, rate=self.rate, state=self.state, notice=self.notice, outcomes=tuple(self.outcomes), run=rig.run,
             values=hot.values, images=rig.images, info=rig.parts.info, views=views, curves=rig.history.fetch(), measures=tuple(rig.measures),
         )
 
-# %% ../../nbs/55_train.loop.ipynb #8c99b072
+# %% ../../nbs/55_train.loop.ipynb #3cfceeba
+@contextmanager
+def progress_bar(
+    steps: int,  # How many are expected
+    shown: bool,  # Whether there is a bar at all
+) -> Iterator[Callable[[], Any]]:  # To be called after each step
+    "A bar where somebody looks; without one, its library is not needed either."
+    if not shown:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=steps, unit="step") as bar: yield bar.update
+
+# %% ../../nbs/55_train.loop.ipynb #f71bd46f
 class Fitter(Looking):
     "The loop in the caller: `fit`."
 
@@ -337,14 +365,13 @@ class Fitter(Looking):
         "Train in the caller. Ctrl-C stops between two steps, leaves a checkpoint and raises KeyboardInterrupt."
         if steps < 1: raise ValueError(f"`steps` must be at least 1: got {steps}. Say how many steps to train.")
         if self.busy: raise ValueError("`fit` must not run beside the thread: got a trainer that was started. Call stop() first.")
-        from tqdm.auto import tqdm
-
-        with interrupts_between_steps() as interrupted, tqdm(total=steps, disable=not progress, unit="step") as bar:
+        with interrupts_between_steps() as interrupted, progress_bar(steps, progress) as bar:
+            self.error, self.notice = None, ""
             self._enter("running")
             try:
                 for _ in range(steps):
                     with self._turn: self._between(), self._go()
-                    bar.update()
+                    bar()
                     if interrupted.is_set(): raise KeyboardInterrupt
                 with self._turn: self._between()
             except BaseException as error:

@@ -32,7 +32,7 @@ class Measure:
     figures: Mapping[str, float]  # Numbers the model measured about itself
     verdicts: tuple[Verdict, ...]  # What each check says
 
-# %% ../../nbs/54_train.rig.ipynb #53911c13
+# %% ../../nbs/54_train.rig.ipynb #449841f6
 class Rig:
     "Model, batches, optimisers and records of one built run."
 
@@ -73,9 +73,9 @@ class Rig:
         state: Mapping[str, Any],  # As `state` gave it
     ) -> None:
         "Go on from a checkpoint of the same structure."
+        self.history.load(state["history"])
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True): optimiser.load_state_dict(saved)
-        self.history.load(state["history"])
         self.step, self.seconds, self.measures = state["step"], state["seconds"], []
 
 # %% ../../nbs/54_train.rig.ipynb #7895e712

@@ -22,7 +22,7 @@ def stop_all() -> None:
     "End every trainer's thread between two steps: a process that leaves in the middle of one may crash."
     for trainer in list(ALIVE): trainer.stop()
 
-# %% ../../nbs/56_train.trainer.ipynb #d96f981f
+# %% ../../nbs/56_train.trainer.ipynb #f9ea798d
 class Served(Fitter):
     "The same loop on one daemon thread."
 
@@ -30,27 +30,34 @@ class Served(Fitter):
         "Have the thread there without training: rebuilds and pictures then happen on it, and the caller stays free."
         with self._wake:
             if self.busy: return self
-            self._stopping = False
+            self._stopping, self.state = False, "idle" if self.state == "stopped" else self.state
             ALIVE.add(self)
             self._thread = threading.Thread(target=self._work, name="latentlab-trainer", daemon=True)
             self._thread.start()
         return self
 
     def _work(self) -> None:
+        error = None
         try:
-            while True:
-                with self._wake:
-                    while not (self._stopping or self._budget > 0 or self._queue or self._asked.is_set()): self._wake.wait()
-                    if self._stopping: break
-                    order, going = self._order, self._budget > 0
-                    self._budget -= going
-                with self._turn:
-                    self._between()
-                    if going and order == self._order: self._go()
-                with self._wake:
-                    if self._budget == 0 and self.state == "running": self._settle()
-            self._enter("stopped")
-        except BaseException as error: self._leave(error)
+            while self._once(): pass
+        except BaseException as caught: error = caught
+        with self._wake:  # whoever starts the trainer waits for this lock, and finds the thread gone
+            self._thread = None
+            self._enter("stopped") if error is None else self._leave(error)
+            self._wake.notify_all()
+
+    def _once(self) -> bool:  # False when the thread shall end
+        with self._wake:
+            while not (self._stopping or self._budget > 0 or self._queue or self._asked.is_set()): self._wake.wait()
+            if self._stopping: return False
+            order, going = self._order, self._budget > 0
+            self._budget -= going
+        with self._turn:
+            self._between()
+            if going and order == self._order: self._go()
+        with self._wake:
+            if self._budget == 0 and self.state == "running": self._settle()
+        return True
 
 # %% ../../nbs/56_train.trainer.ipynb #db281739
 class Threaded(Served):
@@ -77,16 +84,18 @@ class Threaded(Served):
         "Train `n` steps on the thread, then pause."
         return self.start(n)
 
-# %% ../../nbs/56_train.trainer.ipynb #3a1df2ec
+# %% ../../nbs/56_train.trainer.ipynb #18e02ec2
 class Pausable(Threaded):
     "Ends what was started, always between two steps."
 
     def _settle(self) -> None:
         self._budget, self._order = 0.0, self._order + 1
-        with self._turn:
-            self._between()
-            self._try_checkpoint()
-        self._enter("paused")
+        try:
+            with self._turn:
+                self._between()
+                self._try_checkpoint()
+            self._enter("paused")
+        except BaseException as error: self._leave(error)
         self._wake.notify_all()
 
     def pause(self):  # Itself
@@ -114,9 +123,9 @@ class Pausable(Threaded):
         "Pause, then end the thread. A trainer that was stopped can be started again."
         self.pause()
         with self._wake:
-            self._stopping = True
+            self._stopping, thread = True, self._thread
             self._wake.notify_all()
-        if self.busy and threading.current_thread() is not self._thread: self._thread.join(timeout)
+        if thread is not None and thread is not threading.current_thread(): thread.join(timeout)
         return self
 
 # %% ../../nbs/56_train.trainer.ipynb #abe2ee72

@@ -23,8 +23,8 @@ LL.header = (host, send) => {
     toggle.dataset.command = running ? "pause" : "run";
     LL.put(toggle, running ? "❚❚ Pause" : "▶ Run");
     toggle.title = running ? "pause after this step" : "train until paused";
-    toggle.disabled = name === "building" || name === "failed";
-    buttons.step.disabled = running || name === "building" || name === "failed";
+    toggle.disabled = name === "building";
+    buttons.step.disabled = running || name === "building";
     buttons.stop.disabled = name === "idle" || name === "stopped";
     buttons.rebuild.disabled = name === "building";
   };
