@@ -11,7 +11,7 @@ from latentlab.models.nem_run import NEMRun
 from latentlab.train.trainer import Trainer
 
 DIMMING = dict(penalty="area", area_scale=0.1)
-COMBS = dict(layers=2, learning_rate=5e-3)  # Few maps and long steps: in 400 steps what takes some thousand of the defaults
+COMBS = dict(layers=2, learning_rate=5e-3)  # Few maps and long steps: in some hundred steps what takes some thousand of the defaults
 
 
 @functools.cache
@@ -44,9 +44,9 @@ def test_a_blurred_fill_is_no_dimming():
 
 
 def test_no_jitter_is_caught_combing_and_the_remedy_mends_it():
-    trainer = train(400, jitter=0, **COMBS)
+    trainer = train(600, jitter=0, **COMBS)
     figures, combs = trainer.measure().figures, verdicts(trainer)["combs"]
-    assert figures["distance_moved"] > 1.2 * figures["distance_hard"]  # the failure is real: one pixel to the side it is worth less
+    assert figures["distance_moved"] > 1.15 * figures["distance_hard"]  # the failure is real: one pixel to the side it is worth less (1.27 here, 1.05 with jitter)
     assert combs.level == "bad" and "follows the encoder's strides" in combs.sentence and combs.remedy == "set jitter to 1 px"
     trainer.set(jitter=1).fit(100, progress=False)
     assert verdicts(trainer)["combs"].level == "ok"
