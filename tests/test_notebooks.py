@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEST_CALL = re.compile(r"\bassert\b|\btest_\w+\(|pytest\.raises")
-MACHINE_PATH = re.compile(r"(?<![\w.:/])(?:/home/|/Users/|/root/|/tmp/|/work/|/farm/|/var/folders/|[A-Z]:\\\\?Users)[\w.\-]*")
+MACHINE_PATH = re.compile(r"(?<![\w.:/])(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Z]:\\\\?Users)[\w.\-]*")
 
 
 @dataclass(frozen=True)
