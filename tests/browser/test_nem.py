@@ -60,6 +60,26 @@ def test_pause_step_run(nem):
     nem.wait_data(f"d.state === 'running' && Number(d.step) > {still + 3}", 20)
 
 
+def test_every_control_by_hand(nem):
+    "Each control is moved in the page, as a hand would; a painted frame then has the new value, and nothing went wrong."
+    nem.page.locator(".ll-more summary").first.click()
+    for name in json.loads(nem.execute("import json; print(json.dumps([c['name'] for c in panel.view.schema if c['name'] not in ('data', 'encoder')]))")):
+        control, before = nem.page.locator(f"[data-name={name}]"), value(nem, name)
+        select, number = control.locator("select"), control.locator("input[type=number]")
+        penalty = nem.page.locator("[data-name=penalty] select")
+        if name == "area_scale": penalty.select_option(label="area")
+        if select.count(): select.select_option(index=1 if select.evaluate("s => s.selectedIndex") == 0 else 0)
+        elif number.count(): number.fill("3"), number.press("Enter")
+        else: control.locator("input").press("ArrowRight")
+        nem.wait_data(f"JSON.parse(d.values).{name} !== {json.dumps(before)}", 20)
+        penalty.select_option(label="kl")
+    for mask in ("area", "top", "soft"): nem.page.locator(f"[data-mask={mask}]").click()
+    nem.page.locator("[data-picture=top]").press("ArrowRight")
+    assert nem.execute("print(panel.trainer.error, panel.live.error)").split() == ["None", "None"]
+    assert not nem.errors
+    nem.shot("nem-every-control", 1100)
+
+
 def test_rebuild_by_a_control_and_a_refusal(nem):
     "More layers start a new model; grey images with the planted encoder are refused and the old model stays."
     wish(nem, "set", "layers", 4)
