@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainSettings', 'make_optimiser']
 
-# %% ../../nbs/52_train.settings.ipynb #eba06c61
+# %% ../../nbs/52_train.settings.ipynb #0770173c
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ import torch
 from ..core.settings import Settings, setting
 from ..core.terms import Player
 
-# %% ../../nbs/52_train.settings.ipynb #bb89a57d
+# %% ../../nbs/52_train.settings.ipynb #be87d017
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
     "How a run is trained."
@@ -26,11 +26,13 @@ class TrainSettings(Settings):
     optimiser: Literal["adamw", "adam", "sgd"] = setting("adamw", kind="build", reason="robust to the scale of the terms")
     weight_decay: float = setting(1e-4, kind="build", low=0, high=1, reason="as the published masking networks")
     clip: float | None = setting(1.0, low=1e-6, unit="gradient norm", reason="a single odd batch must not move the model far; None for off")
+    steps: int = setting(2000, low=1, unit="steps", reason="a recorded run has an end; a live one goes on until Pause")
     check_every: int = setting(100, low=1, unit="steps", reason="a check costs as much as a few steps: one per cent of the time")
     checkpoint_every: int = setting(500, low=1, unit="steps", reason="at most some seconds are lost by a killed process")
+    record_every: int = setting(10, low=1, unit="steps", reason="a line of a journal is the mean of so many steps: small files, and a GPU that rarely waits")
     device: str = setting("auto", reason="the GPU when there is one")
 
-# %% ../../nbs/52_train.settings.ipynb #9b47d344
+# %% ../../nbs/52_train.settings.ipynb #7ccac9f6
 def make_optimiser(
     name: str,  # adamw, adam or sgd
     player: Player,  # Whose parameters move

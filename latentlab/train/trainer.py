@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALIVE', 'stop_all', 'Served', 'Threaded', 'Pausable', 'Trainer']
 
-# %% ../../nbs/56_train.trainer.ipynb #810f26d9
+# %% ../../nbs/56_train.trainer.ipynb #6040d38f
 import atexit
 import threading
 import time
@@ -13,16 +13,16 @@ import weakref
 
 from .loop import Fitter, Snapshot
 
-# %% ../../nbs/56_train.trainer.ipynb #e6e43653
+# %% ../../nbs/56_train.trainer.ipynb #62dede53
 ALIVE: "weakref.WeakSet[Served]" = weakref.WeakSet()  # Trainers whose threads must end before the interpreter does
 
 
 @atexit.register
 def stop_all() -> None:
     "End every trainer's thread between two steps: a process that leaves in the middle of one may crash."
-    for trainer in list(ALIVE): trainer.stop()
+    for trainer in list(ALIVE): trainer.stop(finished=False)
 
-# %% ../../nbs/56_train.trainer.ipynb #f9ea798d
+# %% ../../nbs/56_train.trainer.ipynb #53e2379c
 class Served(Fitter):
     "The same loop on one daemon thread."
 
@@ -59,7 +59,7 @@ class Served(Fitter):
             if self._budget == 0 and self.state == "running": self._settle()
         return True
 
-# %% ../../nbs/56_train.trainer.ipynb #db281739
+# %% ../../nbs/56_train.trainer.ipynb #2b128164
 class Threaded(Served):
     "Starts and steps it."
 
@@ -72,7 +72,7 @@ class Threaded(Served):
         with self._wake:
             if self.state == "running" and not self.busy: raise ValueError("`start` must not run beside fit: got a trainer that is fitting. Interrupt it first.")
             self._stopping, self.error, self.notice = False, None, ""
-            self._budget, self._order = float("inf") if steps is None else steps, self._order + 1
+            self._budget, self._order, self._open = float("inf") if steps is None else steps, self._order + 1, steps is None
             self._enter("running")
             self._wake.notify_all()
             return self.serve()
@@ -84,16 +84,17 @@ class Threaded(Served):
         "Train `n` steps on the thread, then pause."
         return self.start(n)
 
-# %% ../../nbs/56_train.trainer.ipynb #18e02ec2
+# %% ../../nbs/56_train.trainer.ipynb #ac82928b
 class Pausable(Threaded):
     "Ends what was started, always between two steps."
 
     def _settle(self) -> None:
-        self._budget, self._order = 0.0, self._order + 1
+        left, self._budget, self._order = self._budget, 0.0, self._order + 1
         try:
             with self._turn:
                 self._between()
                 self._try_checkpoint()
+                self._rest("interrupted" if left else "done")
             self._enter("paused")
         except BaseException as error: self._leave(error)
         self._wake.notify_all()
@@ -119,6 +120,7 @@ class Pausable(Threaded):
         self,
         *,
         timeout: float = 60.0,  # Longest wait for the step in progress, seconds
+        finished: bool = True,  # Whether an open-ended run is done by that; False when only the process must leave
     ):  # Itself
         "Pause, then end the thread. A trainer that was stopped can be started again."
         self.pause()
@@ -126,14 +128,16 @@ class Pausable(Threaded):
             self._stopping, thread = True, self._thread
             self._wake.notify_all()
         if thread is not None and thread is not threading.current_thread(): thread.join(timeout)
+        if thread is None or not thread.is_alive():
+            with self._turn: self._over("done" if finished else "interrupted")
         return self
 
-# %% ../../nbs/56_train.trainer.ipynb #abe2ee72
+# %% ../../nbs/56_train.trainer.ipynb #0b719aa8
 class Trainer(Pausable):
     """Trains what a run's settings build, live or not.
 
     trainer = Trainer(run).start(); trainer.set(kl_scale=0.1); trainer.rebuild(layers=4); trainer.stop()
-    Trainer(run, folder="runs/nem").fit(500)
+    Trainer(run, journal="runs").fit()
     """
 
     def snapshot(
