@@ -15,11 +15,11 @@ FLOORS = {
     "core": (0, 0),
     "data": (1, 10), "losses": (1, 20), "nn": (1, 30), "journal": (1, 70), "plots": (1, 80),
     "models": (2, 40), "train": (2, 50), "metrics": (2, 60), "checks": (2, 65),
-    "sweeps": (3, 71),
+    "sweeps": (3, 76),
     "panels": (4, 85),
     "cli": (5, 90),
 }
-BESIDE = {("models", "checks"), ("models", "metrics")}  # A model names the checks that apply to it
+BESIDE = {("models", "checks"), ("models", "metrics"), ("journal", "plots")}  # A model names the checks that apply to it; a journal draws its figures, when asked
 NEVER = {
     ("train", "models"): "the trainer knows only `Trainable`",
     ("checks", "models"): "a check sees a probe, never a model",

@@ -59,7 +59,7 @@ def compared(
         found["best"] = {"id": top["id"], "metric": best, "value": top["metrics"][best], "changes": label_changes(run, top["settings"])}
     return found
 
-# %% ../../nbs/73_journal.writer.ipynb #2b445233
+# %% ../../nbs/73_journal.writer.ipynb #5ab70124
 class Writer:
     "The part of a journal that a trainer needs."
 
@@ -78,11 +78,8 @@ class Writer:
         except OSError as error:
             raise ValueError(f"`root` must be a folder that can be written: got {root} ({error.strerror}). Choose another folder for the journal.") from error
 
-    def rows(
-        self,
-        kind: str | None = None,  # "nem"; None for all
-    ) -> list[dict[str, Any]]:  # Oldest first
-        "Summaries of the runs."
+    def rows(self, kind: str | None = None) -> list[dict[str, Any]]:
+        "Summaries of the runs of a kind, or of all; oldest first."
         return [row for row in self.index.summaries() if kind in (None, row["kind"])]
 
     def begin(
@@ -96,7 +93,8 @@ class Writer:
         kind = kind_of(run)
         said = compared(run, [row for row in self.rows(kind) if row["settings"]], self.best)
         seed = next((info.value for info in run.fields().values() if info.name == "seed"), None)
-        return begin(self.root, run, kind=kind, facts=said | {"words": said_aloud(run, weights), "seed": seed} | dict(facts))
+        moved = [c for c in label_changes(run, {}) if c["path"].split(".")[-1] not in ("seed", "device")]
+        return begin(self.root, run, kind=kind, facts=said | {"words": said_aloud(run, weights), "defaults": moved, "seed": seed} | dict(facts))
 
     def go_on(self, id: str, *, step: int) -> Record: return go_on(self.folder(id), step=step)
 

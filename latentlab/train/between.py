@@ -118,7 +118,7 @@ def writable(
         raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for no checkpoints.") from error
     return folder
 
-# %% ../../nbs/59_train.between.ipynb #456ec80d
+# %% ../../nbs/59_train.between.ipynb #3bbffd60
 class Turnable(Loop):
     "Hot changes, from the next step on."
 
@@ -147,7 +147,7 @@ class Turnable(Loop):
             run = self.run.replace(wanted)
             for path, (old, new) in run.diff(self.run).items():
                 self.changes.append(Change(step=self._next, name=path.split(".")[-1], old=old, new=new))
-                self.scribe.changed(self._next, path, old, new)
+                self.scribe.changed(self._next + 1, path, old, new)
             self._rig.run, self._hot = run, Hot(run, self.device)
             self.say("" if self.notice.startswith("not rebuilt") else self.notice)
         return self

@@ -48,7 +48,7 @@ class Means:
         self.clear()
         return found, steps
 
-# %% ../../nbs/58_train.scribe.ipynb #404d3ca5
+# %% ../../nbs/58_train.scribe.ipynb #8c5214c3
 class Scribe:
     "What a loop tells its journal. Without a journal every method does nothing."
 
@@ -60,7 +60,7 @@ class Scribe:
     ):
         self.journal, self.facts, self.record, self.id = journal, dict(facts), None, None
         self.parent: Mapping[str, Any] | None = None  # Run and step whose weights the next run starts from
-        self._means, self._hot, self._weights = Means(), None, {}
+        self._means, self._hot, self._weights, self._moved = Means(), None, {}, []
 
     @property
     def folder(self) -> Path | None:  # None before the first step
@@ -82,16 +82,18 @@ class Scribe:
     def begin(self, rig: Rig, hot: Hot) -> None:
         "Called before each step; opens the record when there is none."
         if self.journal is None or self.record: return
-        if self.id: self.record = self.journal.go_on(self.id, step=rig.step)
+        if self.id:
+            self.record = self.journal.go_on(self.id, step=rig.step)
+            while self._moved: self.record.changed(*self._moved.pop(0))
         else:
-            info = {"device": str(rig.generator.device), "threads": torch.get_num_threads(), "info": dict(rig.parts.info), "parent": self.parent}
+            info = {"device": str(rig.generator.device), "threads": torch.get_num_threads(), "info": dict(rig.parts.info), "parent": self.parent, "units": dict(getattr(rig.model, "units", {}))}
             self.record = self.journal.begin(rig.run, weights=weights_in_force(rig.model, hot), facts=info | self.facts)
             self.id = self.record.id
         self.record.checkpoints.mkdir(exist_ok=True)
         self._means.clear()
         rig.history.tap = self._means.take
 
-# %% ../../nbs/58_train.scribe.ipynb #e7dade6f
+# %% ../../nbs/58_train.scribe.ipynb #f3942f82
 class Logging(Scribe):
     "Lines while the run is on."
 
@@ -108,8 +110,9 @@ class Logging(Scribe):
         self.record.log(rig.step, rig.seconds, means, self._weights, steps)
 
     def changed(self, step: int, name: str, old: Any, new: Any) -> None:
-        "A hot setting was moved; `step` is the first with the new value."
+        "A hot setting was moved; `step` is the first with the new value, counted from 1. Between two records of a run it waits for the second."
         if self.record: self.record.changed(step, name, old, new)
+        elif self.id: self._moved.append((step, name, old, new))
 
     def measured(self, found: Measure) -> None:
         "The checks have looked."
@@ -138,4 +141,4 @@ class Logging(Scribe):
 
     def forget(self, *, id: str | None = None, parent: Mapping[str, Any] | None = None) -> None:
         "The next step belongs to another run: a new one, or the one named."
-        self.id, self.parent = id, parent
+        self.id, self.parent, self._moved = id, parent, []
