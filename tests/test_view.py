@@ -1,7 +1,9 @@
 "Controls and view without a browser: bytes against a slow reference, messages, the vendored library, two threads that write."
 
 import hashlib
+import re
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +11,19 @@ import pytest
 from latentlab.core.settings import Settings
 from latentlab.panels import view as panel_view
 from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_frame, pack_images, plain, rank_to_uint8, thin, unpack_frame, widget_of
-from latentlab.panels.view import MODULES, UPLOT_VERSION, LabView, Request, browser_module, browser_style, read_request, static_text
+from latentlab.panels.view import (
+    JOURNAL_COMMANDS,
+    MODULES,
+    PNG_MARK,
+    UPLOT_VERSION,
+    LabView,
+    Request,
+    browser_module,
+    browser_style,
+    is_run_id,
+    read_request,
+    static_text,
+)
 
 UPLOT_SHA256 = {"uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
                 "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"}  # Of the npm package uplot 1.6.32
@@ -40,6 +54,11 @@ def test_data_never_becomes_markup(name):
 def test_one_module_one_export():
     assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
     assert len(browser_module()) < 130_000  # sent once per panel
+
+
+def test_no_module_overwrites_a_function_of_another():
+    defined = Counter(name for module in MODULES for name in re.findall(r"^LL\.(\w+) = ", static_text(f"{module}.js"), re.M))
+    assert defined["journal"] == 1 and [name for name, times in defined.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (8, 28, 28)])
@@ -157,3 +176,76 @@ def test_the_state_is_all_that_a_reload_needs():
     state = view.get_state()
     assert state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1} and len(state["frame"]) == 64 and state["curves_meta"] == {"columns": ["step", "a"]}
     assert state["_esm"] == panel_view.browser_module()
+
+
+RUN = "20261121-120544-nem-3fa9c2"
+GRANTED = [("save", None, None), ("card", None, None), ("cancel", None, None), ("runs", None, None), ("note", " a <b> \n", "a <b>"), ("note", "x" * 4000, "x" * 4000),
+           ("note", " " * 5000 + "x", "x"), ("repeat", 2, 2), ("repeat", 100, 100), ("load", RUN, RUN), ("load", "a", "a"), ("load", "A.b_c-9", "A.b_c-9"),
+           ("load", "a" * 128, "a" * 128)]
+NO_SEEDS = [1, 101, 0, -5, True, False, 5.0, 2.5, float("nan"), "5", None]
+NO_RUNS = ["", ".", "..", "../a", "a/b", "a\\b", "/a", "a..b", ".a", "-a", "_a", "a b", "a\n", "a\0", "ä", "٣", "a" * 129, 3, True, None]
+
+
+@pytest.mark.parametrize(("name", "value", "read"), GRANTED)
+def test_wishes_to_the_journal(name, value, read):
+    assert read_request({"kind": "journal", "name": name, "value": value}, []) == Request("journal", name, read)
+
+
+@pytest.mark.parametrize("value", ["", " \n\t", "x" * 4001, 3, True, None])
+def test_a_note_must_be_a_text(value):
+    with pytest.raises(ValueError, match="`value` must be a text of 1 to 4,000 characters: got "): read_request({"kind": "journal", "name": "note", "value": value}, [])
+
+
+@pytest.mark.parametrize("value", NO_SEEDS)
+def test_a_repeat_must_have_a_number_of_seeds(value):
+    with pytest.raises(ValueError, match="`value` must be a whole number of seeds from 2 to 100: got "): read_request({"kind": "journal", "name": "repeat", "value": value}, [])
+
+
+@pytest.mark.parametrize("value", NO_RUNS)
+def test_what_is_loaded_must_be_the_id_of_a_run(value):
+    with pytest.raises(ValueError, match="`value` must be the id of a run: got "): read_request({"kind": "journal", "name": "load", "value": value}, [])
+    assert not is_run_id(value)
+
+
+@pytest.mark.parametrize("name", ["save", "card", "cancel", "runs"])
+@pytest.mark.parametrize("value", ["", "now", 0, False])
+def test_other_wishes_carry_nothing(name, value):
+    with pytest.raises(ValueError, match=f"`value` must be None: got .*Ask `{name}` of the journal again"): read_request({"kind": "journal", "name": name, "value": value}, [])
+
+
+def test_each_wish_of_the_journal_has_its_button():
+    "What the browser may ask is what Python understands."
+    text = static_text("journal.js") + static_text("runs.js")
+    asked = set(re.findall(r'(?:ask|wish)\("(\w+)"', text))
+    assert asked == set(JOURNAL_COMMANDS)
+    listed = re.search(r"\[([^]]*)\]\.includes\(name\)", text)[1]
+    assert tuple(re.findall(r"\w+", listed)) == JOURNAL_COMMANDS
+
+
+def test_a_journal_is_told_and_comes_back_with_the_state():
+    "One message; plain numbers; a page that is loaded afresh gets it all."
+    view, seen = LabView([control("a")], PLAN), []
+    state = view.get_state()
+    assert (state["journal"], state["runs"], state["card"], state["card_meta"]) == ({}, [], b"", {})
+    view._send = lambda message, buffers=None: seen.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
+    view.tell({"journal": {"run": {"id": RUN, "best": {"value": np.float32(0.5)}}}, "runs": [{"id": RUN, "metrics": {"loss": np.nan}, "steps": np.int64(3)}]})
+    view.show_card(PNG_MARK + b"1", {"id": RUN, "step": np.int64(640)})
+    assert seen == [{"journal", "runs"}, {"card", "card_meta"}]
+    state = view.get_state()
+    assert state["journal"]["run"]["best"] == {"value": 0.5} and state["runs"] == [{"id": RUN, "metrics": {"loss": None}, "steps": 3}]
+    assert bytes(state["card"]) == PNG_MARK + b"1" and state["card_meta"] == {"id": RUN, "step": 640, "seq": 1}
+    view.show_card(PNG_MARK + b"1", {"id": RUN, "step": 640})
+    assert view.card_meta["seq"] == 2 and seen[2:] == [{"card_meta"}]  # the bytes are there already
+
+
+@pytest.mark.parametrize("name", ["card", "card_meta", "frame", "_esm"])
+def test_a_card_is_not_told_in_words(name):
+    with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"): LabView([control("a")], PLAN).tell({name: {}})
+
+
+@pytest.mark.parametrize(("png", "meta", "match"), [(b"", {"id": RUN}, "`png` must be a PNG: got 0 bytes"), (b"GIF89a", {"id": RUN}, "`png` must be a PNG: got 6 bytes"),
+                                                    (PNG_MARK, {}, "`meta` must hold the id of a run: got None"), (PNG_MARK, {"id": "../a"}, "got '../a'. It names the file")])
+def test_a_card_that_is_none_is_refused(png, meta, match):
+    view = LabView([control("a")], PLAN)
+    with pytest.raises(ValueError, match=match): view.show_card(png, meta)
+    assert view.card == b"" and view.card_meta == {}

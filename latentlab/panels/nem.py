@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPOKEN', 'HIDDEN', 'spoken', 'NEMWords', 'NEMLook', 'NEMPanel']
 
-# %% ../../nbs/88_panels.nem.ipynb #5f3e6c80
+# %% ../../nbs/88_panels.nem.ipynb #17af0111
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from ..checks import loud, said
 from ..core.runtime import set_threads
 from ..losses.distances import DISTANCES
+from ..journal.writer import Writer
 from ..models.nem_run import NEMRun
 from .panel import Panel
 from ..plots.masks import plot_explanations
@@ -22,7 +23,7 @@ from ..plots.style import figure_png, term_colour
 from ..train.loop import Snapshot
 from ..train.trainer import Trainer
 
-# %% ../../nbs/88_panels.nem.ipynb #2e5fc6a9
+# %% ../../nbs/88_panels.nem.ipynb #8acfd226
 SPOKEN = {"simclr": "SimCLR", "swav": "SwAV", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "omniglot": "Omniglot", "cifar10": "CIFAR-10"}
 
 
@@ -34,7 +35,7 @@ def spoken(
     if rest in ("fashion-mnist", "scenes"): rest = ""
     return " ".join(SPOKEN.get(part, part) for part in (kind, rest) if part)
 
-# %% ../../nbs/88_panels.nem.ipynb #4da935ea
+# %% ../../nbs/88_panels.nem.ipynb #d989a677
 class NEMWords:
     "The rows, curves and numbers of a NEM panel."
 
@@ -67,9 +68,11 @@ class NEMWords:
                 dict(name="area", label="area kept", unit="share", colour=kept, help="mean keep-probability of the same images")]),
         )
 
-# %% ../../nbs/88_panels.nem.ipynb #2284322e
+# %% ../../nbs/88_panels.nem.ipynb #5b577378
 class NEMLook(NEMWords):
     "What the panel shows of a snapshot."
+
+    summary = ("loss", "distance_hard", "area")
 
     def masks(
         self,
@@ -110,24 +113,24 @@ class NEMLook(NEMWords):
         seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * self.fills(snapshot)
         return figure_png(plot_explanations(snapshot.images, keep, seen, logits))
 
-# %% ../../nbs/88_panels.nem.ipynb #e13fbc9f
+# %% ../../nbs/88_panels.nem.ipynb #ea62bc4b
 class NEMPanel(Panel):
     """A live lab for explanation masks.
 
-    panel = NEMPanel(NEMRun(), folder="runs/nem").run()
+    panel = NEMPanel(NEMRun(), journal="runs").run()
     """
 
     def __init__(
         self,
         run: NEMRun | Trainer = NEMRun(),  # What to build, or a trainer that has built it
         *,
-        folder: str | Path | None = None,  # Where checkpoints go; None for none
+        journal: Writer | str | Path | None = None,  # Where runs are recorded, or its folder; None for nowhere
         name: str = "nem",  # A second panel of this name takes the first one's place
         fps: float = 10.0,  # Frames per second asked for
         threads: int | None = None,  # Compute threads; None leaves one core to the browser
     ):
         set_threads(threads)
-        trainer = run if isinstance(run, Trainer) else Trainer(run, folder=folder)
+        trainer = run if isinstance(run, Trainer) else Trainer(run, journal=journal)
         super().__init__(trainer, NEMLook(), name=name, fps=fps, hidden=(*HIDDEN, "data", "encoder") if trainer.custom else HIDDEN)
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPEN', 'Look', 'curve_columns', 'lights', 'Teller', 'Face', 'make_room', 'Orders', 'Wishes', 'Panel']
 
-# %% ../../nbs/87_panels.panel.ipynb #10451770
+# %% ../../nbs/87_panels.panel.ipynb #c4d2644b
 import queue
 import threading
 import time
@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..core.settings import Settings
+from .clerk import Clerk
 from .controls import control_values, controls, differences
 from .view import LabView, Request
 from ..train.live import Live
 from ..train.loop import Snapshot
 from ..train.trainer import Trainer
 
-# %% ../../nbs/87_panels.panel.ipynb #1fcfbd76
+# %% ../../nbs/87_panels.panel.ipynb #a65a883e
 class Look(Protocol):
     "What a family shows; all of it pure functions of a snapshot."
 
@@ -39,6 +40,8 @@ class Look(Protocol):
     def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]: "Sentences beside the picture: text, and loud when they change its meaning."
 
     def still(self, snapshot: Snapshot) -> bytes: "A PNG of the picture, for a saved notebook."
+
+    summary: Sequence[str]  # Final terms and figures by which runs of a journal are told apart
 
 
 def curve_columns(
@@ -62,7 +65,7 @@ def lights(
     return [dict(name=v.name, label=v.name.replace("_", " "), level=v.level, value=v.value, threshold=v.threshold, sentence=v.sentence, remedy=v.remedy)
             for v in snapshot.measures[-1].verdicts]
 
-# %% ../../nbs/87_panels.panel.ipynb #2df16331
+# %% ../../nbs/87_panels.panel.ipynb #bba546b0
 class Teller:
     "Tells a view in words what has changed since it was last told."
 
@@ -78,7 +81,7 @@ class Teller:
         if new: self.view.tell(new)
         self._told |= new
 
-# %% ../../nbs/87_panels.panel.ipynb #8bfcbfce
+# %% ../../nbs/87_panels.panel.ipynb #19be9fb2
 class Face:
     "The part of a panel that writes to the view."
 
@@ -123,7 +126,7 @@ class Face:
         state = "building" if self.pending else snapshot.state
         return dict(state=state, rate=self._rate, device=snapshot.info.get("device", "cpu"), pending=[name for name in self.pending if name], **word)
 
-# %% ../../nbs/87_panels.panel.ipynb #3c1bfb93
+# %% ../../nbs/87_panels.panel.ipynb #68ec40e0
 OPEN: dict[str, "Panel"] = {}  # Panels of this kernel by name: the one place that knows what an earlier cell opened
 
 
@@ -137,7 +140,7 @@ def make_room(
             raise ValueError(f"`trainer` must have one panel: got one that is shown in panel {other.name!r}. Close that one with its close(), or show it again.")
     if name in OPEN: OPEN[name].close(stop=OPEN[name].trainer is not trainer)
 
-# %% ../../nbs/87_panels.panel.ipynb #0c60e42f
+# %% ../../nbs/87_panels.panel.ipynb #6d40c0ca
 class Orders:
     "Works off what a callback must not do itself, one after the other, on a thread of its own."
 
@@ -151,8 +154,8 @@ class Orders:
 
     def put(
         self,
-        name: str,  # run, pause, step, stop, rebuild or change
-        changes: Mapping[str, Any] = MappingProxyType({}),  # For a change: the setting and its value
+        name: str,  # run, pause, step, stop, rebuild, change or load
+        changes: Mapping[str, Any] = MappingProxyType({}),  # For a change: the setting and its value; for load: id and go_on
     ) -> None:
         "Queue one."
         self._queue.put((name, changes))
@@ -166,13 +169,13 @@ class Orders:
 
     def _obey(self, name: str, changes: Mapping[str, Any]) -> None:
         if name in ("run", "pause", "step", "stop"): return getattr(self.trainer, "start" if name == "run" else name)()
-        self.face.pending.append(next(iter(changes), ""))
-        try: self.trainer.serve().rebuild(changes)
+        self.face.pending.append("" if name == "load" else next(iter(changes), ""))
+        try: self.trainer.serve().rebuild(changes) if name != "load" else self.trainer.serve().load(changes["id"], go_on=changes["go_on"])
         except ValueError:
             self.face.pending.pop()
             raise
 
-# %% ../../nbs/87_panels.panel.ipynb #7777446e
+# %% ../../nbs/87_panels.panel.ipynb #e934aeeb
 class Wishes:
     "A trainer, a view, and the way from the one to the other."
 
@@ -190,6 +193,7 @@ class Wishes:
         self.face = Face(trainer.snapshot(), look, hidden=hidden)
         self.orders = Orders(trainer, self.face)
         self.view, self.live = self.face.view, Live(trainer, self._frame, fps=fps, on_error=self._broken)
+        self.clerk = Clerk(trainer, self.view, look.summary, self.orders.put).start() if trainer.scribe.journal else None
         self.view.on_request(self.receive)
         OPEN[name] = self
         trainer.serve()
@@ -203,12 +207,15 @@ class Wishes:
         "Hand a hot value to the trainer; queue everything else. A refusal is raised as ValueError."
         run: Settings = self.trainer.run
         if request.kind == "command": return self.orders.put(request.name)
+        if request.kind == "journal":
+            if self.clerk is None: raise ValueError('`journal` must be given to the panel: got None. Open it with journal="runs".')
+            return self.clerk.put(request.name, request.value)
         if run.fields()[run.path(request.name)].kind == "hot": self.trainer.set({request.name: request.value})
         else:
             run.replace({request.name: request.value})
             self.orders.put("change", {request.name: request.value})
 
-# %% ../../nbs/87_panels.panel.ipynb #f2c2f958
+# %% ../../nbs/87_panels.panel.ipynb #12127668
 class Panel(Wishes):
     """One trainer, one view.
 
@@ -230,6 +237,7 @@ class Panel(Wishes):
         "End the frames, and the trainer's thread with them."
         self.live.stop()
         self.orders.close()
+        if self.clerk: self.clerk.close()
         self.view.on_request(None)
         if stop: self.trainer.stop()
         self.view.tell({"status": self.face.status(self.face.last) | {"state": "stopped", "message": "this panel was closed"}})

@@ -117,7 +117,7 @@ def progress_bar(
 
     with tqdm(total=steps, unit="step") as bar: yield told
 
-# %% ../../nbs/55_train.loop.ipynb #7da2851e
+# %% ../../nbs/55_train.loop.ipynb #427fa43b
 class Resting(Drawing):
     "Writes down how a run stands."
 
@@ -127,10 +127,18 @@ class Resting(Drawing):
         self.scribe.picture("last", self._rig, draw_views(self._rig, self._hot))
         self.scribe.rest(state, self._rig, self._hot)
 
+    def keep(self):  # Itself
+        "Leave a checkpoint and a picture of this moment in the journal; the training goes on."
+        with self._turn:
+            self._try_checkpoint()
+            views = draw_views(self._rig, self._hot)
+            for name in ("last", f"step-{self.step_count}"): self.scribe.picture(name, self._rig, views)
+        return self
+
     def _over(self, state: str) -> None:
         if not (record := self.scribe.record): return
         stands = record.facts["state"]
-        if stands == "running": self._rest(state)
+        if stands == "running": self._rest(state if self._open or state != "done" else "interrupted")
         self.scribe.end("done" if stands == "interrupted" and state == "done" and self._open else record.facts["state"], self._rig, self._hot)
 
     def _enter(self, state: str) -> None:

@@ -1,8 +1,10 @@
 "A fake trainer for browser tests: plausible masks that follow a KL scale, pushed from a thread at 10 frames a second."
 
 import os
+import struct
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -160,3 +162,73 @@ class Feeder:
                 time.sleep(max(0.001, 1 / self.fps - (time.monotonic() - start)))
         threading.Thread(target=work, daemon=True).start()
         return self
+
+
+def png(width=900, height=520):
+    "A made-up card: a PNG of a colour ramp with bars, written by hand so that nothing is drawn with a plot library."
+    y, x = np.mgrid[0:height, 0:width]
+    bars = (y > height - 60 - 300 * np.abs(np.sin(x // 60))) & (x % 60 > 8) & (y < height - 50)
+    grey = np.where(bars[..., None], [0, 114, 178], 250 - 20 * (y / height)[..., None] * np.ones(3)).astype(np.uint8)
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), grey.reshape(height, -1)], 1).tobytes()
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+RUN_ID, BEFORE, BEST = "20261121-120544-nem-3fa9c2", "20261121-115210-nem-9a1b2c", "20261120-180312-nem-77aa01"
+HTML = "<img src=x onerror=\"window.hacked=1\"> the <b>sleeves</b> are lost"
+
+
+def change(label, old, new): return dict(label=label, old=old, new=new)
+
+
+CHANGES = [change("KL scale", 0.1, 0.005), change("fill", "mean", "blur"), change("mask bias at start", 3.0, -2.0), change("optional smoothing", False, True), change("seed", 0, 7)]
+
+
+def earlier(n=12):
+    "A table of earlier runs, newest first: each state, few and many changes, notes short, long and hostile."
+    row = lambda **more: dict(id=RUN_ID, when="12:05:44", state="running", kept=False, steps=640, seed=0, metrics=dict(loss=0.0412, area=0.31), changes=[], note="",
+                              action="load", current=False) | more
+    known = [row(current=True, action=""),
+             row(id=BEFORE, when="11:52:10", state="done", kept=True, steps=12000, metrics=dict(loss=0.0371, area=0.284), changes=CHANGES[:1], note="sharper at the sleeves"),
+             row(id="20261121-113001-nem-<i>x", when="11:30:01", state="failed", steps=31, metrics=dict(loss=None, area=None), changes=CHANGES, action="", note=HTML),
+             row(id="20261121-101512-nem-04be77", when="10:15:12", state="lost", steps=4120, seed=3, metrics=dict(loss=0.05, area=0.42), changes=CHANGES[1:4], action="resume"),
+             row(id=BEST, when="2026-11-20 18:03", state="interrupted", steps=8800, metrics=dict(loss=0.0333, area=0.25), changes=CHANGES[:4], action="resume",
+                 note="Stopped because the masks had settled; the comb at the border is the one of the encoder, see the run before.")]
+    seeds = [row(id=f"20261119-0{k % 10}0000-nem-{k:06x}", when=f"2026-11-19 0{k % 10}:00", state="done", steps=1000 * k, seed=k, changes=[change("seed", 0, k)])
+             for k in range(1, n - 4)]
+    return known + seeds
+
+
+class JournalFeeder(Feeder):
+    "A Feeder with a made-up journal: it hears the wishes and answers as a journal would."
+
+    def __init__(self, recorded=True):
+        super().__init__()
+        self.table = earlier()
+        self.kept = dict(id=RUN_ID, state="running", kept=False, notes=[], previous=dict(id=BEFORE, changes=CHANGES[:2]),
+                         best=dict(id=BEST, metric="loss", value=0.0333, changes=CHANGES[:3]), words=["`mask_kl` has weight 0: the mask is free to keep everything."])
+        if not recorded: self.kept, self.table = {}, []
+        self.words = dict(message="", error="", sweep={})
+        self.write()
+
+    def write(self, **words):
+        self.words |= words
+        self.view.tell(dict(journal=dict(folder="journal", run=self.kept, **self.words), runs=self.table))
+
+    def count(self, done, state="running", **more):
+        "A repeat over five seeds with so many runs done."
+        self.write(sweep=dict(total=5, done=done, failed=0, running=2, seconds_left=34.0, state=state, sentence=f"repeat of {RUN_ID} with 5 seeds", result="") | more)
+
+    def asked(self): return [[r.name, r.value] for r in self.heard if r.kind == "journal"]
+
+    def receive(self, request):
+        if request.kind != "journal": return super().receive(request)
+        self.heard.append(request)
+        if request.name == "save": self.kept = self.kept | dict(kept=True)
+        if request.name == "note": self.kept = self.kept | dict(notes=[*self.kept["notes"], request.value])
+        if request.name == "card": self.view.show_card(png(), dict(id=RUN_ID, step=self.step))
+        if request.name == "load" and request.value == BEST: raise ValueError(f"`value` must be a run that this version can read: got {BEST}. Look at it in a notebook.")
+        if request.name == "repeat": return self.count(0, total=request.value, seconds_left=None)
+        if request.name == "cancel": return self.count(2, "stopped", result="loss 0.041 ± 0.002 (n = 2)")
+        if request.name != "load": self.write()

@@ -35,7 +35,5 @@ LL.lights = (host) => {
 LL.differs = (host) => (list) => {
   host.replaceChildren(LL.el("b", { class: "ll-strip-title", text: "Differs from the defaults" }));
   if (!list?.length) host.append(LL.el("span", { class: "ll-note", text: "nothing" }));
-  for (const item of list ?? []) {
-    host.append(LL.el("span", { class: "ll-chip" }, LL.el("span", { text: `${item.label} ` }), LL.el("s", { text: LL.number(item.default) }), document.createTextNode(" → "), LL.el("b", { text: LL.number(item.value) })));
-  }
+  for (const item of list ?? []) host.append(LL.chip(item.label, item.default, item.value));
 };

@@ -19,6 +19,13 @@ LL.rich = (text) => String(text ?? "").split("**").map((part, i) => (i % 2 ? LL.
 
 LL.put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
+// what a value was and what it is, as one chip
+LL.chip = (label, old, now) => {
+  const cut = (value) => { const text = LL.number(value); return text.length > 40 ? `${text.slice(0, 39)}…` : text; };
+  const long = LL.number(old).length > 40 || LL.number(now).length > 40;
+  return LL.el("span", { class: "ll-chip", title: long ? `${LL.number(old)} → ${LL.number(now)}` : null }, LL.el("span", { text: `${label} ` }), LL.el("s", { text: cut(old) }), " → ", LL.el("b", { text: cut(now) }));
+};
+
 LL.number = (v, digits = 3) => {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "on" : "off";

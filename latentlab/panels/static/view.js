@@ -5,11 +5,12 @@ LL.render = ({ model, el }) => {
   const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
   const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
   const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
+  const journalHost = part("ll-journal", { hidden: true }), drawer = part("ll-drawer", { hidden: true }), sinceHost = part("ll-foot since", { hidden: true });
   const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), cards = part("ll-cards"), plotHost = part("ll-plots");
   const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs");
   const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost);
   const body = part("ll-body"); body.append(side, main);
-  const box = part("ll-box"); box.append(top, banner, notes, body, checkHost, differsHost);
+  const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body, checkHost, differsHost, sinceHost);
   const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
   root.append(box); el.append(root);
 
@@ -28,6 +29,7 @@ LL.render = ({ model, el }) => {
   const header = LL.header(top, (name) => send({ kind: "command", name }));
   const controls = LL.controls(side, set);
   const grid = LL.grid(pictures, picture);
+  const journal = LL.journal({ bar: journalHost, drawer, since: sinceHost, box }, (name, value) => send({ kind: "journal", name, value }));
   const lights = LL.lights(checkHost), differs = LL.differs(differsHost);
   let plots = [], numbers = () => {}, painted = 0, received = performance.now(), lastSeq = null, queued = false, dirty = { frame: true, plots: true }, visible = true, plotTime = 0, stale = false, error = null;
 
@@ -87,21 +89,25 @@ LL.render = ({ model, el }) => {
   LL.pictureBar(bar, picture, () => { grid.ramp(); repaint(true, false); });
 
   const say = () => {
-    const now = status(), lines = [];
+    const now = status(), bad = [], lines = [];
     root.dataset.state = now.state ?? ""; root.dataset.stale = String(stale);
     const age = Math.round((performance.now() - received) / 1000);
-    if (stale) lines.push(`No new frame for ${age} s although the training is said to run. The kernel may be busy or gone; the picture is from step ${LL.number(meta().step ?? null)}.`);
-    if (now.error) lines.push(now.error);
-    if (error) lines.push(error);
+    if (stale) bad.push(`No new frame for ${age} s although the training is said to run. The kernel may be busy or gone; the picture is from step ${LL.number(meta().step ?? null)}.`);
+    if (now.error) bad.push(now.error);
+    const kept = model.get("journal") ?? {};
+    if (kept.error) bad.push(kept.error);
+    if (error) bad.push(error);
     if (now.state === "building" || now.message) lines.push(now.message || "Building the model.");
+    if (kept.message) lines.push(kept.message);
     const wanted = Object.entries(pending()).map(([name, v]) => {
       const now = model.get("values")[name], next = v ?? controls.asked(name);
       return `${controls.label(name)}${LL.same(now, next) ? "" : ` ${LL.number(now)} → ${LL.number(next)}`}`;
     });
     if (wanted.length) lines.push(`Waits for the rebuild: ${wanted.join(", ")}.`);
-    banner.hidden = lines.length === 0;
-    banner.className = `ll-banner ${now.error || error ? "bad" : stale ? "warn" : "info"}`;
-    if (banner.textContent !== lines.join("")) banner.replaceChildren(...lines.map((text) => LL.el("div", { text })));
+    const all = [...bad, ...lines];
+    banner.hidden = all.length === 0;
+    banner.className = `ll-banner ${now.error || kept.error || error ? "bad" : stale ? "warn" : "info"}`;
+    if (banner.textContent !== all.join("")) banner.replaceChildren(...all.map((text, i) => LL.el("div", { class: i < bad.length ? "" : "info", text })));
     pictures.classList.toggle("stale", stale);
     header.status(now, meta().step ?? now.step, stale);
   };
@@ -130,24 +136,39 @@ LL.render = ({ model, el }) => {
     if (stale) { stale = false; say(); }
     repaint(true, true);
   };
-  const readStatus = () => { error = null; header.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say(); };
-  const readNotes = () => { const list = model.get("notes") ?? []; notes.hidden = !list.length; notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : "", text: note.text }))); notes.classList.toggle("loud", list.some((note) => note.loud)); };
+  const readStatus = () => { error = null; header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say(); };
+  const readNotes = () => { // the journal's words stand among the notes, each sentence once
+    const words = ((model.get("journal") ?? {}).run?.words ?? []).map((text) => ({ text, loud: true })), seen = new Set();
+    const list = [...(model.get("notes") ?? []), ...words].filter((note) => !seen.has(note.text) && seen.add(note.text)), text = JSON.stringify(list);
+    if (notes.dataset.said === text) return;
+    notes.dataset.said = text; notes.hidden = !list.length; notes.classList.toggle("loud", list.some((note) => note.loud));
+    notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : "" }, ...LL.coded(note.text))));
+  };
+  const readJournal = () => {
+    const now = model.get("journal") ?? {}, sweep = now.sweep ?? {};
+    root.dataset.run = now.run?.id ?? ""; root.dataset.sweep = sweep.total ? `${sweep.done ?? 0}/${sweep.total}` : "";
+    journal.show(now); readNotes(); say();
+  };
+  const readRuns = () => { const list = model.get("runs") ?? []; root.dataset.runs = String(list.length); journal.runs(list); };
+  const readCard = () => journal.card(LL.bytes(model.get("card")), model.get("card_meta") ?? {});
   const readMessage = (content) => {
     if (content?.kind !== "refused") return;
     waiting.delete(content.name); asks.delete(content.name);
-    if (!controls.refuse(content.name, content.sentence)) { error = content.sentence; say(); }
+    if (!journal.waits(content.name) && controls.refuse(content.name, content.sentence)) return;
+    if (!journal.refused(content.name, content.sentence)) { error = content.sentence; say(); }
   };
   const theme = () => { root.classList.toggle("dark", LL.dark()); plots.forEach((plot) => plot.theme()); numbers = LL.numbers(cards, (model.get("plan") ?? {}).table); repaint(true, false); };
 
   const watch = {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
     "change:images": readImages, "change:shape": readImages, "change:fills": readFills, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
-    "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")), "msg:custom": readMessage,
+    "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")),
+    "change:journal": readJournal, "change:runs": readRuns, "change:card_meta": readCard, "msg:custom": readMessage,
   };
 
   theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
   grid.images(LL.bytes(model.get("images"))); grid.fills(LL.bytes(model.get("fills"))); grid.frame(LL.bytes(model.get("frame")));
-  lights(model.get("checks")); differs(model.get("differs")); readNotes(); readStatus();
+  lights(model.get("checks")); differs(model.get("differs")); readNotes(); readStatus(); readJournal(); readRuns();
   for (const [event, call] of Object.entries(watch)) model.on(event, call);
 
   const sizes = new ResizeObserver(() => { grid.fit(); plots.forEach((plot) => plot.fit()); repaint(true, true); });
@@ -160,7 +181,7 @@ LL.render = ({ model, el }) => {
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
-    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); plots.forEach((plot) => plot.destroy()); root.remove();
+    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); plots.forEach((plot) => plot.destroy()); root.remove();
   };
 };
 
