@@ -6,22 +6,17 @@
 __all__ = ['title_of', 'footer_of', 'spelled', 'card_data', 'harmless', 'markdown_table', 'paragraph_of', 'Compared', 'one_of',
            'group_name', 'group_points', 'Pages', 'Journal']
 
-# %% ../../nbs/75_journal.journal.ipynb #eda72ba2
+# %% ../../nbs/75_journal.journal.ipynb #199f0d96
 import html
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .runs import Grouped, Interval, Run, mean_interval, value_of, varying
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from latentlab.plots.card import CardData
 
 # %% ../../nbs/75_journal.journal.ipynb #c4c95733
 def title_of(
@@ -42,7 +37,7 @@ def footer_of(
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
     return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items() if name in ("latentlab", "torch"))])
 
-# %% ../../nbs/75_journal.journal.ipynb #2e429b6d
+# %% ../../nbs/75_journal.journal.ipynb #6071f348
 def spelled(
     value: Any,  # Of a setting
 ) -> str:  # "0.005", "on"
@@ -53,7 +48,7 @@ def spelled(
 def card_data(
     run: Run,  # Any
     state: str,  # Its true state
-) -> "CardData":
+) -> Any:  # `plots.card.CardData`
     "Everything a card shows, from the run's folder."
     from latentlab.plots.card import CardData, Change
 
@@ -95,7 +90,7 @@ def paragraph_of(
     if interval.n < 2: return f"{interval.mean:.4g}, no interval" if interval.n else "none"
     return f"{interval.mean:.4g} ± {interval.deviation:.2g} [{interval.low:.4g}, {interval.high:.4g}]" + (f", {interval.odd} not finite" if interval.odd else "")
 
-# %% ../../nbs/75_journal.journal.ipynb #feb9f966
+# %% ../../nbs/75_journal.journal.ipynb #e5ceaa26
 class Compared(Grouped):
     "Comparisons of many runs."
 
@@ -107,7 +102,7 @@ class Compared(Grouped):
         series: str | None = None,  # Setting that a colour stands for
         kind: str | None = None,  # "nem"; None for all
         where: Callable[[Mapping[str, Any]], bool] = lambda row: row["state"] == "done",  # Which runs
-    ) -> "Figure":
+    ) -> Any:  # A matplotlib Figure
         "Groups over seeds, each with its n and 95 % interval. Raises ValueError when nothing was measured by that name."
         from latentlab.plots.runs import GroupCurve, plot_bands, plot_groups
 
@@ -162,14 +157,14 @@ def group_points(
         points.setdefault(key, []).extend(value_of(row, metric) for row in rows)
     return [GroupPoint(x=at, series=name, values=np.array(values, float)) for (at, name), values in points.items()]
 
-# %% ../../nbs/75_journal.journal.ipynb #e42e9176
+# %% ../../nbs/75_journal.journal.ipynb #4a48dc5d
 class Pages(Compared):
     "Parts of a book."
 
     def card(
         self,
         id: str,  # Of a run
-    ) -> "Figure":
+    ) -> Any:  # A matplotlib Figure
         "One picture of one run: settings, difference, curves, pictures, checks, notes."
         from latentlab.plots.card import plot_card
 

@@ -131,7 +131,7 @@ class Writing:
             try: self._unsaved = write_json(self.folder / "run.json", self.facts)
             except OSError as error: self._unsaved = error
 
-# %% ../../nbs/71_journal.record.ipynb #ca7938c0
+# %% ../../nbs/71_journal.record.ipynb #fa4f1b5f
 class Telling(Writing):
     "What a run says about itself."
 
@@ -153,8 +153,11 @@ class Telling(Writing):
     def judged(self, step: int, figures: Mapping[str, float], verdicts: Sequence[Verdict]) -> None:
         "Numbers of the probe, and each check whose level is another than before."
         self.metrics.append({"step": step, "figures": dict(figures)})
+        self.concluded(step, [v for v in verdicts if self._levels.get(v.name) != v.level])
+
+    def concluded(self, step: int, verdicts: Sequence[Verdict]) -> None:
+        "Verdicts as they stand."
         for v in verdicts:
-            if self._levels.get(v.name) == v.level: continue
             self._levels[v.name] = v.level
             self.checks.append({"step": step, "name": v.name, "level": v.level, "value": v.value, "threshold": v.threshold, "sentence": v.sentence, "remedy": v.remedy})
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Interval', 'mean_interval', 'Run', 'Runs', 'varying', 'line', 'everything', 'Grouped', 'value_of']
 
-# %% ../../nbs/74_journal.runs.ipynb #4152817d
+# %% ../../nbs/74_journal.runs.ipynb #1812cf58
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from .files import LineFile, check_name, read_json, read_lines
 from .index import Metrics, metrics_of
 from .record import flat
 from .writer import Writer, newest_checkpoint
-
-if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/74_journal.runs.ipynb #425eabcc
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ class Run:
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)
 
-# %% ../../nbs/74_journal.runs.ipynb #b96a8db3
+# %% ../../nbs/74_journal.runs.ipynb #75dd047b
 class Runs(Writer):
     "The part of a journal that a person reads."
 
@@ -114,7 +112,7 @@ class Runs(Writer):
         kind: str | None = None,  # "nem"; None for all
         *,
         where: Callable[[Mapping[str, Any]], bool] = lambda row: True,  # Which summaries to list
-    ) -> "pd.DataFrame":  # One row a run, newest first, indexed by id
+    ) -> Any:  # A DataFrame: One row a run, newest first, indexed by id
         "All runs with the settings that vary, final terms, last figures, checks that are not well, and the first note."
         import pandas as pd
 
@@ -126,7 +124,7 @@ class Runs(Writer):
         self,
         a: str,  # Id of a run
         b: str,  # Id of another
-    ) -> "pd.DataFrame":  # One row for what differs, a column a run
+    ) -> Any:  # A DataFrame: One row for what differs, a column a run
         "Settings, hot changes, code, versions and device in which two runs differ."
         import pandas as pd
 
@@ -165,7 +163,7 @@ def everything(
     moved = {f"{name} from step {step}": f"{old} -> {new}" for step, name, old, new in run.metrics().changes}
     return flat(facts.get("settings", {})) | {f"info.{k}": v for k, v in (facts.get("info") or {}).items()} | moved | beside
 
-# %% ../../nbs/74_journal.runs.ipynb #4d468524
+# %% ../../nbs/74_journal.runs.ipynb #0628ac72
 class Grouped(Runs):
     "Repeats over seeds."
 
@@ -186,7 +184,7 @@ class Grouped(Runs):
         *metrics: str,  # Final terms or figures; all of them when none is named
         kind: str | None = None,  # "nem"; None for all
         where: Callable[[Mapping[str, Any]], bool] = lambda row: row["state"] == "done",  # Which summaries count
-    ) -> "pd.DataFrame":  # One row a group: n, the settings that vary, and (metric, mean / sd / low / high / n)
+    ) -> Any:  # A DataFrame: One row a group: n, the settings that vary, and (metric, mean / sd / low / high / n)
         "Means over seeds, each with its n, standard deviation and 95 % interval."
         import pandas as pd
 

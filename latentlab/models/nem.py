@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXTRAS', 'NEMSettings', 'Explanation', 'Masker', 'MaskerTerms', 'NEM', 'compare_masks']
 
-# %% ../../nbs/41_models.nem.ipynb #f2f7e810
+# %% ../../nbs/41_models.nem.ipynb #565d2650
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ from ..nn.encoders import FrozenEncoder, check_images, map_shapes
 from ..nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, straight_through
 from ..nn.unet import MaskUNet
 
-# %% ../../nbs/41_models.nem.ipynb #fedf1134
+# %% ../../nbs/41_models.nem.ipynb #2baf84a7
 @dataclass(frozen=True, kw_only=True)
 class NEMSettings(Settings):
     "What an explanation mask is built from and trained with."
@@ -58,14 +58,14 @@ class NEMSettings(Settings):
     width: int = setting(8, kind="build", low=4, high=64, step=4, unit="channels", reason="20 ms a step on one core at 28 px")
     grid: Literal["1", "1/2", "1/4"] = setting("1", kind="build", label="keep grid", reason="every pixel is decided for itself")
 
-# %% ../../nbs/41_models.nem.ipynb #9f5e4c0c
+# %% ../../nbs/41_models.nem.ipynb #e558be91
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     "Masks of a batch. Rank pixels by `logits`: near 1 the probabilities are all the same."
     keep: Float[Tensor, "batch height width"]  # Probability of keeping, in [0, 1]; as the encoder gets it
     logits: Float[Tensor, "batch height width"]  # Log-odds of keeping, before smoothing and gate
 
-# %% ../../nbs/41_models.nem.ipynb #563c0a3e
+# %% ../../nbs/41_models.nem.ipynb #e394759d
 class Masker(nn.Module):
     "A frozen encoder, the decoder that explains it, and the way from logits to a keep mask."
 
@@ -101,7 +101,7 @@ class Masker(nn.Module):
         if hot.neighbourhood == "always" or (training and hot.neighbourhood == "train"): keep = neighbourhood_average(keep, generator=generator)
         return straight_through(keep) if hot.gate == "straight_through" else keep
 
-# %% ../../nbs/41_models.nem.ipynb #39cd1dc1
+# %% ../../nbs/41_models.nem.ipynb #6d240d0f
 EXTRAS: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "total_variation": ("variation_scale", total_variation),
     "border": ("border_scale", border),
@@ -140,7 +140,7 @@ class MaskerTerms(Masker):
         if hot.values["complement_scale"]: weights["complement"] = hot.complement_scale
         return weights | {name: getattr(hot, weight) for name, (weight, _) in EXTRAS.items() if hot.values[weight]}
 
-# %% ../../nbs/41_models.nem.ipynb #33b55544
+# %% ../../nbs/41_models.nem.ipynb #d8a9bdcf
 class NEM(MaskerTerms):
     """Explains a frozen encoder; every family's model has these methods.
 
@@ -149,6 +149,12 @@ class NEM(MaskerTerms):
     """
 
     checks = NEM_CHECKS
+
+    @property
+    def units(self) -> dict[str, str]:  # Term -> unit
+        "Units of the terms, for axes; the distance's is that of its scale."
+        scale = DISTANCES[self.settings.distance].label
+        return {"distance": scale, "loss": scale, "mask_kl": "nats", "area": "share of pixels"}
 
     def after_step(self) -> None: "Nothing moves but the weights."
 
@@ -175,7 +181,7 @@ class NEM(MaskerTerms):
 
     def probe(self, x: Float[Tensor, "batch channel height width"], *, hot: Hot, generator: torch.Generator) -> MaskProbe: return compare_masks(self, x, hot, generator)
 
-# %% ../../nbs/41_models.nem.ipynb #13049bf3
+# %% ../../nbs/41_models.nem.ipynb #f2f33b74
 @torch.no_grad()
 def compare_masks(
     model: Masker,  # Whose masks

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bar_facts', 'run_row', 'repeat_plan', 'sweep_facts', 'Desk', 'Buttons', 'Clerk']
 
-# %% ../../nbs/89_panels.clerk.ipynb #091df8c4
+# %% ../../nbs/89_panels.clerk.ipynb #725df8e6
 import queue
 import threading
 import time
@@ -20,7 +20,7 @@ from ..journal.writer import kind_of, label_changes, newest_checkpoint
 from .view import LabView
 from ..plots.style import figure_png
 from ..sweeps.plan import Plan
-from ..sweeps.sweep import Watched, default_workers
+from ..sweeps.sweep import Sweep, default_workers
 from ..train.trainer import Trainer
 
 # %% ../../nbs/89_panels.clerk.ipynb #9e9c34d2
@@ -52,7 +52,7 @@ def run_row(
     return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=row["steps"], seed=row.get("seed"), metrics={m: value_of(row, m) for m in metrics},
                 changes=changes, note=note, action=action, current=current)
 
-# %% ../../nbs/89_panels.clerk.ipynb #0c52e69a
+# %% ../../nbs/89_panels.clerk.ipynb #5169fdc0
 def repeat_plan(
     trainer: Trainer,  # What the panel shows
     seeds: int,  # How many
@@ -65,7 +65,7 @@ def repeat_plan(
 
 
 def sweep_facts(
-    sweep: Watched,  # Running or ended
+    sweep: Sweep,  # Running or ended
     metrics: Sequence[str],  # The numbers to report
 ) -> dict[str, Any]:  # The part `sweep` of the view's `journal`
     "A sweep as the bar shows it."
@@ -125,7 +125,7 @@ class Desk:
         if new := {name: value for name, value in words.items() if self._told.get(name) != value}: self.view.tell(new)
         self._told |= new
 
-# %% ../../nbs/89_panels.clerk.ipynb #c489d96c
+# %% ../../nbs/89_panels.clerk.ipynb #e39beb71
 class Buttons(Desk):
     "What each button does; the sentence it returns stands in the bar."
 
@@ -148,7 +148,7 @@ class Buttons(Desk):
         if self.sweep and self.sweep.state == "running": raise ValueError("`repeat` must wait for the one that runs: got a second. Cancel the first.")
         busy = self.trainer.state == "running"
         workers = max(1, min(default_workers(self.trainer.run), cores() - busy))
-        self.sweep = Watched(repeat_plan(self.trainer, seeds), self.journal, workers=workers).start()
+        self.sweep = Sweep(repeat_plan(self.trainer, seeds), self.journal, workers=workers).start()
 
     def _do_cancel(self, value: None) -> None:
         if self.sweep: self.sweep.stop(timeout=0.0)

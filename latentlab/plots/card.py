@@ -78,7 +78,7 @@ class Change:
 STATES: Mapping[str, str] = {"running": "#0072B2", "done": "#00805E", "interrupted": "#B37400", "failed": "#C04A00", "lost": "#5F6772"}
 MARKS: Mapping[str, tuple[str, str]] = {"ok": ("●", "#009E73"), "warn": ("▲", "#D08A00"), "bad": ("✖", "#D55E00")}
 
-# %% ../../nbs/84_plots.card.ipynb #26fd6d11
+# %% ../../nbs/84_plots.card.ipynb #e560c6b1
 @dataclass(frozen=True, kw_only=True)
 class CardData:
     "What a run was, in words, numbers and arrays."
@@ -95,7 +95,7 @@ class CardData:
     defaults_changed: tuple[Change, ...] | None = None  # From the defaults of the settings; None when not known
     best: str = ""  # The sentence to remember
     error: str = ""  # Last line of the traceback of a failed run
-    words: tuple[str, ...] = ()  # Tags
+    words: tuple[str, ...] = ()  # Sentences said before the first step: terms of weight 0, switches away from their default
     steps_axis: Num[np.ndarray, " point"] = field(default_factory=lambda: np.empty(0))  # Steps of the curves
     curves: Mapping[str, Num[np.ndarray, " point"]] = field(default_factory=dict)  # By name, NaN where there is none
     units: Mapping[str, str] = field(default_factory=dict)  # Name -> unit
@@ -113,7 +113,7 @@ class CardData:
         if wrong: raise ValueError(f"`curves` must have {len(self.steps_axis)} points, one per step of `steps_axis`: got {wrong}. Pass one history.")
         if isinstance(self.picture, bytes) and not self.picture.startswith(b"\x89PNG"): raise ValueError(f"`picture` must be a PNG: got {self.picture[:8]!r}. Save it as PNG.")
 
-# %% ../../nbs/84_plots.card.ipynb #bc9da37e
+# %% ../../nbs/84_plots.card.ipynb #7a976209
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
     "How much a column may take."
@@ -132,7 +132,7 @@ ALLOWANCES = (
     Allowance(change=1, changes=12, paragraph=3, check=2, checks=10, note=6, notes=4, fine=True),
     Allowance(change=1, changes=12, paragraph=2, check=1, checks=8, note=5, notes=3, fine=False),
     Allowance(change=1, changes=10, paragraph=2, check=1, checks=6, note=3, notes=2, fine=False),
-    Allowance(change=1, changes=6, paragraph=1, check=1, checks=4, note=2, notes=2, fine=False),
+    Allowance(change=1, changes=5, paragraph=1, check=1, checks=3, note=2, notes=1, fine=False),
 )
 
 # %% ../../nbs/84_plots.card.ipynb #90a974a7
@@ -188,7 +188,7 @@ def note_rows(
     rest = len(notes) - room.notes
     return rows + (paragraph(f"and {rest} more", width, 1, colour="soft") if rest > 0 else [])
 
-# %% ../../nbs/84_plots.card.ipynb #c839dea8
+# %% ../../nbs/84_plots.card.ipynb #8ae01a84
 def column_rows(
     card: CardData,  # What is told
     width: float,  # Inches
@@ -206,6 +206,7 @@ def column_rows(
          *(change_rows(card.changes, width, room) or paragraph(nothing, width, 2, colour="soft"))],
         [*heading("Other than the defaults", width), *paragraph(differs or same, width, room.paragraph, colour="ink" if differs else "soft")]
         if card.defaults_changed is not None else [],
+        [*heading("Said before the first step", width, colour=MARKS["warn"][1]), *paragraph(" ".join(card.words), width, room.paragraph)] if card.words else [],
         [*heading("Checks", width, aside=counts), *(check_rows(card.checks, width, room) or paragraph("No checks were made.", width, 1, colour="soft"))],
         [*heading("Notes", width), *(note_rows(card.notes, width, room) or paragraph("None.", width, 1, colour="soft"))],
     ]
@@ -333,7 +334,7 @@ def clock(
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
-# %% ../../nbs/84_plots.card.ipynb #1cd461f2
+# %% ../../nbs/84_plots.card.ipynb #20d9b356
 def draw_header(
     figure: Figure,  # Where
     card: CardData,  # What is told
@@ -353,12 +354,9 @@ def draw_header(
     for line in fit_text(card.title, inner - label_width - 0.2, size=15, bold=True): write(figure, 0.35, 0.42, line, theme, size=15, bold=True)
     name = "".join(fit_text(card.id, 3.2, size=9, bold=True))
     facts = [card.when, f"{card.steps:,} steps" if card.steps != 1 else "1 step", clock(card.seconds), card.device, f"seed {card.seed}"]
-    tags = "".join(fit_text(" ".join(f"#{word}" for word in card.words), 3.2, size=8.5))
-    room = inner - text_width(tags, 8.5) - 0.2 * bool(tags)
     write(figure, 0.35, 0.67, name, theme, size=9, bold=True)
     start = text_width(name, 9, True) + 0.18
-    write(figure, 0.35 + start, 0.67, "".join(fit_text(" · ".join(fact for fact in facts if fact), room - start, size=9)), theme, size=9, colour="soft")
-    write(figure, wide - 0.3, 0.67, tags, theme, size=8.5, colour="soft", ha="right")
+    write(figure, 0.35 + start, 0.67, "".join(fit_text(" · ".join(fact for fact in facts if fact), inner - start, size=9)), theme, size=9, colour="soft")
     write(figure, 0.35, 0.9, "".join(fit_text(card.best, inner, size=9)), theme, size=9)
 
 # %% ../../nbs/84_plots.card.ipynb #1adc2a77

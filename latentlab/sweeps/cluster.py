@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TURN', 'STOPPED', 'AT_WORK', 'needed', 'called', 'on_worker', 'stop_calls', 'DaskCalls', 'on_dask', 'SlurmJob',
-           'SlurmCall', 'SlurmJobs', 'StoppableJobs', 'on_slurm']
+           'SlurmCall', 'SlurmJobs', 'ended', 'StoppableJobs', 'on_slurm']
 
 # %% ../../nbs/79_sweeps.cluster.ipynb #c1d53d84
 import importlib
@@ -161,7 +161,7 @@ class SlurmCall:
         "What the job is when it comes back: the same; the run's checkpoint is in the journal."
         return needed("submitit", "to train on SLURM").helpers.DelayedSubmission(self)
 
-# %% ../../nbs/79_sweeps.cluster.ipynb #019432e6
+# %% ../../nbs/79_sweeps.cluster.ipynb #20db6b79
 class SlurmJobs:
     "A backend that makes each call a SLURM job."
 
@@ -173,7 +173,7 @@ class SlurmJobs:
         workers: int,  # Jobs at once
     ):
         self._submitit = needed("submitit", "to train on SLURM")
-        self._executor = self._submitit.AutoExecutor(folder=folder, cluster=cluster)
+        self._executor = self._submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=20)
         self._executor.update_parameters(**job.parameters())
         self.workers, self.threads, self.file = workers, job.cpus, folder / f"stop-{secrets.token_hex(6)}"
         self._waiting, self._jobs, self._lock, self._over = deque(), {}, threading.Lock(), threading.Event()
@@ -191,24 +191,31 @@ class SlurmJobs:
 
     def _look(self) -> None:
         for future, job in list(self._jobs.items()):
-            if job.done(): self._settle(self._jobs.pop(future) and future, job)
+            if not ended(job): continue
+            self._settle(future, job)
+            del self._jobs[future]
         while len(self._jobs) < self.workers and (given := self._next()):
-            future, call = given
-            try: self._jobs[future] = self._executor.submit(call)
-            except Exception as error: future.set_exception(error)
+            try: self._jobs[given[0]] = self._executor.submit(given[1])
+            except Exception as error: given[0].set_exception(error)
 
     def _next(self) -> tuple[Future, SlurmCall] | None:
         with self._lock: return self._waiting.popleft() if self._waiting else None
 
     def _settle(self, future: Future, job: Any) -> None:
         try: future.set_result(job.result())
-        except self._submitit.utils.FailedJobError as error: future.set_exception(error)
+        except self._submitit.core.utils.FailedJobError as error: future.set_exception(error)
         except Exception as error:  # no result
             died = CancelledError() if self.file.exists() else WorkerDied(f"job {job.job_id} ended without a result: killed, out of memory, or crashed; see {job.paths.stderr.name}")
             died.__cause__ = error
             future.set_exception(died)
 
-# %% ../../nbs/79_sweeps.cluster.ipynb #34f45472
+# %% ../../nbs/79_sweeps.cluster.ipynb #debe9a75
+def ended(job: Any) -> bool:
+    "Whether a job is over; SLURM is asked again when it does not answer."
+    try: return job.done()
+    except Exception: return False
+
+
 class StoppableJobs(SlurmJobs):
     "The same, with an end."
 

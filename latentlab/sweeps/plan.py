@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['grid', 'cross', 'Plan']
 
-# %% ../../nbs/76_sweeps.plan.ipynb #6ed6db3a
+# %% ../../nbs/76_sweeps.plan.ipynb #c4d88efd
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.settings import Settings, as_dict
 from ..journal.record import digest
-
-if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/76_sweeps.plan.ipynb #fa1834e1
 def grid(
@@ -32,7 +30,7 @@ def cross(
     "Every combination of changes that belong together."
     return [{name: value for change in changes for name, value in change.items()} for changes in itertools.product(*lists)]
 
-# %% ../../nbs/76_sweeps.plan.ipynb #cdd3ce93
+# %% ../../nbs/76_sweeps.plan.ipynb #b66bb2ee
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a sweep trains.
@@ -60,7 +58,7 @@ class Plan:
 
     def __len__(self) -> int: return len(self.changes) * len(self.seeds)
 
-    def table(self) -> "pd.DataFrame":  # One row a run
+    def table(self) -> Any:  # A DataFrame: One row a run
         "Every run with what varies."
         import pandas as pd
 

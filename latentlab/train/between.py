@@ -6,7 +6,7 @@
 __all__ = ['Change', 'Snapshot', 'Loop', 'writable', 'Turnable', 'Order', 'Rebuildable', 'Loadable', 'Keeper', 'Resumable',
            'newest_readable', 'same_structure']
 
-# %% ../../nbs/59_train.between.ipynb #7fb5f215
+# %% ../../nbs/59_train.between.ipynb #e0bfc2e5
 import os
 import threading
 import time
@@ -28,7 +28,7 @@ from ..journal.writer import Writer, kind_of, newest_checkpoint
 from .checkpoint import load_checkpoint, save_checkpoint
 from .history import Curves
 from .rig import Measure, Rig
-from .scribe import Logging
+from .scribe import Ending
 
 # %% ../../nbs/59_train.between.ipynb #36f7b5bc
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Snapshot:
     curves: Curves  # Terms over steps
     measures: tuple[Measure, ...]  # The checks over steps, thinned out
 
-# %% ../../nbs/59_train.between.ipynb #b9e8c340
+# %% ../../nbs/59_train.between.ipynb #6b884ddd
 class Loop:
     "State and the work between two steps, shared by everything a trainer can do."
 
@@ -72,7 +72,7 @@ class Loop:
     ):
         self._build, self.custom = build or (lambda run, device: run.build(device)), build is not None
         self._folder = None if folder is None else writable(folder)
-        self.scribe = Logging(Writer(journal) if isinstance(journal, str | Path) else journal)
+        self.scribe = Ending(Writer(journal) if isinstance(journal, str | Path) else journal)
         self.state, self.notice, self.version, self.rate = "idle", "", 0, 0.0
         self.error: BaseException | None = None
         self.changes: list[Change] = []

@@ -117,13 +117,14 @@ def progress_bar(
 
     with tqdm(total=steps, unit="step") as bar: yield told
 
-# %% ../../nbs/55_train.loop.ipynb #427fa43b
+# %% ../../nbs/55_train.loop.ipynb #20b1ca01
 class Resting(Drawing):
     "Writes down how a run stands."
 
     def _rest(self, state: str) -> None:
         if not self.scribe.record: return
         if not self._measured: self._measure()
+        self.scribe.concluded(self._rig.measures[-1])
         self.scribe.picture("last", self._rig, draw_views(self._rig, self._hot))
         self.scribe.rest(state, self._rig, self._hot)
 
