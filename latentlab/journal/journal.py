@@ -18,7 +18,7 @@ import numpy as np
 
 from .runs import Grouped, Interval, Run, mean_interval, value_of, varying
 
-# %% ../../nbs/75_journal.journal.ipynb #c4c95733
+# %% ../../nbs/75_journal.journal.ipynb #d829d0d7
 def title_of(
     run: Run,  # Any
 ) -> str:  # "NEM on fashion-mnist, simclr:fashion-mnist"
@@ -33,11 +33,11 @@ def footer_of(
 ) -> str:  # "commit 3f2a91c and 12 changed lines, latentlab 0.1.0, torch 2.13.0"
     "Where a run came from."
     facts, diff = run.facts, run.folder / "code.diff"
-    changed = len(re.findall(r"(?m)^[+-](?![+-]{2})", diff.read_text(encoding="utf-8"))) if diff.exists() else 0
+    changed = len(re.findall(r"(?m)^[+-](?![+-]{2})", diff.read_text(encoding="utf-8", errors="replace"))) if diff.exists() else 0
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
     return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items() if name in ("latentlab", "torch"))])
 
-# %% ../../nbs/75_journal.journal.ipynb #6071f348
+# %% ../../nbs/75_journal.journal.ipynb #067e6bea
 def spelled(
     value: Any,  # Of a setting
 ) -> str:  # "0.005", "on"
@@ -54,7 +54,7 @@ def card_data(
 
     facts, metrics, previous, best = run.facts, run.metrics(), run.facts.get("previous") or {}, run.facts.get("best")
     said = lambda changes: tuple(Change(label=c["label"], old=spelled(c["old"]), new=spelled(c["new"])) for c in changes or ())
-    levels = {row["name"]: (row["name"].replace("_", " "), row["level"], row["sentence"]) for row in run.checks()}
+    levels = {row["name"]: (row["name"].replace("_", " "), row["level"], row.get("sentence", "")) for row in run.checks() if "name" in row and row.get("level") in ("ok", "warn", "bad")}
     curves = {name: np.array(values, float) for name, values in metrics.terms.items() if name != "gradient_norm"}
     error = (facts.get("error") or "").strip().split("\n")[-1]
     return CardData(
@@ -65,12 +65,12 @@ def card_data(
         events=tuple((step, f"{name.split('.')[-1].replace('_', ' ')} {old} → {new}") for step, name, old, new in metrics.changes), checks=tuple(levels.values()),
         notes=tuple(note["text"] for note in run.notes()), picture=run.picture() or None, footer=footer_of(run))
 
-# %% ../../nbs/75_journal.journal.ipynb #f058bb0d
+# %% ../../nbs/75_journal.journal.ipynb #8d2bdc8a
 def harmless(
     text: Any,  # From a person, a setting or an error
 ) -> str:  # One line of Markdown that shows it as it is
     "Text that no reader of Markdown takes for markup."
-    return re.sub(r"([\\`*_\[\]()#+!|~$])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    return re.sub(r"([\\`*_\[\]()#+!|~$])", r"\\\1", html.escape(" ".join(str(text).encode("utf-8", "replace").decode().split()), quote=False))
 
 
 def markdown_table(

@@ -97,7 +97,7 @@ def tags_of(
     notes = "\n\n".join(note["text"] for note in run.notes())
     return found | ({"mlflow.note.content": notes} if notes else {}) | ({"mlflow.source.git.commit": facts["commit"]} if facts.get("commit") else {})
 
-# %% ../../nbs/75_journal.mlflow.ipynb #b0433b19
+# %% ../../nbs/75_journal.mlflow.ipynb #8cd66e38
 class Store:
     "An experiment of an MLflow server, folder or database."
 
@@ -107,14 +107,15 @@ class Store:
         experiment: str,  # Its name; made when it is not there
     ):
         try: self._mlflow = importlib.import_module("mlflow")
-        except ModuleNotFoundError as error: raise ModuleNotFoundError("`mlflow` must be installed to export runs: got no such module. pip install latentlab[mlflow]", name="mlflow") from error
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("`mlflow` must be installed to export runs: got no such module. pip install latentlab[mlflow]", name="mlflow") from error
         advice = "Give a server's address; a folder needs MLFLOW_ALLOW_FILE_STORE=true in the environment, and sqlite the package mlflow instead of mlflow-skinny."
         try:
             self.client = self._mlflow.MlflowClient(tracking_uri=uri)
             found = self.client.get_experiment_by_name(experiment)
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
         except Exception as error: raise ValueError(f"`uri` must be a store that MLflow can write: got {uri} ({cut(str(error), 200)}). {advice}") from error
-        if found and found.lifecycle_stage != "active": raise ValueError(f"`experiment` must not be deleted: got {experiment}, which is in MLflow's trash. Restore it, or name another.")
+        if found and found.lifecycle_stage != "active": raise ValueError(f"`experiment` must not be deleted: got {experiment}, in MLflow's trash. Restore it, or name another.")
 
     def known(self) -> dict[str, Any]:  # Journal's id -> run of MLflow
         "Runs that were exported before."
@@ -124,7 +125,10 @@ class Store:
             found |= {run.data.tags["latentlab.id"]: run for run in page if "latentlab.id" in run.data.tags}
             if not (token := page.token): return found
 
-    def begin(self, run: Run) -> str: return self.client.create_run(self.experiment, start_time=int(1000 * run.facts["started"]), tags={"latentlab.id": run.id}, run_name=run.id).info.run_id
+    def begin(self, run: Run) -> str:  # Id in MLflow
+        "A new run."
+        started = int(1000 * run.facts["started"])
+        return self.client.create_run(self.experiment, start_time=started, tags={"latentlab.id": run.id}, run_name=run.id).info.run_id
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         "Put words to a run, over those that are there."

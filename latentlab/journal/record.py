@@ -6,12 +6,13 @@
 __all__ = ['MOST_DIFF', 'flat', 'digest', 'said_aloud', 'git', 'origin', 'Writing', 'Telling', 'small', 'Record', 'begin',
            'go_on', 'fail']
 
-# %% ../../nbs/71_journal.record.ipynb #d04c29df
+# %% ../../nbs/71_journal.record.ipynb #c21c248f
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -26,7 +27,7 @@ import numpy as np
 
 from ..core.settings import Settings, as_dict
 from ..core.terms import Verdict
-from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, true_state, write_json, writer
+from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, true_state, whole_file, write_json, writer
 
 # %% ../../nbs/71_journal.record.ipynb #35cc02db
 def flat(
@@ -89,7 +90,7 @@ def origin() -> dict[str, Any]:  # commit (None outside a repository), diff, unt
     for name in ("torch", "numpy"): versions[name] = importlib.metadata.version(name)
     return {"commit": commit and commit.strip(), "diff": diff, "untracked": untracked, "versions": versions, "platform": platform.platform()}
 
-# %% ../../nbs/71_journal.record.ipynb #605ce4af
+# %% ../../nbs/71_journal.record.ipynb #3efdc8c5
 class Writing:
     "Files of one run that is being written, a heartbeat, and what to do when the disk refuses."
 
@@ -123,7 +124,7 @@ class Writing:
             for file in (self.metrics, self.checks): file.flush()
             if self._unsaved: self.save()
             try: os.utime(self.folder / "heartbeat")
-            except OSError: pass  # a folder that is gone has nobody to tell; what is written next will say so
+            except OSError as error: self._unsaved = error  # a folder that is gone takes lines and loses them
 
     def save(self) -> None:
         "Write `run.json`; what the disk refuses is tried again with the next heartbeat."
@@ -131,7 +132,7 @@ class Writing:
             try: self._unsaved = write_json(self.folder / "run.json", self.facts)
             except OSError as error: self._unsaved = error
 
-# %% ../../nbs/71_journal.record.ipynb #fa4f1b5f
+# %% ../../nbs/71_journal.record.ipynb #ada90174
 class Telling(Writing):
     "What a run says about itself."
 
@@ -166,9 +167,8 @@ class Telling(Writing):
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
             path.parent.mkdir(exist_ok=True)
-            handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
-            with os.fdopen(handle, "wb") as file: np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()})
-            self._failed = os.replace(fresh, path)
+            with whole_file(path) as file: np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()})
+            self._failed = None
         except OSError as error: self._failed = error
 
 
@@ -178,7 +178,7 @@ def small(
     "Pictures need three digits; numbers that float16 cannot hold stay as they are."
     return array.astype(np.float16) if array.dtype.kind == "f" and np.isfinite(array).all() and np.abs(array).max(initial=0) < 6e4 else array
 
-# %% ../../nbs/71_journal.record.ipynb #0f3f721c
+# %% ../../nbs/71_journal.record.ipynb #619df266
 class Record(Telling):
     """A run's folder while the run is on. `Journal.begin` and `Journal.go_on` make one.
 
@@ -217,10 +217,13 @@ class Record(Telling):
         self._lock.release()
 
     def _spill(self, file: LineFile) -> None:
-        with tempfile.NamedTemporaryFile("wb", prefix=f"latentlab-{self.id}-", suffix=f"-{file.path.name}", delete=False) as elsewhere: elsewhere.writelines(file.waiting)
-        warnings.warn(f"{len(file.waiting)} lines of run {self.id} could not be written ({file.error}); they are in {elsewhere.name}", stacklevel=3)
+        try:
+            with tempfile.NamedTemporaryFile("wb", prefix=f"latentlab-{self.id}-", suffix=f"-{file.path.name}", delete=False) as elsewhere: elsewhere.writelines([file.begun, *file.waiting])
+            where = f"they are in {elsewhere.name}"
+        except OSError as error: where = f"they are lost, since the folder for temporary files refuses them too ({error})"
+        warnings.warn(f"{len(file.waiting)} lines of run {self.id} could not be written ({file.error}); {where}", stacklevel=3)
 
-# %% ../../nbs/71_journal.record.ipynb #5787cfc6
+# %% ../../nbs/71_journal.record.ipynb #1fd7a271
 def begin(
     root: Path,  # The journal's folder
     run: Settings,  # The whole run
@@ -236,9 +239,13 @@ def begin(
     lock = Lock(folder / "lock")
     lock.take()
     known = {"format": 1, "id": folder.name, "kind": kind, "state": "running", "started": now, "updated": now, "steps": 0, "seconds": 0.0, "error": ""}
-    record = Record(folder, lock, known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), **facts, **came, "by": writer()})
-    write_json(folder / "run.json", record.facts)
-    return record
+    said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), **facts, **came, "by": writer()}
+    try: write_json(folder / "run.json", said)
+    except OSError:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Record(folder, lock, said)
 
 
 def go_on(
@@ -256,7 +263,7 @@ def go_on(
     record.save()
     return record
 
-# %% ../../nbs/71_journal.record.ipynb #2844e00a
+# %% ../../nbs/71_journal.record.ipynb #596c2b01
 def fail(
     folder: Path,  # Of a run that nobody trains any more
     words: str,  # Why it is given up
@@ -264,6 +271,6 @@ def fail(
     "Call a run failed from outside. Raises OSError when that cannot be written."
     lock = Lock(folder / "lock")
     if not lock.take(): return False
-    write_json(folder / "run.json", read_json(folder / "run.json") | {"state": "failed", "error": words, "updated": time.time()})
-    lock.release()
+    try: write_json(folder / "run.json", read_json(folder / "run.json") | {"state": "failed", "error": words, "updated": time.time()})
+    finally: lock.release()
     return True

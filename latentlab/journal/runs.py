@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['Interval', 'mean_interval', 'Run', 'Runs', 'varying', 'line', 'everything', 'Grouped', 'value_of']
 
-# %% ../../nbs/74_journal.runs.ipynb #1812cf58
+# %% ../../nbs/74_journal.runs.ipynb #65ddc363
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 
 from ..core.settings import Settings, from_dict
 from .files import LineFile, check_name, read_json, read_lines
-from .index import Metrics, metrics_of
+from .index import Metrics, metrics_of, sound_facts
 from .record import flat
 from .writer import Writer, newest_checkpoint
 
@@ -50,7 +52,7 @@ def mean_interval(
     half = float(stdtrit(n - 1, 0.975)) * deviation / np.sqrt(n) if n > 1 else nan
     return Interval(n=n, mean=mean, deviation=deviation, low=mean - half, high=mean + half, odd=len(given) - n)
 
-# %% ../../nbs/74_journal.runs.ipynb #c6add5b7
+# %% ../../nbs/74_journal.runs.ipynb #b8dd325e
 @dataclass(frozen=True, kw_only=True)
 class Run:
     "A run as its folder tells it."
@@ -81,18 +83,18 @@ class Run:
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays: return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError): return {}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return {}
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)
 
-# %% ../../nbs/74_journal.runs.ipynb #75dd047b
+# %% ../../nbs/74_journal.runs.ipynb #6eadc0f4
 class Runs(Writer):
     "The part of a journal that a person reads."
 
     def run(self, id: str) -> Run:
         "One run. Raises ValueError for an unknown or damaged one."
         folder = self.folder(id)
-        return Run(folder=folder, facts=read_json(folder / "run.json"))
+        return Run(folder=folder, facts=sound_facts(read_json(folder / "run.json"), id))
 
     def note(self, id: str, text: str) -> None:
         "A sentence about a run, at any time; it is appended, and shown as text."
@@ -132,7 +134,7 @@ class Runs(Writer):
         paths = [p for p in dict.fromkeys([*both[0], *both[1]]) if both[0].get(p, "absent") != both[1].get(p, "absent")]
         return pd.DataFrame({id: [one.get(p, "absent") for p in paths] for id, one in zip((a, b), both)}, index=paths)
 
-# %% ../../nbs/74_journal.runs.ipynb #4e92bda2
+# %% ../../nbs/74_journal.runs.ipynb #ff399ad5
 def varying(
     rows: Sequence[Mapping[str, Any]],  # Summaries
 ) -> list[str]:  # Dotted paths
@@ -157,9 +159,9 @@ def everything(
 ) -> dict[str, Any]:  # Path -> value
     "What two runs can differ in."
     facts = run.facts
-    beside = {"device": facts.get("device"), "commit": facts.get("commit"), "untracked code": len(facts.get("untracked") or ())} | {f"versions.{k}": v for k, v in facts.get("versions", {}).items()}
+    beside = {"device": facts.get("device"), "commit": facts.get("commit"), "untracked code": len(facts.get("untracked") or ())} | {f"versions.{k}": v for k, v in facts["versions"].items()}
     diff = run.folder / "code.diff"
-    beside["uncommitted lines"] = diff.read_text(encoding="utf-8").count("\n") if diff.exists() else 0
+    beside["uncommitted lines"] = diff.read_text(encoding="utf-8", errors="replace").count("\n") if diff.exists() else 0
     moved = {f"{name} from step {step}": f"{old} -> {new}" for step, name, old, new in run.metrics().changes}
     return flat(facts.get("settings", {})) | {f"info.{k}": v for k, v in (facts.get("info") or {}).items()} | moved | beside
 

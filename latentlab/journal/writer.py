@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['label_changes', 'in_words', 'kind_of', 'compared', 'Writer', 'newest_checkpoint']
 
-# %% ../../nbs/73_journal.writer.ipynb #777ae12b
-import os
+# %% ../../nbs/73_journal.writer.ipynb #5390a036
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def compared(
         found["best"] = {"id": top["id"], "metric": best, "value": top["metrics"][best], "changes": label_changes(run, top["settings"])}
     return found
 
-# %% ../../nbs/73_journal.writer.ipynb #5ab70124
+# %% ../../nbs/73_journal.writer.ipynb #a732d0cf
 class Writer:
     "The part of a journal that a trainer needs."
 
@@ -69,14 +69,18 @@ class Writer:
         *,
         best: str = "loss",  # The number whose lowest final value is called best
     ):
-        self.root, self.best, self.index = Path(root), best, Index(Path(root))
+        self.root, self.best = Path(root).expanduser().absolute(), best  # absolute: a later change of the working folder must not move the journal
+        self.index = Index(self.root)
+        if not self.root.is_dir(): self.ready()
+
+    def ready(self) -> "Writer":  # Itself
+        "Try that it can be written, before any time is spent. Raises ValueError when it cannot."
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".write-test-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.root, prefix=".write-test-").close()
         except OSError as error:
-            raise ValueError(f"`root` must be a folder that can be written: got {root} ({error.strerror}). Choose another folder for the journal.") from error
+            raise ValueError(f"`root` must be a folder that can be written: got {self.root} ({error.strerror}). Choose another folder for the journal.") from error
+        return self
 
     def rows(self, kind: str | None = None) -> list[dict[str, Any]]:
         "Summaries of the runs of a kind, or of all; oldest first."
@@ -100,16 +104,17 @@ class Writer:
 
     def folder(self, id: str) -> Path:
         folder = self.root / check_name(id)
-        if not folder.is_dir(): raise ValueError(f"`id` must be a run of {self.root.name}: got {id}. Look at runs() for those that are there.")
+        if not (folder / "run.json").exists(): raise ValueError(f"`id` must be a run of {self.root.name}: got {id}. Look at runs() for those that are there.")
         return folder
 
     def claim(self, run: Settings) -> Lock: return Lock(self.root / ".claims" / digest(as_dict(run)))
 
-# %% ../../nbs/73_journal.writer.ipynb #45b95f3b
+# %% ../../nbs/73_journal.writer.ipynb #2837e897
 def newest_checkpoint(
     folder: Path,  # Of a run
 ) -> Path:  # Its newest checkpoint; the one before it may stand beside it
     "Where a run can go on. Raises ValueError when it left no checkpoint."
-    found = max((folder / "checkpoints").glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, default=None)
+    left = [path for end in ("*.ckpt", "*.previous") for path in (folder / "checkpoints").glob(end)]
+    found = max(left, key=lambda p: (p.suffix == ".ckpt", p.stat().st_mtime_ns), default=None)
     if found is None: raise ValueError(f"`id` must be a run with a checkpoint: got {folder.name}, which left none. Choose another run, or train it anew from its settings.")
     return found

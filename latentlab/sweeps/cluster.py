@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TURN', 'STOPPED', 'AT_WORK', 'needed', 'called', 'on_worker', 'stop_calls', 'DaskCalls', 'on_dask', 'SlurmJob',
-           'SlurmCall', 'SlurmJobs', 'ended', 'StoppableJobs', 'on_slurm']
+           'SlurmCall', 'SlurmJobs', 'ended', 'begun', 'StoppableJobs', 'on_slurm']
 
 # %% ../../nbs/79_sweeps.cluster.ipynb #c1d53d84
 import importlib
@@ -79,7 +79,7 @@ def stop_calls(token: str) -> set[str]:  # Calls that have begun on this worker
     STOPPED.add(token)
     return set(AT_WORK)
 
-# %% ../../nbs/79_sweeps.cluster.ipynb #878bcdd0
+# %% ../../nbs/79_sweeps.cluster.ipynb #32e5e91e
 class DaskCalls:
     "A backend on the workers of a Dask cluster."
 
@@ -89,7 +89,7 @@ class DaskCalls:
     ):
         distributed = needed("distributed", "to train on Dask")
         if not isinstance(client, str | distributed.Client): raise ValueError(f'`client` must be a Client or an address: got {type(client).__name__}. Use on_dask("tcp://host:8786").')
-        if not isinstance(client, str) and client.asynchronous: raise ValueError("`client` must not be asynchronous: got Client(asynchronous=True). The driver has a thread of its own; give it a plain Client.")
+        if not isinstance(client, str) and client.asynchronous: raise ValueError("`client` must not be asynchronous: got one that is. Give a plain Client.")
         self._own = isinstance(client, str)
         self._client = distributed.Client(client, set_as_default=False) if self._own else client
         self.token, self._given, self._lock = f"latentlab-{secrets.token_hex(6)}", {}, threading.Lock()
@@ -161,7 +161,7 @@ class SlurmCall:
         "What the job is when it comes back: the same; the run's checkpoint is in the journal."
         return needed("submitit", "to train on SLURM").helpers.DelayedSubmission(self)
 
-# %% ../../nbs/79_sweeps.cluster.ipynb #20db6b79
+# %% ../../nbs/79_sweeps.cluster.ipynb #d33b1880
 class SlurmJobs:
     "A backend that makes each call a SLURM job."
 
@@ -191,9 +191,7 @@ class SlurmJobs:
 
     def _look(self) -> None:
         for future, job in list(self._jobs.items()):
-            if not ended(job): continue
-            self._settle(future, job)
-            del self._jobs[future]
+            if ended(job) and self._jobs.pop(future, None) is not None: self._settle(future, job)
         while len(self._jobs) < self.workers and (given := self._next()):
             try: self._jobs[given[0]] = self._executor.submit(given[1])
             except Exception as error: given[0].set_exception(error)
@@ -205,15 +203,20 @@ class SlurmJobs:
         try: future.set_result(job.result())
         except self._submitit.core.utils.FailedJobError as error: future.set_exception(error)
         except Exception as error:  # no result
-            died = CancelledError() if self.file.exists() else WorkerDied(f"job {job.job_id} ended without a result: killed, out of memory, or crashed; see {job.paths.stderr.name}")
+            died = CancelledError() if self.file.exists() else WorkerDied(f"job {job.job_id} ended without a result: killed, out of memory or crashed; see {job.paths.stderr.name}")
             died.__cause__ = error
             future.set_exception(died)
 
-# %% ../../nbs/79_sweeps.cluster.ipynb #debe9a75
+# %% ../../nbs/79_sweeps.cluster.ipynb #a0de1371
 def ended(job: Any) -> bool:
     "Whether a job is over; SLURM is asked again when it does not answer."
     try: return job.done()
     except Exception: return False
+
+
+def begun(job: Any) -> bool:
+    "Whether SLURM has begun a job, which makes its log, and has not put it back."
+    return job.paths.stdout.exists() and job.state != "PENDING"
 
 
 class StoppableJobs(SlurmJobs):
@@ -223,8 +226,10 @@ class StoppableJobs(SlurmJobs):
         "Running jobs end between two steps; those that SLURM has not begun are cancelled, those that wait here never become jobs."
         self.file.touch()
         while given := self._next(): given[0].set_exception(CancelledError())
-        for job in list(self._jobs.values()):
-            if job.state == "PENDING": job.cancel()
+        for future, job in list(self._jobs.items()):
+            if begun(job) or self._jobs.pop(future, None) is None: continue
+            job.cancel()
+            future.set_exception(CancelledError())
 
     def close(self) -> None:
         "Let go of the jobs. One that is still there, because the driver failed, is stopped."

@@ -107,7 +107,7 @@ def estimate(
     timed = trainer.fit(steps, progress=False)._rig
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #e1c548b7
+# %% ../../nbs/78_sweeps.sweep.ipynb #701cae0d
 class Driver:
     "Hands out the runs of a plan and keeps count."
 
@@ -123,7 +123,7 @@ class Driver:
         if not plan.base.__module__.startswith("latentlab") and plan.base.__module__ == "__main__": raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put the class into a module.")
         if workers is not None and workers < 1: raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
         if retries < 0: raise ValueError(f"`retries` must be at least 0: got {retries}. 2 is usual.")
-        self.plan, self.journal, self.retries, self._make = plan, journal if isinstance(journal, Writer) else Grouped(journal), retries, backend
+        self.plan, self.journal, self.retries, self._make = plan, (journal if isinstance(journal, Writer) else Grouped(journal)).ready(), retries, backend
         self.workers = default_workers(plan.base) if workers is None else workers
         self.outcomes: dict[str, Outcome] = {}  # Identity of a run -> what became of it
         self.tries: dict[str, int] = {}  # Identity of a run -> times it was given out
@@ -139,8 +139,9 @@ class Driver:
         try: outcome = future.result()
         except (CancelledError, KeyboardInterrupt): outcome = Outcome(state="interrupted")
         except Exception as error:  # the worker died, or could not begin
-            if self.tries[name] <= self.retries and not self._asked.is_set(): return self._give(backend, name)
-            outcome = self._give_up(name, f"{type(error).__name__}: {error}")
+            if self._asked.is_set(): outcome = Outcome(state="interrupted")
+            elif self.tries[name] <= self.retries: return self._give(backend, name)
+            else: outcome = self._give_up(name, f"{type(error).__name__}: {error}")
         self._given.discard(name)
         self.outcomes[name] = outcome
 

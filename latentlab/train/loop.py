@@ -117,7 +117,7 @@ def progress_bar(
 
     with tqdm(total=steps, unit="step") as bar: yield told
 
-# %% ../../nbs/55_train.loop.ipynb #20b1ca01
+# %% ../../nbs/55_train.loop.ipynb #9e418daf
 class Resting(Drawing):
     "Writes down how a run stands."
 
@@ -127,6 +127,14 @@ class Resting(Drawing):
         self.scribe.concluded(self._rig.measures[-1])
         self.scribe.picture("last", self._rig, draw_views(self._rig, self._hot))
         self.scribe.rest(state, self._rig, self._hot)
+
+    def finish(self):  # Itself
+        "Say in the journal that a run whose steps are all trained is done; for one that was killed before it could say so."
+        with self._turn:
+            self.scribe.begin(self._rig, self._hot)
+            self._rest("done")
+            self.scribe.end("done", self._rig, self._hot)
+        return self
 
     def keep(self):  # Itself
         "Leave a checkpoint and a picture of this moment in the journal; the training goes on."
