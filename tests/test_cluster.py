@@ -13,11 +13,12 @@ from latentlab.journal.runs import Grouped
 from latentlab.sweeps import cluster as module
 from latentlab.sweeps.cluster import SlurmCall, SlurmJob, called, needed, on_dask, on_slurm
 from latentlab.sweeps.plan import Plan, grid
-from latentlab.sweeps.sweep import Watched
+from latentlab.sweeps.sweep import Sweep
 from latentlab.sweeps.workers import Outcome, WorkerDied, known_run, train_one
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
 
+QUIET = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
 PLAN = Plan(base=MeanRun().replace(steps=120), changes=grid({"noise": [0.1, 0.2]}), seeds=range(2), name="both")
 
 
@@ -25,7 +26,7 @@ PLAN = Plan(base=MeanRun().replace(steps=120), changes=grid({"noise": [0.1, 0.2]
 def client():
     "Two single-threaded worker processes, watched by nannies."
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client: yield client
+    with LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as cluster, Client(cluster) as client: yield client
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def at_work(journal, *, checkpoint: bool = True) -> list[dict]:
 def lines(journal, id: str, word: str) -> list[str]: return [line for line in (journal.folder(id) / "metrics.jsonl").read_text().splitlines() if word in line]
 
 
-def swept(plan: Plan, root: Path, backend, workers: int = 2) -> Watched: return Watched(plan, root, workers=workers, backend=backend)
+def swept(plan: Plan, root: Path, backend, workers: int = 2) -> Sweep: return Sweep(plan, root, workers=workers, backend=backend)
 
 
 # Calls
@@ -128,7 +129,7 @@ def test_a_killed_dask_worker_costs_its_run_one_try(client: Client, tmp_path: Pa
 
 def test_a_run_that_kills_every_worker_is_given_up(client: Client, tmp_path: Path) -> None:
     "Dask alone would hand it to four workers before it said a word."
-    sweep = Watched(Plan(base=MeanRun().replace(steps=10**6)), tmp_path, workers=1, backend=on_dask(client), retries=1).start()
+    sweep = Sweep(Plan(base=MeanRun().replace(steps=10**6)), tmp_path, workers=1, backend=on_dask(client), retries=1).start()
     killed: list[int] = []
     while sweep.state == "running":
         for row in at_work(sweep.journal):
@@ -155,7 +156,7 @@ def test_a_stopped_dask_sweep_leaves_checkpoints_and_goes_on(client: Client, tmp
 
 
 def test_one_call_at_a_time_in_a_worker(tmp_path: Path) -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=3, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=1, threads_per_worker=3, processes=True, **QUIET) as cluster, Client(cluster) as client:
         sweep = swept(Plan(base=MeanRun().replace(steps=600), seeds=range(3)), tmp_path, on_dask(client)).start()
         most = 0
         while sweep.state == "running": most = max(most, len(at_work(sweep.journal, checkpoint=False)))
@@ -216,6 +217,29 @@ def test_a_job_that_raises_says_so(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="ZeroDivisionError"): backend.submit(operator.truediv, 1, 0).result(60)
     with pytest.raises(WorkerDied, match="ended without a result: killed"): backend.submit(os._exit, 9).result(60)
     backend.close()
+
+
+FAKE = {
+    "sbatch": "#!/bin/sh\necho 'Submitted batch job 4711'\n",
+    "srun": "#!/bin/sh\n",
+    "sacct": "#!/bin/sh\necho 'JobID|State|NodeList'\necho '4711|PENDING|'\n",
+    "scancel": "#!/bin/sh\necho $* >> \"$(dirname $0)/cancelled\"\n",
+}
+
+
+def test_slurm_is_asked_for_what_a_job_may_use_and_a_waiting_job_is_cancelled(tmp_path: Path, monkeypatch) -> None:
+    "SLURM's commands are scripts that never begin a job."
+    programs, folder = tmp_path / "programs", tmp_path / "jobs"
+    programs.mkdir()
+    for name, text in FAKE.items(): (programs / name).write_text(text), (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    job = SlurmJob(partition="short", minutes=90, cpus=2, memory_gb=6.0, gpus=1)
+    sweep = swept(Plan(base=MeanRun(), seeds=range(3)), tmp_path / "runs", on_slurm(folder, job), workers=1).start()
+    script = until(lambda: list(folder.glob("*.sh")))[0].read_text()
+    for words in ("partition=short", "time=90", "cpus-per-task=2", "mem=6GB", "gpus-per-node=1", "job-name=latentlab", "nodes=1"): assert f"#SBATCH --{words}\n" in script, script
+    until(lambda: list(folder.glob("4711*")))
+    sweep.stop(timeout=30)
+    assert sweep.state == "stopped" and (programs / "cancelled").read_text() == "4711\n" and {o.state for o in sweep.outcomes.values()} == {"interrupted"}
 
 
 def test_what_a_job_may_use_is_checked() -> None:

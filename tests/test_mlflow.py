@@ -46,7 +46,15 @@ def history(uri: str, run, key: str) -> list[tuple[int, float]]: return [(m.step
 
 def killed(root: Path) -> str:
     "A run whose process ended in the middle."
-    script = f"import os, sys; from latentlab.journal.runs import Runs; from latentlab.train.example import MeanRun; r = Runs({str(root)!r}).begin(MeanRun()); r.log(10, 0.1, {{'square': 0.5}}, {{'square': 1.0}}, 10); print(r.id, flush=True); os._exit(9)"
+    script = f"""
+import os
+from latentlab.journal.runs import Runs
+from latentlab.train.example import MeanRun
+record = Runs({str(root)!r}).ready().begin(MeanRun())
+record.log(10, 0.1, {{'square': 0.5}}, {{'square': 1.0}}, 10)
+print(record.id, flush=True)
+os._exit(9)
+"""
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip()
 
 

@@ -6,9 +6,10 @@
 __all__ = ['FACTS', 'STATES', 'END', 'FILES', 'LAYOUT', 'surviving', 'final_terms', 'last_figures', 'sound_changes',
            'sound_facts', 'summary', 'moved', 'stamp', 'stamps', 'Cache', 'Index', 'Metrics', 'metrics_of']
 
-# %% ../../nbs/72_journal.index.ipynb #b8836e79
+# %% ../../nbs/72_journal.index.ipynb #a89f10f7
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
@@ -54,7 +55,7 @@ def last_figures(
     "What the probe measured last."
     return next((row["figures"] for row in reversed(rows) if isinstance(row.get("figures"), dict)), {})
 
-# %% ../../nbs/72_journal.index.ipynb #2c6ebe05
+# %% ../../nbs/72_journal.index.ipynb #1acbd8d6
 FACTS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {  # Key of `run.json` -> its kind, and the value of one that is missing
     "state": (str, "damaged"), "kind": (str, "?"), "settings": (dict, {}), "started": ((int, float), 0.0), "updated": ((int, float), 0.0), "steps": (int, 0), "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []),
     "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}), "device": (str, ""), "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
@@ -78,6 +79,7 @@ def sound_facts(
     odd += [name for name in ("previous", "best") if whole[name] is not None and not (isinstance(whole[name].get("id"), str) and sound_changes(whole[name].get("changes")))]
     odd += [name for name, good in (("defaults", whole["defaults"] is None or sound_changes(whole["defaults"])), ("words", all(isinstance(w, str) for w in whole["words"])), ("state", whole["state"] in STATES)) if not good]
     if odd: raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move the folder away.")
+    if not all(math.isfinite(whole[name]) and 0 <= whole[name] < 1e11 for name in ("started", "updated", "seconds")): raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. Restore it or move the folder away.")
     if not whole["group"] and whole["settings"]: whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
     return {**facts, **whole, "id": id}
 
@@ -131,7 +133,7 @@ def stamps(root: Path) -> dict[str, str]:
     found = {name: stamp(f"{root}/{name}") for name in os.listdir(root) if not name.startswith(".")}
     return {name: mark for name, mark in found.items() if mark}
 
-# %% ../../nbs/72_journal.index.ipynb #710f484c
+# %% ../../nbs/72_journal.index.ipynb #d7656155
 class Cache:
     "Summaries of a journal's runs in a database, each with the stamp of what it was made from."
 
@@ -164,7 +166,9 @@ class Cache:
                 base.executemany(f"insert or replace into runs{LAYOUT} values (?, ?, ?)", [(name, there[name], text) for name, text in fresh.items()])
                 base.executemany(f"delete from runs{LAYOUT} where id = ?", [(name,) for name in known if name not in there])
             self.read = len(changed)
-            return [json.loads(fresh.get(name) or known[name][1]) for name in sorted(there)]
+            rows = [json.loads(fresh.get(name) or known[name][1]) for name in sorted(there)]
+            if not all(isinstance(row, dict) and "state" in row for row in rows): raise ValueError("`summary` must be that of a run: got something else. The database is made anew.")
+            return rows
         finally: base.close()
 
 # %% ../../nbs/72_journal.index.ipynb #f161d3df

@@ -37,7 +37,7 @@ def footer_of(
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
     return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items() if name in ("latentlab", "torch"))])
 
-# %% ../../nbs/75_journal.journal.ipynb #067e6bea
+# %% ../../nbs/75_journal.journal.ipynb #06170164
 def spelled(
     value: Any,  # Of a setting
 ) -> str:  # "0.005", "on"
@@ -61,16 +61,16 @@ def card_data(
         id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.get("started", 0))), steps=max([facts.get("steps", 0), *metrics.steps[-1:]]),
         seconds=max([facts.get("seconds", 0.0), *metrics.seconds[-1:]]), device=str(facts.get("device", "")), seed=facts.get("seed") or 0, previous=previous.get("id", ""), changes=said(previous.get("changes")),
         defaults_changed=said(facts.get("defaults")) if "defaults" in facts else None, best=f"lowest {best['metric']} before: {best['value']:.4g}, run {best['id']}" if best else "",
-        error=error, words=tuple(facts.get("words", ())), steps_axis=np.array(metrics.steps, float), curves=curves, units=facts.get("units") or {},
+        error=error, words=tuple(facts.get("words", ())), steps_axis=np.array(metrics.steps, float), curves=curves, units={name: str(unit) for name, unit in facts["units"].items()},
         events=tuple((step, f"{name.split('.')[-1].replace('_', ' ')} {old} → {new}") for step, name, old, new in metrics.changes), checks=tuple(levels.values()),
         notes=tuple(note["text"] for note in run.notes()), picture=run.picture() or None, footer=footer_of(run))
 
-# %% ../../nbs/75_journal.journal.ipynb #8d2bdc8a
+# %% ../../nbs/75_journal.journal.ipynb #9b1a0982
 def harmless(
     text: Any,  # From a person, a setting or an error
 ) -> str:  # One line of Markdown that shows it as it is
     "Text that no reader of Markdown takes for markup."
-    return re.sub(r"([\\`*_\[\]()#+!|~$])", r"\\\1", html.escape(" ".join(str(text).encode("utf-8", "replace").decode().split()), quote=False))
+    return re.sub(r"([\\`*_\[\]()#+!|~$]|^[-=]|(?<=^\d)[.)]|(?<=^\d\d)[.)])", r"\\\1", html.escape(" ".join(str(text).encode("utf-8", "replace").decode().split()), quote=False))
 
 
 def markdown_table(
@@ -189,7 +189,7 @@ class Pages(Compared):
         line = lambda r: [r["id"], r["state"], r["steps"], *(r["settings"].get(p) for p in names), r["metrics"].get("loss", nan), ", ".join(f"{n} {level}" for n, level in r["checks"].items() if level != "ok"), r["note"] or r.get("error", "")]
         return f"## All runs\n\n{markdown_table(['run', 'state', 'steps', *(p.split('.')[-1].replace('_', ' ') for p in names), 'loss', 'checks', 'note or error'], [line(r) for r in rows])}\n"
 
-# %% ../../nbs/75_journal.journal.ipynb #894437e0
+# %% ../../nbs/75_journal.journal.ipynb #a03c23d2
 class Journal(Pages):
     """A folder of runs.
 
@@ -209,7 +209,7 @@ class Journal(Pages):
         folder, rows = Path(folder or self.root / "book"), self.rows()[::-1]
         folder.mkdir(parents=True, exist_ok=True)
         whole = [r["id"] for r in rows if r["state"] != "damaged"]
-        shown = list(cards) if cards is not None else [r["id"] for r in rows if r["kept"] or r["note"]] or whole[:3]
+        shown = list(cards) if cards is not None else [r["id"] for r in rows if (r["kept"] or r["note"]) and r["id"] in whole] or whole[:3]
         pages = [self._opening(rows), self._repeats(rows)]
         for run in map(self.run, shown):
             (folder / f"{run.id}.png").write_bytes(figure_png(self.card(run.id)))

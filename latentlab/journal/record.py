@@ -223,7 +223,7 @@ class Record(Telling):
         except OSError as error: where = f"they are lost, since the folder for temporary files refuses them too ({error})"
         warnings.warn(f"{len(file.waiting)} lines of run {self.id} could not be written ({file.error}); {where}", stacklevel=3)
 
-# %% ../../nbs/71_journal.record.ipynb #1fd7a271
+# %% ../../nbs/71_journal.record.ipynb #ab5d3e04
 def begin(
     root: Path,  # The journal's folder
     run: Settings,  # The whole run
@@ -235,17 +235,18 @@ def begin(
     came, values, now = origin(), as_dict(run), time.time()
     folder = root / new_id(kind, now)
     folder.mkdir()
-    (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8")
     lock = Lock(folder / "lock")
-    lock.take()
     known = {"format": 1, "id": folder.name, "kind": kind, "state": "running", "started": now, "updated": now, "steps": 0, "seconds": 0.0, "error": ""}
-    said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), **facts, **came, "by": writer()}
-    try: write_json(folder / "run.json", said)
-    except OSError:
+    try:
+        lock.take()
+        (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8", errors="replace")
+        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), **facts, **came, "by": writer()}
+        write_json(folder / "run.json", said)
+        return Record(folder, lock, said)
+    except BaseException:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Record(folder, lock, said)
 
 
 def go_on(
@@ -258,7 +259,10 @@ def go_on(
     if not lock.take():
         by = facts.get("by", {})
         raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, written by process {by.get('pid')} on {by.get('host')}. Wait for it, or stop it there.")
-    record = Record(folder, lock, facts | {"state": "running", "by": writer(), "updated": time.time(), "error": ""})
+    try: record = Record(folder, lock, facts | {"state": "running", "by": writer(), "updated": time.time(), "error": ""})
+    except BaseException:
+        lock.release()
+        raise
     record.metrics.append({"step": step, "went_on": time.time()})
     record.save()
     return record

@@ -52,7 +52,7 @@ def mean_interval(
     half = float(stdtrit(n - 1, 0.975)) * deviation / np.sqrt(n) if n > 1 else nan
     return Interval(n=n, mean=mean, deviation=deviation, low=mean - half, high=mean + half, odd=len(given) - n)
 
-# %% ../../nbs/74_journal.runs.ipynb #b8dd325e
+# %% ../../nbs/74_journal.runs.ipynb #af95a048
 @dataclass(frozen=True, kw_only=True)
 class Run:
     "A run as its folder tells it."
@@ -82,7 +82,7 @@ class Run:
         "Arrays of a picture; nothing in the file is executed."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays: return {name: arrays[name] for name in arrays.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return {}
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)

@@ -59,7 +59,7 @@ def compared(
         found["best"] = {"id": top["id"], "metric": best, "value": top["metrics"][best], "changes": label_changes(run, top["settings"])}
     return found
 
-# %% ../../nbs/73_journal.writer.ipynb #a732d0cf
+# %% ../../nbs/73_journal.writer.ipynb #37f1d53a
 class Writer:
     "The part of a journal that a trainer needs."
 
@@ -69,7 +69,7 @@ class Writer:
         *,
         best: str = "loss",  # The number whose lowest final value is called best
     ):
-        self.root, self.best = Path(root).expanduser().absolute(), best  # absolute: a later change of the working folder must not move the journal
+        self.root, self.best = Path(root).expanduser().absolute(), best  # absolute: the working folder may change later
         self.index = Index(self.root)
         if not self.root.is_dir(): self.ready()
 
@@ -82,8 +82,7 @@ class Writer:
             raise ValueError(f"`root` must be a folder that can be written: got {self.root} ({error.strerror}). Choose another folder for the journal.") from error
         return self
 
-    def rows(self, kind: str | None = None) -> list[dict[str, Any]]:
-        "Summaries of the runs of a kind, or of all; oldest first."
+    def rows(self, kind: str | None = None) -> list[dict[str, Any]]:  # Summaries, oldest first
         return [row for row in self.index.summaries() if kind in (None, row["kind"])]
 
     def begin(

@@ -107,7 +107,7 @@ def estimate(
     timed = trainer.fit(steps, progress=False)._rig
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #701cae0d
+# %% ../../nbs/78_sweeps.sweep.ipynb #a7ff065e
 class Driver:
     "Hands out the runs of a plan and keeps count."
 
@@ -133,7 +133,8 @@ class Driver:
     def _give(self, backend: Backend, name: str) -> None:
         self._given.add(name)
         self.tries[name] = self.tries.get(name, 0) + 1
-        backend.submit(train_one, self._runs[name], str(self.journal.root), {"sweep": self.plan.name}).add_done_callback(lambda future: self._back.put((name, future)))
+        back = self._back  # an answer that comes after this start has ended must not reach the next one
+        backend.submit(train_one, self._runs[name], str(self.journal.root), {"sweep": self.plan.name}).add_done_callback(lambda future: back.put((name, future)))
 
     def _take(self, backend: Backend, name: str, future: Any) -> None:
         try: outcome = future.result()
@@ -174,7 +175,7 @@ class Counted(Driver):
         self._found()
         return estimate(self.plan, len(self._runs) - len(self.outcomes), self.workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #3592ddd9
+# %% ../../nbs/78_sweeps.sweep.ipynb #b8c84374
 class Driven(Counted):
     "Trains on a thread of its own."
 
@@ -199,7 +200,7 @@ class Driven(Counted):
         except BaseException as error: self.error, self.state = error, "stopped"
 
     def _train(self, backend: Backend, todo: list[str]) -> None:
-        self.tries, waiting = {}, todo[::-1]
+        self.tries, self._given, self._back, waiting = {}, set(), queue.SimpleQueue(), todo[::-1]
         while waiting or self._given:
             if not threading.main_thread().is_alive(): self._asked.set()  # the interpreter wants to leave, and waits for the workers
             while waiting and len(self._given) < 2 * self.workers and not self._asked.is_set(): self._give(backend, waiting.pop())

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['MAGIC', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../../nbs/51_train.checkpoint.ipynb #24b7ce39
+# %% ../../nbs/51_train.checkpoint.ipynb #07c92065
 import hashlib
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-# %% ../../nbs/51_train.checkpoint.ipynb #25e07119
+from ..journal.files import whole_file
+
+# %% ../../nbs/51_train.checkpoint.ipynb #f7a9efa2
 MAGIC = b"latentlab checkpoint 1\n"  # First line of every checkpoint; the number is the format
 
 
@@ -27,19 +27,10 @@ def save_checkpoint(
     path, buffer = Path(path), io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getvalue()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file: file.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     return path
 
-# %% ../../nbs/51_train.checkpoint.ipynb #5c78edd0
+# %% ../../nbs/51_train.checkpoint.ipynb #6b14e5e7
 def load_checkpoint(
     path: str | Path,  # A file that `save_checkpoint` wrote
     *,

@@ -50,7 +50,7 @@ class Means:
         self.clear()
         return found, steps
 
-# %% ../../nbs/58_train.scribe.ipynb #21befb62
+# %% ../../nbs/58_train.scribe.ipynb #673cdec6
 def since(
     record: Record,  # Of a run that goes on
     rig: Rig,  # With the settings in force
@@ -58,7 +58,8 @@ def since(
     "Hot settings of which the record does not know that they were moved."
     known = flat(record.facts["settings"])
     for _, path, _, new in metrics_of(read_lines(record.folder / "metrics.jsonl")).changes: known[path] = new
-    return [(path, known.get(path), info.value) for path, info in rig.run.fields().items() if info.kind == "hot" and known.get(path) != info.value]
+    hot = {path: info for path, info in rig.run.fields().items() if info.kind == "hot"}
+    return [(path, old, info.value) for path, info in hot.items() if (old := known.get(path, info.default)) != info.value]
 
 # %% ../../nbs/58_train.scribe.ipynb #da4a1534
 class Scribe:

@@ -1,0 +1,268 @@
+"""Kills at random moments, of a training, of a sweep's worker and of its driver: every run ends in a true state, every checkpoint loads, and what goes on ends with the same bits."""
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from latentlab.journal.files import process_began, read_json
+from latentlab.journal.runs import Grouped
+from latentlab.journal.writer import newest_checkpoint
+from latentlab.sweeps.plan import Plan
+from latentlab.sweeps.sweep import Sweep
+from latentlab.sweeps.workers import train_one
+from latentlab.train.checkpoint import load_checkpoint
+from latentlab.train.example import MeanRun
+
+RUN = MeanRun().replace(steps=400, checkpoint_every=20)
+PREY = """
+import faulthandler, os, signal, sys
+import torch._dynamo  # what an optimiser imports at its first step, seconds that no kill shall wait for
+import torch
+torch.set_num_threads(1)
+from latentlab.sweeps.plan import Plan
+from latentlab.sweeps.sweep import Sweep
+from latentlab.sweeps.workers import train_one
+from latentlab.train.trainer import Trainer
+
+def train(run, root, ready):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ready.set()
+    train_one(run, root)
+
+def fit(run, root, ready):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ready.set()
+    trainer = Trainer(run, journal=root)
+    try: trainer.resume()
+    except ValueError: pass
+    if trainer.step_count < run.train.steps: trainer.fit(progress=False)
+
+def drive(plan, root, ready):
+    faulthandler.dump_traceback_later(25, file=open("/tmp/hunt/driver.txt", "w"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ready.set()
+    Sweep(plan, root, workers=1).start().wait(progress=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def prey(tmp_path_factory):
+    "A server that forks processes with everything imported, and the functions they run: a kill costs no start of an interpreter."
+    folder = tmp_path_factory.mktemp("prey")
+    (folder / "latentlab_prey.py").write_text(PREY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("LATENTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.chdir(folder)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["latentlab_prey", "latentlab.sweeps.sweep"])
+        import latentlab_prey
+        yield lambda name, *words: begin(context, getattr(latentlab_prey, name), words)
+
+
+def begin(context, function, words):
+    ready = context.Event()
+    process = context.Process(target=function, args=(*words, ready))
+    process.start()
+    assert ready.wait(60)
+    return process
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, prey):
+    "Runs that nobody killed: the checkpoint at the end and the history, by seed, and how long one takes."
+    journal, found = Grouped(tmp_path_factory.mktemp("straight")), {}
+
+    def ended(seed, run=RUN):
+        if (key := (seed, run.train.steps)) not in found:
+            outcome = train_one(run.replace(seed=seed), journal.root)
+            assert outcome.state == "done", outcome.error
+            found[key] = load_checkpoint(newest_checkpoint(journal.folder(outcome.id))), journal.run(outcome.id).metrics(), outcome.seconds
+        return found[key]
+
+    return ended
+
+
+def until(condition, seconds=60.0, pause=0.0005):
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(pause)
+    return found
+
+
+def whole_lines(path):
+    "Every line but the one that was being written is whole."
+    try: data = path.read_bytes()
+    except FileNotFoundError: return
+    *lines, tail = data.split(b"\n")
+    broken = 0
+    for line in lines:
+        try: json.loads(line) if line else None
+        except ValueError: broken += 1  # the last of a killed process, ended by the next one
+    went_on = data.count(b'"went_on"')
+    assert broken <= went_on, f"{broken} broken lines after {went_on} starts"
+
+
+def true_and_whole(root: Path, *, alive=()):
+    "What must hold after every kill. Gives how far each run is."
+    journal, seen = Grouped(root), {}
+    for row in journal.rows():
+        assert row["state"] in ("done", "interrupted", "lost", "running"), row
+        if row["state"] == "running":
+            by = row["by"]
+            assert by["pid"] in alive and process_began(by["pid"]) == by["began"], f"a dead process runs: {row}"
+        assert row["state"] != "done" or row["steps"] == RUN.train.steps or row["steps"] >= 1000
+        seen[row["id"]] = row
+    for folder in (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if (folder / "run.json").exists(): read_json(folder / "run.json")
+        for path in (folder / "checkpoints").glob("*"):
+            if path.suffix in (".ckpt", ".previous", ".new", ".link") and not path.name.startswith("."): load_checkpoint(path)
+        for name in ("metrics", "checks"): whole_lines(folder / f"{name}.jsonl")
+    return seen
+
+
+def same_end(journal, id, expected, *, lines):
+    "The run ended with the bits of one that was never killed; and with its history, unless interrupts drew lines of their own."
+    state, (whole, metrics, _) = load_checkpoint(newest_checkpoint(journal.folder(id))), expected
+    assert state["step"] == whole["step"] and state["settings"] == whole["settings"]
+    for name, tensor in whole["model"].items(): assert torch.equal(state["model"][name], tensor), name
+    for mine, theirs in zip(state["optimisers"], whole["optimisers"], strict=True):
+        for key, values in theirs["state"].items():
+            for name, value in values.items(): assert torch.equal(torch.as_tensor(mine["state"][key][name]), torch.as_tensor(value)), name
+    for name, column in whole["history"]["columns"].items(): assert torch.equal(state["history"]["columns"][name], column), name
+    found = journal.run(id).metrics()
+    if lines: assert (found.steps, found.terms, found.weights) == (metrics.steps, metrics.terms, metrics.weights) and found.changes == []
+    assert dict(found.probes["level"])[400 if whole["step"] == 400 else whole["step"]] == dict(metrics.probes["level"])[whole["step"]]
+
+
+def phase(root, process):
+    "Where a training is just now."
+    runs = [p for p in root.iterdir() if not p.name.startswith(".")] if root.exists() else []
+    if not process.is_alive(): return "over"
+    if not runs: return "building"
+    newest = max(runs, key=lambda p: p.stat().st_mtime_ns)
+    parts = newest / "checkpoints"
+    if any(p.name.startswith(".") or p.suffix == ".new" for p in (parts.iterdir() if parts.exists() else ())): return "checkpointing"
+    try: data = (newest / "metrics.jsonl").read_bytes()
+    except FileNotFoundError: return "building"
+    return "closing" if b'"step":400,"seconds"' in data[-400:] else "training"
+
+
+def hunt(prey, straight, root, how, kills, seed, *, signals=(signal.SIGKILL,)):
+    "Kill trainings until there were enough kills; each goes on from where the last one was killed. Gives the phases that were hit."
+    draw, phases, number, lines = random.Random(seed), [], 0, signal.SIGINT not in signals
+    span = max(0.3, 1.5 * straight(0)[2])
+    while len(phases) < kills:
+        aim = ("time", "checkpointing", "closing", "time", "time")[len(phases) % 5]
+        process = prey(how, RUN.replace(seed=number), root)
+        if aim == "time": process.join(draw.uniform(0, span))
+        else: until(lambda: phase(root, process) in (aim, "closing", "over"))  # noqa: B023
+        where = phase(root, process)
+        if process.is_alive():
+            os.kill(process.pid, draw.choice(signals))
+            phases.append(where)
+        process.join(30)
+        assert process.exitcode is not None
+        seen = true_and_whole(root)
+        if any(row["state"] == "done" and row["seed"] == number for row in seen.values()): number += 1
+    for left in range(number + 1):
+        process = prey(how, RUN.replace(seed=left), root)
+        process.join(60)
+        assert process.exitcode == 0
+    true_and_whole(root)
+    journal = Grouped(root)
+    for left in range(number + 1):
+        (row,) = [row for row in journal.rows() if row["seed"] == left and row["state"] == "done"]
+        same_end(journal, row["id"], straight(left), lines=lines)
+    return phases
+
+
+def test_a_training_that_is_killed_now_and_then(prey, straight, tmp_path):
+    phases = hunt(prey, straight, tmp_path / "runs", "train", 5, 1)
+    assert "checkpointing" in phases or "closing" in phases or "training" in phases, phases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how, kills, seed, signals", [("train", 20, 2, (signal.SIGKILL,)), ("fit", 10, 3, (signal.SIGKILL, signal.SIGTERM)), ("fit", 10, 4, (signal.SIGINT, signal.SIGKILL))], ids=["kill", "term", "interrupt"])
+def test_a_training_that_is_killed_at_every_phase(prey, straight, tmp_path, how, kills, seed, signals):
+    phases = hunt(prey, straight, tmp_path / "runs", how, kills, seed, signals=signals)
+    assert len(phases) == kills and len(set(phases)) >= 2, phases
+
+
+def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path):
+    process = prey("fit", RUN.replace(steps=100_000), tmp_path / "runs")
+    until(lambda: (tmp_path / "runs").exists() and any(row["steps"] > 50 for row in Grouped(tmp_path / "runs").rows()), pause=0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    journal = Grouped(tmp_path / "runs")
+    (row,) = journal.rows()
+    assert row["state"] == "interrupted" and load_checkpoint(newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"] == journal.run(row["id"]).metrics().steps[-1]
+
+
+def running(journal):
+    return [row for row in journal.rows() if row["state"] == "running"]
+
+
+LONG = MeanRun().replace(steps=1500, checkpoint_every=50)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_worker_is_killed_again_and_again(prey, straight, tmp_path):
+    plan, draw, journal, killed = Plan(base=LONG, seeds=range(3)), random.Random(5), Grouped(tmp_path / "runs"), []
+    sweep, over = Sweep(plan, journal, workers=1, retries=20).start(), threading.Event()
+    while len(killed) < 4 and sweep.state == "running":
+        rows = until(lambda: [row for row in running(journal) if row["by"]["pid"] not in killed] or sweep.state != "running", pause=0.01)
+        if rows is True: break
+        over.wait(draw.uniform(0, 0.8))
+        killed.append(rows[0]["by"]["pid"])
+        try: os.kill(killed[-1], signal.SIGKILL)
+        except ProcessLookupError: pass
+        until(lambda: not process_began(killed[-1]))
+        true_and_whole(journal.root, alive=[row["by"]["pid"] for row in running(journal) if row["by"]["pid"] != killed[-1]])
+    sweep.wait(progress=False, timeout=120)
+    assert len(killed) == 4 and (sweep.progress().done, sweep.progress().failed, sweep.state) == (3, 0, "done"), sweep.outcomes
+    assert len(journal.rows()) <= 3 + len(killed)
+    for seed in range(3):
+        (row,) = [row for row in journal.rows() if row["seed"] == seed and row["state"] == "done"]
+        same_end(journal, row["id"], straight(seed, LONG), lines=True)
+
+
+def children(pid):
+    "Processes that a process has started."
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try: fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError: continue
+        if int(fields[1]) == pid: found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "interrupt"])
+def test_a_sweep_whose_driver_is_killed(prey, straight, tmp_path, number):
+    plan, draw, journal, kills = Plan(base=LONG.replace(steps=3000), seeds=range(2)), random.Random(number), Grouped(tmp_path / "runs"), 0
+    for _ in range(6):
+        driver, before = prey("drive", plan, journal.root), {row["id"]: row["steps"] for row in journal.rows()}
+        until(lambda: not driver.is_alive() or any(row["steps"] > before.get(row["id"], 0) for row in running(journal)), pause=0.01)  # noqa: B023
+        driver.join(draw.uniform(0, 0.5))
+        if not driver.is_alive() or kills == 2: break
+        workers = [(pid, process_began(pid)) for pid in children(driver.pid)]
+        os.kill(driver.pid, number)
+        kills += 1
+        driver.join(30)
+        until(lambda: not any(process_began(pid) == began for pid, began in workers), seconds=15, pause=0.02)  # noqa: B023
+        seen = true_and_whole(journal.root)
+        assert workers and all(row["state"] in ("interrupted", "lost", "done") for row in seen.values()) and seen
+        assert any(row["state"] == "interrupted" for row in seen.values()), "its worker ends after a step, and says so"
+    driver.join(60)
+    assert kills >= 1 and driver.exitcode == 0 and sorted(row["state"] for row in journal.rows()) == ["done", "done"]
+    for row in journal.rows(): same_end(journal, row["id"], straight(row["seed"], plan.base), lines=False)
