@@ -22,7 +22,7 @@ from browser.harness import Notebook, chromium_browser, jupyterlab, notebooks  #
 from machine import machine, table  # noqa: E402
 
 IMPORTS = "from latentlab.models.nem_run import NEMRun\nfrom latentlab.panels.nem import NEMPanel\nimport time; imported = time.time()"
-PANEL = 'panel = NEMPanel(NEMRun(), folder="runs/nem").run()\npanel'
+PANEL = 'panel = NEMPanel(NEMRun(), journal="runs").run()\npanel'
 METER = """
 import json, os, psutil, sys, time
 def meter():

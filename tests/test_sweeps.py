@@ -223,6 +223,15 @@ def test_wait_gives_up_after_its_time_and_the_sweep_goes_on(tmp_path):
     sweep.stop()
 
 
+def test_an_interrupt_of_wait_has_stopped_the_sweep(tmp_path):
+    sweep = Sweep(Plan(base=RUN, seeds=range(3)), tmp_path, backend=ByHand).start()
+    until(lambda: ByHand.last.waiting())
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt): sweep.wait(progress=False, timeout=30)
+    assert sweep.state == "stopped" and sweep.progress().left == 3
+    sweep.start().stop()
+
+
 def test_an_estimate_trains_nothing_into_the_journal(tmp_path):
     found = estimate(Plan(base=RUN, seeds=range(7)), 5, 2)
     assert found.seconds == pytest.approx(found.each * 3) and found.each == pytest.approx(found.build + 40 * found.step) and 0 < found.step < 1
