@@ -1,6 +1,6 @@
 """What the journal costs and how fast it is read, in one run: a line, a step with and without it, the index, ten thousand runs, a sweep on two workers.
 
-python benchmarks/journal.py [--parts line step index list sweep] [--rounds 8] [--steps 40] [--runs 10000]
+python benchmarks/journal.py [--parts line step index list sweep] [--rounds 8] [--steps 100] [--runs 10000] [--short 150] [--turns 2]
 """
 
 import argparse
@@ -45,7 +45,8 @@ def line(a, folder):
         record.log(step, 1.0, TERMS, WEIGHTS, 10)
         spent.append(1e3 * (time.perf_counter() - begun))
     record.close()
-    return [("one line of ten terms, median", f"{statistics.median(spent):.4f} ms", "under 0.05 ms"), ("the same, 99 % of calls", f"{per_cent(spent, 99):.4f} ms", ""), ("the same, slowest of 20,000", f"{max(spent):.3f} ms", "")]
+    return [("one line of ten terms, median", f"{statistics.median(spent):.4f} ms", "under 0.05 ms"), ("the same, 99 % of calls", f"{per_cent(spent, 99):.4f} ms",
+        ""), ("the same, slowest of 20,000", f"{max(spent):.3f} ms", "")]
 
 
 class Timed:
@@ -89,7 +90,8 @@ def step(a, folder):
     return [
         (f"NEM on fashion-mnist, {device}: a step without a journal, median of {a.rounds} blocks of {a.steps}", f"{each:.2f} ms", ""),
         ("share of a step spent in the scribe, measured inside", f"{100 * inside.spent / whole:.3f} %", "under 1 %"),
-        ("blocks with a journal against those without, median (ends of blocks, with their picture and state, included)", f"{100 * statistics.median(ratios):+.2f} %, from {100 * min(ratios):+.2f} to {100 * max(ratios):+.2f}", ""),
+        ("blocks with a journal against those without, median (ends of blocks, with their picture and state, included)",
+        f"{100 * statistics.median(ratios):+.2f} %, from {100 * min(ratios):+.2f} to {100 * max(ratios):+.2f}", ""),
     ]
 
 
@@ -184,7 +186,8 @@ def sweep(a, folder):
         working = Ready.ended - Ready.begun
         ratios.append((working / alone, together / alone))
         rows.append((f"8 runs of {a.short} steps, turn {turn + 1}: one process / two workers / their start", f"{alone:.1f} s / {working:.1f} s / {Ready.start:.1f} s", ""))
-    return [*rows, ("two workers against one process, after start-up, median", f"{statistics.median(r for r, _ in ratios):.3f}", "at most 0.65"), ("the same, start-up included", f"{statistics.median(r for _, r in ratios):.3f}", "")]
+    return [*rows, ("two workers against one process, after start-up, median", f"{statistics.median(r for r, _ in ratios):.3f}", "at most 0.65"),
+        ("the same, start-up included", f"{statistics.median(r for _, r in ratios):.3f}", "")]
 
 
 def main():

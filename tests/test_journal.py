@@ -112,7 +112,8 @@ def test_names_that_could_leave_the_folder_are_refused_by_everyone(copied, train
     record = journal.begin(RUN)
     trainer = Trainer(RUN, journal=journal)
     before = sorted(p for p in tmp_path.rglob("*") if "checkpoints" not in p.parts)
-    for call in (check_name, journal.folder, journal.run, journal.card, journal.keep, lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1), lambda n: journal.diff(n, trained.name),
+    for call in (check_name, journal.folder, journal.run, journal.card, journal.keep, lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1),
+        lambda n: journal.diff(n, trained.name),
                  lambda n: record.picture(n, {"a": np.zeros(1)}), journal.run(trained.name).picture, lambda n: trainer.load(n), lambda n: trainer.resume(n)):
         with pytest.raises(ValueError, match="must be"): call(name)
     record.close()
@@ -570,7 +571,8 @@ def reads_well(journal):
     "Everything that reads a whole journal reads this one."
     rows = journal.rows()
     journal.runs(), journal.group(where=ANY), journal.book(cards=[]), known_run(journal, RUN)
-    for row in rows: assert {"id", "kind", "state", "started", "steps", "seconds", "seed", "settings", "metrics", "figures", "checks", "note", "kept", "changes", "digest", "group"} <= row.keys()
+    for row in rows: assert {"id", "kind", "state", "started", "steps", "seconds", "seed", "settings", "metrics", "figures", "checks", "note", "kept", "changes",
+        "digest", "group"} <= row.keys()
     for row in rows:
         if row["state"] == "damaged": continue
         run = journal.run(row["id"])
@@ -650,11 +652,13 @@ def test_another_run_json(copied, trained, text):
     assert Trainer(RUN, journal=journal).fit(5, progress=False).step_count == 5
 
 
-KEYS = ["id", "kind", "state", "started", "updated", "steps", "seconds", "error", "settings", "digest", "group", "commit", "untracked", "versions", "platform", "device", "info", "parent",
+KEYS = ["id", "kind", "state", "started", "updated", "steps", "seconds", "error", "settings", "digest", "group", "commit", "untracked", "versions", "platform",
+    "device", "info", "parent",
         "units", "previous", "best", "words", "defaults", "seed", "by"]
 
 
-@pytest.mark.parametrize("value", [GONE, None, "x", 5, -1.5, [1], {"a": [1]}, True, [{"a": 1}], float("nan")], ids=["gone", *map(str, (None, "x", 5, -1.5, [1], {"a": [1]}, True, [{"a": 1}], "nan"))])
+@pytest.mark.parametrize("value", [GONE, None, "x", 5, -1.5, [1], {"a": [1]}, True, [{"a": 1}], float("nan")], ids=["gone", *map(str, (None, "x", 5, -1.5, [1],
+    {"a": [1]}, True, [{"a": 1}], "nan"))])
 def test_each_fact_edited_into_something_else(copied, trained, value):
     journal = copied({}, {})
     folder = journal.root / trained.name
@@ -673,10 +677,15 @@ def test_each_fact_edited_into_something_else(copied, trained, value):
 
 
 LINES = [("metrics", line) for line in (
-    '{"step":41,"terms":{"loss":"abc"}}', '{"step":41,"seconds":null,"n":1,"terms":{"loss":1}}', '{"step":41,"n":0,"terms":{"loss":1}}', '{"step":4100,"n":0,"seconds":1,"terms":{"loss":1,"square":1,"pull":0,"gradient_norm":1}}', '{"step":-5,"terms":{"loss":1}}', '{"step":41,"n":"x","terms":{"loss":1}}', '{"step":41,"terms":[1]}',
-    '{"step":41,"terms":{"loss":null}}', '{"step":41,"figures":{"level":"x"}}', '{"step":41,"figures":[2]}', '{"step":41,"set":[1]}', '{"step":41,"set":{"pull":1}}', '{"step":41,"set":{"pull":[1]}}',
-    '{"step":41,"weights":5,"terms":{"loss":1}}', '{"step":41,"weights":{"a":"x"},"terms":{"loss":1}}', '{"step":"x","terms":{"loss":1}}', '{"step":true,"went_on":"x"}', '{"terms":{"loss":1}}', "7", "[]", "null", "[" * 100_000, '{"step":1e999,"terms":{}}', '{"step":NaN}')]
-LINES += [("checks", line) for line in ('{"name":[1],"level":"ok"}', '{"name":"range"}', '{"name":"range","level":5}', '{"name":"range","level":"ok"}', '{"name":"range","level":"odd","sentence":5}', "{}", "3")]
+    '{"step":41,"terms":{"loss":"abc"}}', '{"step":41,"seconds":null,"n":1,"terms":{"loss":1}}', '{"step":41,"n":0,"terms":{"loss":1}}',
+    '{"step":4100,"n":0,"seconds":1,"terms":{"loss":1,"square":1,"pull":0,"gradient_norm":1}}', '{"step":-5,"terms":{"loss":1}}',
+    '{"step":41,"n":"x","terms":{"loss":1}}', '{"step":41,"terms":[1]}',
+    '{"step":41,"terms":{"loss":null}}', '{"step":41,"figures":{"level":"x"}}', '{"step":41,"figures":[2]}', '{"step":41,"set":[1]}', '{"step":41,"set":{"pull":1}}',
+    '{"step":41,"set":{"pull":[1]}}',
+    '{"step":41,"weights":5,"terms":{"loss":1}}', '{"step":41,"weights":{"a":"x"},"terms":{"loss":1}}', '{"step":"x","terms":{"loss":1}}',
+    '{"step":true,"went_on":"x"}', '{"terms":{"loss":1}}', "7", "[]", "null", "[" * 100_000, '{"step":1e999,"terms":{}}', '{"step":NaN}')]
+LINES += [("checks", line) for line in ('{"name":[1],"level":"ok"}', '{"name":"range"}', '{"name":"range","level":5}', '{"name":"range","level":"ok"}',
+    '{"name":"range","level":"odd","sentence":5}', "{}", "3")]
 LINES += [("notes", line) for line in ('{"text":5}', '{"text":null}', '{"text":["x"]}', '{"kept":"x"}', '{"kept":null}', '{"time":"x","text":"y"}', "{}", "3")]
 
 
@@ -744,7 +753,8 @@ def test_links_in_the_root(copied, trained, tmp_path):
     journal = copied()
     shutil.copytree(trained, tmp_path / "elsewhere" / "one")
     (tmp_path / "file").write_text("x")
-    for name, target in (("dangling", tmp_path / "nothing"), ("loop", "loop"), ("up", ".."), ("here", "."), ("to-file", tmp_path / "file"), ("linked", tmp_path / "elsewhere" / "one")): os.symlink(target, journal.root / name)
+    for name, target in (("dangling", tmp_path / "nothing"), ("loop", "loop"), ("up", ".."), ("here", "."), ("to-file", tmp_path / "file"), ("linked",
+        tmp_path / "elsewhere" / "one")): os.symlink(target, journal.root / name)
     assert [row["id"] for row in reads_well(journal)] == [trained.name, "linked"]
     assert [row["id"] for row in Journal(journal.root / "here").rows()] == [trained.name, "linked"]
     os.symlink(journal.root, tmp_path / "root")
@@ -803,10 +813,13 @@ def spoil_text(path, sql):
 
 
 DAMAGE = {
-    "garbage": lambda path: path.write_bytes(b"no database at all" * 100), "empty": lambda path: path.write_bytes(b""), "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "garbage": lambda path: path.write_bytes(b"no database at all" * 100), "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "overwritten": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (len(path.read_bytes()) - 4096)), "folder": lambda path: (path.unlink(), path.mkdir()),
-    "other columns": lambda path: spoil_text(path, f"alter table runs{index.LAYOUT} rename column summary to text"), "no json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set summary = 'nonsense'"),
-    "another json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set summary = '[]'"), "empty json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set summary = ''"),
+    "other columns": lambda path: spoil_text(path, f"alter table runs{index.LAYOUT} rename column summary to text"), "no json": lambda path: spoil_text(path,
+    f"update runs{index.LAYOUT} set summary = 'nonsense'"),
+    "another json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set summary = '[]'"), "empty json": lambda path: spoil_text(path,
+    f"update runs{index.LAYOUT} set summary = ''"),
 }
 
 
@@ -861,7 +874,8 @@ def test_differences_to_the_run_before_and_to_the_best(tmp_path):
     assert best == made[0]
     trainer = Trainer(RUN.replace(learning_rate=0.001, seed=3), journal=tmp_path)
     told = journal.run(made[1]).facts
-    assert told["previous"]["id"] == told["best"]["id"] == made[0] and [(c["path"], c["old"], c["new"]) for c in told["previous"]["changes"]] == [("train.learning_rate", 0.05, 0.0001)]
+    assert told["previous"]["id"] == told["best"]["id"] == made[0] and [(c["path"], c["old"],
+        c["new"]) for c in told["previous"]["changes"]] == [("train.learning_rate", 0.05, 0.0001)]
     assert not journal.run(made[0]).facts.get("previous") and not journal.run(made[0]).facts.get("best")
     trainer.fit(10, progress=False)
     facts = journal.run(trainer.scribe.id).facts
@@ -881,7 +895,8 @@ def test_the_best_is_a_run_that_ended_well_and_of_the_same_kind(copied, trained)
 
 def test_a_run_that_diverged_is_never_the_best(copied, trained):
     journal = copied({}, {})
-    for name, value in (("", "NaN"), ("-1", "Infinity")): (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
+    for name, value in (("", "NaN"), ("-1",
+        "Infinity")): (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     record = journal.begin(RUN)
     assert "best" not in record.facts and "previous" in record.facts
     record.close()
@@ -1084,10 +1099,12 @@ def test_a_run_of_another_version_is_listed_compared_and_grouped(copied, trained
     table = journal.runs()
     assert {"model.future", "train.extra.depth", "train.record_every"} <= set(table.columns) and len(table) == 3
     different = journal.diff(trained.name, f"{trained.name}-1")
-    assert different.loc["model.future"].tolist() == ["absent", 3] and different.loc["train.record_every"].tolist() == [10, "absent"] and different.loc["versions.latentlab"].tolist()[1] == "9.9"
+    assert different.loc["model.future"].tolist() == ["absent", 3] and different.loc["train.record_every"].tolist() == [10,
+        "absent"] and different.loc["versions.latentlab"].tolist()[1] == "9.9"
     assert sorted(journal.group("loss")[("runs", "n")]) == [1, 2]
     record = journal.begin(RUN.replace(record_every=5))
-    assert [(c["path"], c["old"], c["new"]) for c in record.facts["previous"]["changes"]] in ([("train.record_every", 10, 5)],), "what the other did not know is compared with its default"
+    assert [(c["path"], c["old"], c["new"]) for c in record.facts["previous"]["changes"]] in ([("train.record_every", 10, 5)],
+        ), "what the other did not know is compared with its default"
     record.close()
     assert journal.run(trained.name).settings(MeanRun) == RUN
     with pytest.raises(ValueError, match="future|extra"): journal.run(f"{trained.name}-1").settings(MeanRun)
@@ -1122,7 +1139,8 @@ def test_a_hot_setting_that_the_older_version_did_not_have_is_no_change(tmp_path
 def test_runs_of_two_kinds(copied, trained):
     journal = copied({}, {"kind": "other", "settings": {"class": "OtherRun", "model": {"class": "Other", "depth": 3}, "seed": 4}, "info": {"data": "x"}})
     different = journal.diff(trained.name, f"{trained.name}-1")
-    assert different.loc["model.depth"].tolist() == ["absent", 3] and different.loc["model.pull"].tolist() == [0.0, "absent"] and different.loc["info.data"].tolist() == ["absent", "x"]
+    assert different.loc["model.depth"].tolist() == ["absent", 3] and different.loc["model.pull"].tolist() == [0.0,
+        "absent"] and different.loc["info.data"].tolist() == ["absent", "x"]
     assert journal.runs("other").index.tolist() == [f"{trained.name}-1"] and len(journal.runs()) == 2
     with pytest.raises(ValueError, match="`class` must be MeanRun: got OtherRun"): journal.run(f"{trained.name}-1").settings(MeanRun)
     assert reads_well(journal)
@@ -1130,8 +1148,10 @@ def test_runs_of_two_kinds(copied, trained):
 
 # The book ---------------------------------------------------------------------------------------------------------------
 
-HOSTILE = ["<script>alert(1)</script>", "<b", "**bold** _x_ `code`", "[a](javascript:alert)", "# head", "- item", "- [ ] do", "1. one", "2) two", "---", "***", "===", "> quote", "a | b",
-           "&lt;b&gt; &amp;", "$x^2$ $$y$$", "~~s~~", "    code", "a\n\n---\nb", "+ plus", "* star", "[^1]: foot", "\\*x\\*", "<!-- x -->", "a\tb", "``` x", "|---|", "@all #3 :smile:"]
+HOSTILE = ["<script>alert(1)</script>", "<b", "**bold** _x_ `code`", "[a](javascript:alert)", "# head", "- item", "- [ ] do", "1. one", "2) two", "---", "***",
+    "===", "> quote", "a | b",
+           "&lt;b&gt; &amp;", "$x^2$ $$y$$", "~~s~~", "    code", "a\n\n---\nb", "+ plus", "* star", "[^1]: foot", "\\*x\\*", "<!-- x -->", "a\tb", "``` x", "|---|",
+           "@all #3 :smile:"]
 
 
 def rendered(text):

@@ -30,6 +30,7 @@ def apart(tmp_path_factory, monkeypatch):
     "A cache of the test's own, and no repository around."
     monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    monkeypatch.setattr(ByHand, "last", None)
 
 
 class Here:
@@ -93,10 +94,12 @@ def adds_up(progress): return progress.done + progress.found + progress.failed +
 # Plans ------------------------------------------------------------------------------------------------------------------
 
 def test_a_plan_lists_every_run_before_one_is_trained():
-    plan = Plan(base=RUN, changes=cross(grid({"pull": [0.0, 0.5], "noise": [0.1, 0.2]}), [{"learning_rate": 0.01, "batch": 8}, {"learning_rate": 0.02}]), seeds=range(3), name="all")
+    plan = Plan(base=RUN, changes=cross(grid({"pull": [0.0, 0.5], "noise": [0.1, 0.2]}), [{"learning_rate": 0.01, "batch": 8}, {"learning_rate": 0.02}]),
+        seeds=range(3), name="all")
     runs = plan.runs()
     assert len(plan) == len(runs) == 24 == len({run.get("seed") * 100 + i for i, run in enumerate(runs)})
-    assert [(r.get("seed"), r.get("pull"), r.get("noise"), r.get("learning_rate"), r.get("batch")) for r in runs[:3]] == [(0, 0.0, 0.1, 0.01, 8), (0, 0.0, 0.1, 0.02, 16), (0, 0.0, 0.2, 0.01, 8)]
+    assert [(r.get("seed"), r.get("pull"), r.get("noise"), r.get("learning_rate"), r.get("batch")) for r in runs[:3]] == [(0, 0.0, 0.1, 0.01, 8), (0, 0.0, 0.1, 0.02,
+        16), (0, 0.0, 0.2, 0.01, 8)]
     assert [run.get("seed") for run in runs] == [0] * 8 + [1] * 8 + [2] * 8
     table = plan.table()
     assert list(table.columns) == ["model.pull", "model.noise", "train.learning_rate", "train.batch", "seed"] and len(table) == 24
@@ -104,11 +107,14 @@ def test_a_plan_lists_every_run_before_one_is_trained():
 
 
 @pytest.mark.parametrize("words, said", [
-    (dict(changes=[]), "at least one run: got 0 settings and 1 seeds"), (dict(seeds=[]), "at least one run: got 1 settings and 0 seeds"), (dict(seeds=range(0)), "at least one run"),
+    (dict(changes=[]), "at least one run: got 0 settings and 1 seeds"), (dict(seeds=[]), "at least one run: got 1 settings and 0 seeds"), (dict(seeds=range(0)),
+    "at least one run"),
     (dict(changes=[{"no_such": 1}]), "`no_such` must be a field of MeanRun"), (dict(changes=[{"model.seed": 1}]), "`model.seed` must be a field"),
-    (dict(changes=[{"noise": 2.0}]), "`noise` must be at most 1"), (dict(changes=[{"noise": "x"}]), "`noise` must be a float"), (dict(changes=[{"optimiser": "lion"}]), "`optimiser` must be one of"),
+    (dict(changes=[{"noise": 2.0}]), "`noise` must be at most 1"), (dict(changes=[{"noise": "x"}]), "`noise` must be a float"),
+    (dict(changes=[{"optimiser": "lion"}]), "`optimiser` must be one of"),
     (dict(seeds=[-1]), "`seed` must be at least 0"), (dict(seeds=[0.5]), "`seed` must be a int"), (dict(seeds=[0, 1, 0]), "each run once: got run 2 equal to run 0"),
-    (dict(changes=[{}, {"pull": 0.0}]), "run 1 equal to run 0"), (dict(changes=[{"pull": 1}, {"pull": 1.0}]), "equal"), (dict(changes=[{"device": "cpu"}, {"device": "auto"}]), "equal"),
+    (dict(changes=[{}, {"pull": 0.0}]), "run 1 equal to run 0"), (dict(changes=[{"pull": 1}, {"pull": 1.0}]), "equal"), (dict(changes=[{"device": "cpu"},
+    {"device": "auto"}]), "equal"),
     (dict(changes=[{"seed": 5}]), "seed"), (dict(changes=[{"train.seed": 5}]), "seed"), (dict(changes=[{"seed": 0}, {"seed": 1}]), "seed"),
 ])
 def test_what_cannot_be_trained_is_refused_at_once(words, said, unchecked):
@@ -127,7 +133,8 @@ def test_grids_and_crosses_have_known_sizes():
 
 # Bad input --------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("words, said", [(dict(workers=0), "`workers` must be at least 1"), (dict(workers=-2), "`workers` must be at least 1"), (dict(retries=-1), "`retries` must be at least 0")])
+@pytest.mark.parametrize("words, said", [(dict(workers=0), "`workers` must be at least 1"), (dict(workers=-2), "`workers` must be at least 1"), (dict(retries=-1),
+    "`retries` must be at least 0")])
 def test_a_sweep_that_could_never_end_is_refused(tmp_path, words, said):
     with pytest.raises(ValueError, match=said): Sweep(Plan(base=RUN), tmp_path, **words)
 
@@ -175,7 +182,8 @@ def test_the_numbers_add_up_at_every_moment(tmp_path):
     sweep = Sweep(plan, tmp_path, workers=2, backend=ByHand, retries=0)
     assert adds_up(sweep.progress()) and sweep.progress().state == "ready" and sweep.progress().seconds_left is None
     sweep.start()
-    answers = [Outcome(state="done", id="a", seconds=10.0), Outcome(state="failed", id="b", error="ValueError: x"), Outcome(state="busy"), WorkerDied("gone"), Outcome(state="found", id="c"),
+    answers = [Outcome(state="done", id="a", seconds=10.0), Outcome(state="failed", id="b", error="ValueError: x"), Outcome(state="busy"), WorkerDied("gone"),
+        Outcome(state="found", id="c"),
                Outcome(state="done", id="d", seconds=20.0), Outcome(state="interrupted")]
     seen = []
     for number, answer in enumerate(answers):
@@ -211,7 +219,7 @@ def test_looking_while_it_works_disturbs_nothing(tmp_path):
 def test_start_twice_is_refused(tmp_path):
     sweep = Sweep(Plan(base=RUN, seeds=range(3)), tmp_path, backend=ByHand).start()
     with pytest.raises(ValueError, match="`start` must not be called twice"): sweep.start()
-    until(lambda: ByHand.last.waiting())
+    until(lambda: ByHand.last and ByHand.last.waiting())
     sweep.stop()
     assert sweep.state == "stopped" and adds_up(sweep.progress()) and sweep.progress().left == 3 and ByHand.last.interrupts >= 1
 
@@ -225,7 +233,7 @@ def test_wait_gives_up_after_its_time_and_the_sweep_goes_on(tmp_path):
 
 def test_an_interrupt_of_wait_has_stopped_the_sweep(tmp_path):
     sweep = Sweep(Plan(base=RUN, seeds=range(3)), tmp_path, backend=ByHand).start()
-    until(lambda: ByHand.last.waiting())
+    until(lambda: ByHand.last and ByHand.last.waiting())
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt): sweep.wait(progress=False, timeout=30)
     assert sweep.state == "stopped" and sweep.progress().left == 3

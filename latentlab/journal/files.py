@@ -135,10 +135,10 @@ class LineFile:
         with self._lock:
             if (fd := self._fd) is not None: self._fd = os.close(fd)
 
-# %% ../../nbs/70_journal.files.ipynb #45952c45
+# %% ../../nbs/70_journal.files.ipynb #ffbd40e5
 NUMBERS = (int, float)
 ROW: Mapping[str, Callable[[Any], bool]] = {  # What a line may hold, by name
-    "step": lambda v: type(v) is int, "n": lambda v: type(v) is int, **{name: lambda v: type(v) in NUMBERS for name in ("seconds", "value", "threshold", "time", "went_on")},
+    "step": lambda v: type(v) is int, "n": lambda v: type(v) is int and v > 0, **{name: lambda v: type(v) in NUMBERS for name in ("seconds", "value", "threshold", "time", "went_on")},
     **{name: lambda v: type(v) is str for name in ("name", "level", "sentence", "remedy", "text")}, "kept": lambda v: type(v) is bool,
     **{name: lambda v: type(v) is dict and all(type(x) in NUMBERS for x in v.values()) for name in ("terms", "weights", "figures")},
     "set": lambda v: type(v) is dict and all(type(x) is list and len(x) == 2 for x in v.values()),

@@ -107,7 +107,7 @@ def estimate(
     timed = trainer.fit(steps, progress=False)._rig
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #a7ff065e
+# %% ../../nbs/78_sweeps.sweep.ipynb #51f2f4e0
 class Driver:
     "Hands out the runs of a plan and keeps count."
 
@@ -127,7 +127,7 @@ class Driver:
         self.workers = default_workers(plan.base) if workers is None else workers
         self.outcomes: dict[str, Outcome] = {}  # Identity of a run -> what became of it
         self.tries: dict[str, int] = {}  # Identity of a run -> times it was given out
-        self.state, self.error, self._asked, self._thread, self._begun = "ready", None, threading.Event(), None, 0.0
+        self.state, self.error, self._asked, self._ended = "ready", None, threading.Event(), threading.Event()  # an interrupted Thread.join may think the thread has ended
         self._runs, self._back, self._given = {digest(as_dict(run)): run for run in plan.runs()}, queue.SimpleQueue(), set()
 
     def _give(self, backend: Backend, name: str) -> None:
@@ -175,17 +175,16 @@ class Counted(Driver):
         self._found()
         return estimate(self.plan, len(self._runs) - len(self.outcomes), self.workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #b8c84374
+# %% ../../nbs/78_sweeps.sweep.ipynb #c15cd586
 class Driven(Counted):
     "Trains on a thread of its own."
 
     def start(self):  # Itself
         "Train on a thread of its own; the notebook stays free."
         if self.state == "running": raise ValueError("`start` must not be called twice: got a sweep that runs. Wait for it, or stop it.")
-        self._asked.clear()
-        self.state, self.error, self._begun = "running", None, time.monotonic()
-        self._thread = threading.Thread(target=self._work, name="latentlab-sweep-driver", daemon=True)
-        self._thread.start()
+        self._asked.clear(), self._ended.clear()
+        self.state, self.error = "running", None
+        threading.Thread(target=self._work, name="latentlab-sweep-driver", daemon=True).start()
         return self
 
     def _work(self) -> None:
@@ -198,6 +197,7 @@ class Driven(Counted):
                 if backend is not None: backend.close()
             self.state = "stopped" if self._asked.is_set() else "done"
         except BaseException as error: self.error, self.state = error, "stopped"
+        finally: self._ended.set()
 
     def _train(self, backend: Backend, todo: list[str]) -> None:
         self.tries, self._given, self._back, waiting = {}, set(), queue.SimpleQueue(), todo[::-1]
@@ -210,7 +210,7 @@ class Driven(Counted):
             try: self._take(backend, *self._back.get(timeout=0.2))
             except queue.Empty: pass
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #db41f36e
+# %% ../../nbs/78_sweeps.sweep.ipynb #42bb31f3
 class Sweep(Driven):
     """A plan, trained into a journal.
 
@@ -229,7 +229,7 @@ class Sweep(Driven):
             try:
                 while self.state == "running" and time.monotonic() < limit:
                     show(self.progress())
-                    self._thread.join(0.3)
+                    self._ended.wait(0.3)
             except KeyboardInterrupt:
                 self.stop()
                 raise
@@ -240,7 +240,7 @@ class Sweep(Driven):
     def stop(self, *, timeout: float = 120.0) -> "Sweep":  # Itself
         "Interrupt what runs; every run keeps a checkpoint, and the next sweep goes on from there."
         self._asked.set()
-        if self._thread is not None: self._thread.join(timeout)
+        if self.state != "ready": self._ended.wait(timeout)
         return self
 
     def results(self) -> Any:  # A DataFrame
