@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test export notebooks pytest ruff hooks clean
+.PHONY: help setup lab test slow export notebooks pytest ruff hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,8 +60,11 @@ ruff: $(STAMP) ## Check the style of package and tests
 notebooks: $(STAMP) ## Run every notebook with nbdev_test
 	$(call stage,nbdev_test,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing)
 
-pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included
-	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -ra --durations=10 $(PYTEST_ARGS))
+pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those marked slow are left to `make slow`
+	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" -ra --durations=10 $(PYTEST_ARGS))
+
+slow: $(STAMP) ## Run what takes long: kills at random moments, SLURM jobs, several devices
+	$(call stage,slow tests,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -m slow -ra --durations=10 $(PYTEST_ARGS))
 
 hooks: $(STAMP) ## For developers: git merges and cleans notebooks the way nbdev does
 	$(BIN)/nbdev_install_hooks

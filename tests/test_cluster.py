@@ -127,6 +127,7 @@ def test_a_killed_dask_worker_costs_its_run_one_try(client: Client, tmp_path: Pa
     assert [r["state"] for r in sweep.journal.rows()] == ["done"] * 3 and len(lines(sweep.journal, row["id"], "went_on")) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_every_worker_is_given_up(client: Client, tmp_path: Path) -> None:
     "Dask alone would hand it to four workers before it said a word."
     sweep = Sweep(Plan(base=MeanRun().replace(steps=10**6)), tmp_path, workers=1, backend=on_dask(client), retries=1).start()
@@ -142,6 +143,7 @@ def test_a_run_that_kills_every_worker_is_given_up(client: Client, tmp_path: Pat
     assert [row["state"] for row in rows] == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_stopped_dask_sweep_leaves_checkpoints_and_goes_on(client: Client, tmp_path: Path) -> None:
     plan = Plan(base=MeanRun().replace(steps=1500), seeds=range(4))
     sweep = swept(plan, tmp_path, on_dask(client)).start()
@@ -155,6 +157,7 @@ def test_a_stopped_dask_sweep_leaves_checkpoints_and_goes_on(client: Client, tmp
     assert sweep.progress().done == 4 and {row["id"] for row in cut} < {row["id"] for row in sweep.journal.rows()} and len(sweep.journal.rows()) == 4
 
 
+@pytest.mark.slow
 def test_one_call_at_a_time_in_a_worker(tmp_path: Path) -> None:
     with LocalCluster(n_workers=1, threads_per_worker=3, processes=True, **QUIET) as cluster, Client(cluster) as client:
         sweep = swept(Plan(base=MeanRun().replace(steps=600), seeds=range(3)), tmp_path, on_dask(client)).start()
@@ -171,6 +174,7 @@ def test_another_client_is_refused(wrong) -> None:
 # SLURM, by submitit's local executor
 
 
+@pytest.mark.slow
 def test_jobs_train_what_the_pool_trains(here: Grouped, tmp_path: Path) -> None:
     sweep = swept(PLAN, tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local")).start().wait(progress=False)
     assert sweep.progress().done == 4 and finals(sweep.journal) == finals(here)
@@ -178,6 +182,7 @@ def test_jobs_train_what_the_pool_trains(here: Grouped, tmp_path: Path) -> None:
     assert again.progress().found == 4
 
 
+@pytest.mark.slow
 def test_a_killed_job_costs_its_run_one_try(tmp_path: Path) -> None:
     sweep = swept(Plan(base=MeanRun().replace(steps=3000)), tmp_path / "runs", on_slurm(str(tmp_path / "jobs"), cluster="local"), workers=1).start()
     row = until(lambda: at_work(sweep.journal))[0]
@@ -186,6 +191,7 @@ def test_a_killed_job_costs_its_run_one_try(tmp_path: Path) -> None:
     assert sweep.progress().done == 1 and list(sweep.tries.values()) == [2] and len(lines(sweep.journal, row["id"], "went_on")) == 1
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_over_comes_back(tmp_path: Path) -> None:
     sweep = swept(Plan(base=MeanRun().replace(steps=4000)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"), workers=1).start()
     row = until(lambda: at_work(sweep.journal))[0]
@@ -194,6 +200,7 @@ def test_a_job_whose_time_is_over_comes_back(tmp_path: Path) -> None:
     assert sweep.progress().done == 1 and list(sweep.tries.values()) == [1] and len(lines(sweep.journal, row["id"], "went_on")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_cancelled_job_leaves_a_checkpoint(number: int, tmp_path: Path) -> None:
     sweep = swept(Plan(base=MeanRun().replace(steps=10**6)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"), workers=1).start()
@@ -204,6 +211,7 @@ def test_a_cancelled_job_leaves_a_checkpoint(number: int, tmp_path: Path) -> Non
     assert outcome.state == left["state"] == "interrupted" and left["id"] == row["id"] and sweep.journal.run(left["id"]).checkpoint().exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_of_jobs_leaves_checkpoints(tmp_path: Path) -> None:
     sweep = swept(Plan(base=MeanRun().replace(steps=10**6), seeds=range(5)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local")).start()
     until(lambda: len(at_work(sweep.journal)) == 2)
@@ -212,6 +220,7 @@ def test_a_stopped_sweep_of_jobs_leaves_checkpoints(tmp_path: Path) -> None:
     assert [o.state for o in sweep.outcomes.values()] == ["interrupted"] * 4
 
 
+@pytest.mark.slow
 def test_a_job_that_raises_says_so(tmp_path: Path) -> None:
     backend = on_slurm(tmp_path, cluster="local")(1)
     with pytest.raises(Exception, match="ZeroDivisionError"): backend.submit(operator.truediv, 1, 0).result(60)

@@ -54,6 +54,7 @@ def test_several_processes_end_where_one_ends(run, devices: int, tmp_path: Path)
     assert two["figures"] == pytest.approx(one["figures"], rel=1e-9) and journal.run(outcome.id).facts["devices"] == devices
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path) -> None:
     journal = Runs(tmp_path)
     first = train_on(QUIET, 2, journal=tmp_path, steps=20, build=build_double)
@@ -87,6 +88,7 @@ def begun(journal: Runs, seconds: float = 60.0) -> dict:
     raise AssertionError("nothing was trained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_next_call_goes_on(victim: int, tmp_path: Path) -> None:
     journal, run, errors = Runs(tmp_path), QUIET.replace(steps=3000), []
@@ -115,6 +117,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everybody", [False, True], ids=["kernel", "terminal"])
 def test_an_interrupt_of_a_script_leaves_a_checkpoint(everybody: bool, tmp_path: Path) -> None:
     "A kernel's interrupt reaches the caller alone; a terminal's reaches the whole process group."
@@ -130,6 +133,7 @@ def test_an_interrupt_of_a_script_leaves_a_checkpoint(everybody: bool, tmp_path:
     assert (left["id"], left["state"]) == (row["id"], "interrupted") and left["steps"] > 0 and journal.run(left["id"]).checkpoint().exists()
 
 
+@pytest.mark.slow
 def test_a_script_trains(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
     file.write_text(SCRIPT.format(steps=10, root=str(tmp_path / "runs")))

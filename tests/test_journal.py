@@ -886,7 +886,7 @@ def test_differences_to_the_run_before_and_to_the_best(tmp_path):
 
 def test_the_best_is_a_run_that_ended_well_and_of_the_same_kind(copied, trained):
     journal = copied({}, {"state": "failed"}, {"state": "damaged"}, {"kind": "other"}, {"state": "running", "by": {}})
-    for number, (value, name) in enumerate(((0.5, ""), (0.1, "-1"), (0.1, "-2"), (0.1, "-3"), (0.1, "-4"))):
+    for value, name in ((0.5, ""), (0.1, "-1"), (0.1, "-2"), (0.1, "-3"), (0.1, "-4")):
         (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     record = journal.begin(RUN)
     assert (record.facts["best"]["id"], record.facts["best"]["value"]) == (trained.name, 0.5)
@@ -1034,21 +1034,20 @@ def test_a_kill_between_two_moves_of_a_checkpoint_costs_nothing(tmp_path, monkey
 
     class Killed(BaseException): pass
 
-    for after in (0, 1):
+    for kill in (0, 1, 2):
         trainer.start(10).wait()
-        moves = [0]
+        moves = []
 
-        def killed(old, new):
-            if "checkpoints" in str(old) and not str(old).endswith(".new") and ".new" not in str(new):
-                replace(old, new)
-                raise Killed
-            if str(old).endswith(".new") and moves[0] >= after: raise Killed
+        def killed(old, new, kill=kill, moves=moves):
+            if len(moves) == kill: raise Killed
+            moves.append(new)
             return replace(old, new)
 
         trainer._rig.step += 1  # there is something new to save
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
             with pytest.raises(Killed): trainer.checkpoint()
+        assert len(moves) == kill
         found = newest_checkpoint(tmp_path / trainer.scribe.id)
         assert load_checkpoint(found)["step"] >= trainer.step_count - 1
         trainer._rig.step -= 1

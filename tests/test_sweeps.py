@@ -264,7 +264,8 @@ def test_failed_runs_keep_their_error_and_the_sweep_goes_on(tmp_path):
 
 def test_a_base_that_cannot_be_built_ends_the_sweep_with_its_words(tmp_path):
     sweep = Sweep(Plan(base=RUN.replace(side=40), seeds=range(4)), tmp_path, workers=2, backend=Here).start().wait(progress=False)
-    assert sweep.state == "done" and sweep.progress().failed == 4 and {o.error for o in sweep.outcomes.values()} == {"ValueError: `side` must be at most 32 for this data: got 40. Use 4."}
+    assert sweep.state == "done" and sweep.progress().failed == 4
+    assert {o.error for o in sweep.outcomes.values()} == {"ValueError: `side` must be at most 32 for this data: got 40. Use 4."}
     assert Grouped(tmp_path).rows() == [] and sweep.results().empty
 
 
@@ -446,6 +447,7 @@ def at_work(journal, *, checkpoint=True):
     return [row for row in journal.rows() if row["state"] == "running" and (not checkpoint or any((journal.folder(row["id"]) / "checkpoints").glob("*.ckpt")))]
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_checkpoints_and_the_next_sweep_ends_with_the_same_bits(tmp_path, slow):
     plan = Plan(base=slow(0.02).replace(steps=60), seeds=range(3))
     sweep, journal = Sweep(plan, tmp_path / "runs", workers=1).start(), Grouped(tmp_path / "runs")
@@ -479,6 +481,7 @@ def test_a_stop_in_the_middle_of_long_steps_interrupts_each_once(tmp_path, slow)
     assert row["steps"] >= 1 and load_checkpoint(newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"], "the step in progress was ended, and saved"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_one_try_then_its_run_is_given_up_and_the_sweep_goes_on(tmp_path):
     plan = Plan(base=MeanRun().replace(steps=4000, checkpoint_every=100), seeds=range(2))
     journal, killed = Grouped(tmp_path / "runs"), []
