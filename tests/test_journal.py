@@ -192,7 +192,7 @@ def test_lines_come_whole_in_order_and_once_however_the_disk_fails(tmp_path, mon
         if what < 0.3: raise OSError(errno.ENOSPC, "No space left on device")
         return write(fd, data[: draw.randint(0, len(data))] if what < 0.7 else data)
 
-    rows, file = [{"n": n, "text": "x" * draw.randint(0, 50)} for n in range(100)], LineFile(path)
+    rows, file = [{"number": n, "text": "x" * draw.randint(0, 50)} for n in range(100)], LineFile(path)
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "write", failing)
         for row in rows[:90]: file.append(row)
@@ -203,7 +203,7 @@ def test_lines_come_whole_in_order_and_once_however_the_disk_fails(tmp_path, mon
 
 
 def test_a_file_cut_anywhere_keeps_what_stands_before_and_takes_what_comes_after(tmp_path):
-    path, rows = tmp_path / "a.jsonl", [{"n": n, "t": "é\n\"" * n} for n in range(6)]
+    path, rows = tmp_path / "a.jsonl", [{"number": n, "t": "é\n\"" * n} for n in range(6)]
     file = LineFile(path)
     for row in rows: file.append(row)
     file.close()
@@ -237,7 +237,7 @@ def in_processes(work, count=4):
 def test_four_processes_may_write_into_one_file(tmp_path):
     def write(k):
         file, draw = LineFile(tmp_path / "notes.jsonl"), random.Random(k)
-        for n in range(300): file.append({"who": k, "n": n, "text": chr(97 + k) * draw.choice([1, 100, 5000])})
+        for n in range(300): file.append({"who": k, "number": n, "text": chr(97 + k) * draw.choice([1, 100, 5000])})
         assert not file.waiting
 
     in_processes(write)
@@ -245,7 +245,7 @@ def test_four_processes_may_write_into_one_file(tmp_path):
     assert found.skipped == 0 and len(found.rows) == 1200
     for k in range(4):
         mine = [row for row in found.rows if row["who"] == k]
-        assert [row["n"] for row in mine] == list(range(300)) and all(set(row["text"]) == {chr(97 + k)} for row in mine)
+        assert [row["number"] for row in mine] == list(range(300)) and all(set(row["text"]) == {chr(97 + k)} for row in mine)
 
 
 def test_four_processes_may_write_into_one_journal(tmp_path):

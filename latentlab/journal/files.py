@@ -87,7 +87,7 @@ def read_json(
     if not isinstance(value, dict): raise ValueError(f"`path` must hold a JSON object: got {type(value).__name__} in {path.name} of {path.parent.name}. Restore it or move the folder away.")
     return value
 
-# %% ../../nbs/70_journal.files.ipynb #238cfecc
+# %% ../../nbs/70_journal.files.ipynb #241674cd
 class LineFile:
     "A file of JSON lines, appended one call a line; what cannot be written waits and is tried again."
 
@@ -103,7 +103,7 @@ class LineFile:
         row: Mapping[str, Any],  # Plain values; NaN and infinity are stored as such
     ) -> None:
         "One more line. Never raises for the disk's sake: look at `waiting` and `error`."
-        data = (json.dumps(row, separators=(",", ":")) + "\n").encode()
+        data = (json.dumps(row, separators=(",", ":"), default=float) + "\n").encode()
         with self._lock:
             self.waiting.append(data)
             self._write()

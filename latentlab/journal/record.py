@@ -66,7 +66,7 @@ def said_aloud(
         if sibling is None or sibling.value == info.when[1]: sentences.append(f"`{info.label}` is {info.value}; the default is {info.default}.")
     return sentences
 
-# %% ../../nbs/71_journal.record.ipynb #e4f38137
+# %% ../../nbs/71_journal.record.ipynb #478a4e7c
 MOST_DIFF = 1_000_000  # Characters of a diff that are kept; a longer one is cut and says so
 
 
@@ -74,7 +74,7 @@ def git(
     *words: str,  # Of a git command that only reads
 ) -> str | None:  # What it printed; None without git, outside a repository, or after five seconds
     "Ask git about the working folder."
-    try: done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL)
+    try: done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"})
     except (OSError, subprocess.SubprocessError): return None
     return done.stdout if done.returncode == 0 else None
 

@@ -52,7 +52,7 @@ def run_row(
     return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=row["steps"], seed=row.get("seed"), metrics={m: value_of(row, m) for m in metrics},
                 changes=changes, note=note, action=action, current=current)
 
-# %% ../../nbs/89_panels.clerk.ipynb #5169fdc0
+# %% ../../nbs/89_panels.clerk.ipynb #dcbd080e
 def repeat_plan(
     trainer: Trainer,  # What the panel shows
     seeds: int,  # How many
@@ -71,11 +71,11 @@ def sweep_facts(
     "A sweep as the bar shows it."
     p, result = sweep.progress(), ""
     if p.state in ("done", "stopped") and p.done + p.found:
-        ids = {o.id for o in sweep.outcomes.values() if o.state in ("done", "found")}
+        ids = {o.id for o in list(sweep.outcomes.values()) if o.state in ("done", "found")}
         rows = [row for row in sweep.journal.rows() if row["id"] in ids]
         result = "; ".join(f"{m.replace('_', ' ')} {mean_interval([value_of(row, m) for row in rows])}" for m in metrics)
     state = "failed" if sweep.error or (p.state == "done" and p.failed == p.total) else p.state
-    if p.failed: result = (result and result + "; ") + f"{p.failed} failed: " + next(o.error for o in sweep.outcomes.values() if o.state == "failed")[:300]
+    if p.failed: result = (result and result + "; ") + f"{p.failed} failed: " + next(o.error for o in list(sweep.outcomes.values()) if o.state == "failed")[:300]
     return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state, sentence=sweep.plan.name, result=str(sweep.error or result))
 
 # %% ../../nbs/89_panels.clerk.ipynb #6c8a2dca

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'TERM_COLOURS', 'SPARE', 'LIGHT', 'DARK', 'SCALES', 'term_colour', 'Theme', 'Scale', 'label', 'as_array',
-           'new_figure', 'dress', 'figure_png']
+           'figure_png', 'Picture', 'new_figure', 'dress']
 
-# %% ../../nbs/80_plots.style.ipynb #836e2757
+# %% ../../nbs/80_plots.style.ipynb #797edad9
 import hashlib
 import io
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# %% ../../nbs/80_plots.style.ipynb #99d2b591
+# %% ../../nbs/80_plots.style.ipynb #f078b202
 OKABE_ITO: Mapping[str, str] = {
     "blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "pink": "#CC79A7",
     "vermillion": "#D55E00", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000",
@@ -40,7 +40,7 @@ def term_colour(
     name = name.removeprefix("probe_")
     return TERM_COLOURS.get(name) or SPARE[hashlib.sha256(name.encode()).digest()[0] % len(SPARE)]
 
-# %% ../../nbs/80_plots.style.ipynb #473a7955
+# %% ../../nbs/80_plots.style.ipynb #b3b1eeb0
 @dataclass(frozen=True, kw_only=True)
 class Theme:
     "Ground, ink and grid of a figure."
@@ -71,7 +71,7 @@ class Theme:
 LIGHT = Theme(name="light", ground="#ffffff", ink="#1c2127", soft="#5b6470", grid="#e9ebee")
 DARK = Theme(name="dark", ground="#111418", ink="#e8eaed", soft="#a3abb5", grid="#2a2f35")
 
-# %% ../../nbs/80_plots.style.ipynb #d03b9e90
+# %% ../../nbs/80_plots.style.ipynb #1a6a2357
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     "How values of one meaning are drawn as colours."
@@ -97,12 +97,30 @@ def label(
     words = " ".join("KL" if word == "kl" else word for word in name.removeprefix("probe_").split("_"))
     return f"{words}, {unit}" if unit else words
 
-# %% ../../nbs/80_plots.style.ipynb #7f74b6c0
+# %% ../../nbs/80_plots.style.ipynb #6df6fb4d
 def as_array(
     x: np.ndarray | Tensor,  # On any device
 ) -> np.ndarray:  # float32, on the host
     "What a figure is drawn from."
     return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float32)
+
+
+def figure_png(
+    figure: Figure,  # Any
+    *,
+    dpi: int = 100,  # Pixels per inch
+) -> bytes:  # A PNG file
+    "A figure as PNG. Safe in a thread."
+    file = io.BytesIO()
+    figure.set_dpi(dpi)
+    FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
+
+
+class Picture(Figure):
+    "A figure that a notebook shows without pyplot, when it is the last value of a cell."
+
+    def _repr_png_(self) -> bytes: return figure_png(self)
 
 
 def new_figure(
@@ -113,7 +131,7 @@ def new_figure(
     layout: str | None = "constrained",  # None where axes are placed by hand
 ) -> Figure:  # Known to nobody but its maker
     "An empty figure in a theme."
-    return Figure(figsize=(width, height), facecolor=theme.ground, layout=layout)
+    return Picture(figsize=(width, height), facecolor=theme.ground, layout=layout)
 
 
 def dress(
@@ -127,15 +145,3 @@ def dress(
     ax.tick_params(colors=theme.soft, labelsize=8, length=3)
     for side, spine in ax.spines.items(): spine.set(visible=side in ("left", "bottom"), color=theme.soft)
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title): text.set(color=theme.ink, fontsize=9)
-
-
-def figure_png(
-    figure: Figure,  # Any
-    *,
-    dpi: int = 100,  # Pixels per inch
-) -> bytes:  # A PNG file
-    "A figure as PNG. Safe in a thread."
-    file = io.BytesIO()
-    figure.set_dpi(dpi)
-    FigureCanvasAgg(figure).print_png(file)
-    return file.getvalue()

@@ -151,7 +151,7 @@ class Driver:
         if known and not finished(known, self._runs[name]): fail(self.journal.folder(known["id"]), words)
         return Outcome(state="failed", id=known["id"] if known else "", error=words)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #a8453660
+# %% ../../nbs/78_sweeps.sweep.ipynb #ead2c95f
 class Counted(Driver):
     "What is done, and what is left."
 
@@ -162,9 +162,9 @@ class Counted(Driver):
 
     def progress(self) -> Progress:
         "How far it is."
-        states = [outcome.state for outcome in self.outcomes.values()]
+        states = [outcome.state for outcome in list(self.outcomes.values())]
         done, found, failed, elsewhere = (states.count(name) for name in ("done", "found", "failed", "busy"))
-        running, spent = min(len(self._given), self.workers), [o.seconds for o in self.outcomes.values() if o.state == "done"]
+        running, spent = min(len(self._given), self.workers), [o.seconds for o in list(self.outcomes.values()) if o.state == "done"]
         left = len(self._runs) - done - found - failed - elsewhere
         each = sum(spent) / len(spent) if spent else None
         return Progress(total=len(self._runs), done=done, found=found, failed=failed, elsewhere=elsewhere, running=running if self.state == "running" else 0, left=left,
@@ -210,7 +210,7 @@ class Driven(Counted):
             try: self._take(backend, *self._back.get(timeout=0.2))
             except queue.Empty: pass
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #42bb31f3
+# %% ../../nbs/78_sweeps.sweep.ipynb #537e98fc
 class Sweep(Driven):
     """A plan, trained into a journal.
 
@@ -245,7 +245,7 @@ class Sweep(Driven):
 
     def results(self) -> Any:  # A DataFrame
         "The runs of this sweep, as `Runs.runs` lists them."
-        ids = {outcome.id for outcome in self.outcomes.values()}
+        ids = {outcome.id for outcome in list(self.outcomes.values())}
         return Grouped(self.journal.root).runs(where=lambda row: row["id"] in ids)
 
 # %% ../../nbs/78_sweeps.sweep.ipynb #a8c3a809
