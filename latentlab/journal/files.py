@@ -43,7 +43,7 @@ def new_id(
     "A name for a run that sorts by time and that no other process will choose."
     return check_name(f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{kind}-{secrets.token_hex(3)}")
 
-# %% ../../nbs/70_journal.files.ipynb #3347be8b
+# %% ../../nbs/70_journal.files.ipynb #2d139f33
 @contextmanager
 def whole_file(
     path: Path,  # Where it will be
@@ -83,8 +83,10 @@ def read_json(
 ) -> dict[str, Any]:  # Its values
     "Plain values of a JSON file. Raises ValueError for one that is missing, edited into nonsense or cut short."
     try: value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error: raise ValueError(f"`path` must be a readable JSON file: got {path.name} of {path.parent.name} ({error}). Restore it or move the folder away.") from error
-    if not isinstance(value, dict): raise ValueError(f"`path` must hold a JSON object: got {type(value).__name__} in {path.name} of {path.parent.name}. Restore it or move the folder away.")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"`path` must be a readable JSON file: got {path.name} of {path.parent.name} ({error}). Restore it or move the folder away.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"`path` must hold a JSON object: got {type(value).__name__} in {path.name} of {path.parent.name}. Restore it or move the folder away.")
     return value
 
 # %% ../../nbs/70_journal.files.ipynb #241674cd
@@ -135,10 +137,11 @@ class LineFile:
         with self._lock:
             if (fd := self._fd) is not None: self._fd = os.close(fd)
 
-# %% ../../nbs/70_journal.files.ipynb #ffbd40e5
+# %% ../../nbs/70_journal.files.ipynb #8cccdda4
 NUMBERS = (int, float)
 ROW: Mapping[str, Callable[[Any], bool]] = {  # What a line may hold, by name
-    "step": lambda v: type(v) is int, "n": lambda v: type(v) is int and v > 0, **{name: lambda v: type(v) in NUMBERS for name in ("seconds", "value", "threshold", "time", "went_on")},
+    "step": lambda v: type(v) is int, "n": lambda v: type(v) is int and v > 0,
+    **{name: lambda v: type(v) in NUMBERS for name in ("seconds", "value", "threshold", "time", "went_on")},
     **{name: lambda v: type(v) is str for name in ("name", "level", "sentence", "remedy", "text")}, "kept": lambda v: type(v) is bool,
     **{name: lambda v: type(v) is dict and all(type(x) in NUMBERS for x in v.values()) for name in ("terms", "weights", "figures")},
     "set": lambda v: type(v) is dict and all(type(x) is list and len(x) == 2 for x in v.values()),

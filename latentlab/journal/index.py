@@ -55,10 +55,11 @@ def last_figures(
     "What the probe measured last."
     return next((row["figures"] for row in reversed(rows) if isinstance(row.get("figures"), dict)), {})
 
-# %% ../../nbs/72_journal.index.ipynb #1acbd8d6
+# %% ../../nbs/72_journal.index.ipynb #ec990793
 FACTS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {  # Key of `run.json` -> its kind, and the value of one that is missing
-    "state": (str, "damaged"), "kind": (str, "?"), "settings": (dict, {}), "started": ((int, float), 0.0), "updated": ((int, float), 0.0), "steps": (int, 0), "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []),
-    "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}), "device": (str, ""), "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
+    "state": (str, "damaged"), "kind": (str, "?"), "settings": (dict, {}), "started": ((int, float), 0.0), "updated": ((int, float), 0.0), "steps": (int, 0),
+    "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []), "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}), "device": (str, ""),
+    "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
     "previous": (dict, None), "best": (dict, None), "defaults": (list, None), "units": (dict, {}), "untracked": (list, []), "platform": (str, ""), "threads": (int, None),
 }
 STATES = ("running", "done", "interrupted", "failed", "damaged")
@@ -77,13 +78,15 @@ def sound_facts(
     odd = [name for name, (kind, _) in FACTS.items() if facts.get(name) is not None and (not isinstance(facts[name], kind) or isinstance(facts[name], bool))]
     whole = {name: missing if facts.get(name) is None or name in odd else facts[name] for name, (_, missing) in FACTS.items()}
     odd += [name for name in ("previous", "best") if whole[name] is not None and not (isinstance(whole[name].get("id"), str) and sound_changes(whole[name].get("changes")))]
-    odd += [name for name, good in (("defaults", whole["defaults"] is None or sound_changes(whole["defaults"])), ("words", all(isinstance(w, str) for w in whole["words"])), ("state", whole["state"] in STATES)) if not good]
+    good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]), "words": all(isinstance(w, str) for w in whole["words"]), "state": whole["state"] in STATES}
+    odd += [name for name in good if not good[name]]
     if odd: raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move the folder away.")
-    if not all(math.isfinite(whole[name]) and 0 <= whole[name] < 1e11 for name in ("started", "updated", "seconds")): raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. Restore it or move the folder away.")
+    if not all(math.isfinite(whole[name]) and 0 <= whole[name] < 1e11 for name in ("started", "updated", "seconds")):
+        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. Restore it or move the folder away.")
     if not whole["group"] and whole["settings"]: whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
     return {**facts, **whole, "id": id}
 
-# %% ../../nbs/72_journal.index.ipynb #8e9d263f
+# %% ../../nbs/72_journal.index.ipynb #25113d62
 END = 200_000  # Bytes read from the end of a file of metrics: some hundred lines, a tenth of most runs
 FILES = ("run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl")
 
@@ -100,7 +103,8 @@ def summary(
     kept = {name: facts[name] for name in ("kind", "state", "by", "seed", "started", "updated", "digest", "group", "device", "info", "parent", "words", "commit", "sweep")}
     return kept | {
         "id": folder.name, "steps": max([facts["steps"], *(row["step"] for row in rows[-3:])]) if facts["state"] == "running" else facts["steps"],
-        "seconds": max([facts["seconds"], *timed[-1:]]), "settings": flat(facts["settings"]), "metrics": final_terms(rows), "figures": last_figures(rows), "changes": moved(folder), "checks": checks,
+        "seconds": max([facts["seconds"], *timed[-1:]]), "settings": flat(facts["settings"]), "metrics": final_terms(rows), "figures": last_figures(rows),
+        "changes": moved(folder), "checks": checks,
         "note": next((row["text"] for row in notes if "text" in row), ""), "kept": next((row["kept"] for row in reversed(notes) if "kept" in row), False),
         "version": facts["versions"].get("latentlab", "?"), "error": facts["error"].strip().split("\n")[-1], "skipped": found.skipped,
     }
@@ -133,7 +137,7 @@ def stamps(root: Path) -> dict[str, str]:
     found = {name: stamp(f"{root}/{name}") for name in os.listdir(root) if not name.startswith(".")}
     return {name: mark for name, mark in found.items() if mark}
 
-# %% ../../nbs/72_journal.index.ipynb #d7656155
+# %% ../../nbs/72_journal.index.ipynb #627aa430
 class Cache:
     "Summaries of a journal's runs in a database, each with the stamp of what it was made from."
 
@@ -167,7 +171,8 @@ class Cache:
                 base.executemany(f"delete from runs{LAYOUT} where id = ?", [(name,) for name in known if name not in there])
             self.read = len(changed)
             rows = [json.loads(fresh.get(name) or known[name][1]) for name in sorted(there)]
-            if not all(isinstance(row, dict) and "state" in row for row in rows): raise ValueError("`summary` must be that of a run: got something else. The database is made anew.")
+            if not all(isinstance(row, dict) and "state" in row for row in rows):
+                raise ValueError("`summary` must be that of a run: got something else. The database is made anew.")
             return rows
         finally: base.close()
 

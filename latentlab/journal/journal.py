@@ -37,7 +37,7 @@ def footer_of(
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
     return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items() if name in ("latentlab", "torch"))])
 
-# %% ../../nbs/75_journal.journal.ipynb #06170164
+# %% ../../nbs/75_journal.journal.ipynb #28554f64
 def spelled(
     value: Any,  # Of a setting
 ) -> str:  # "0.005", "on"
@@ -54,14 +54,15 @@ def card_data(
 
     facts, metrics, previous, best = run.facts, run.metrics(), run.facts.get("previous") or {}, run.facts.get("best")
     said = lambda changes: tuple(Change(label=c["label"], old=spelled(c["old"]), new=spelled(c["new"])) for c in changes or ())
-    levels = {row["name"]: (row["name"].replace("_", " "), row["level"], row.get("sentence", "")) for row in run.checks() if "name" in row and row.get("level") in ("ok", "warn", "bad")}
+    levels = {row["name"]: (row["name"].replace("_", " "), row["level"], row.get("sentence", "")) for row in run.checks() if row.get("level") in ("ok", "warn", "bad")}
     curves = {name: np.array(values, float) for name, values in metrics.terms.items() if name != "gradient_norm"}
     error = (facts.get("error") or "").strip().split("\n")[-1]
     return CardData(
-        id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.get("started", 0))), steps=max([facts.get("steps", 0), *metrics.steps[-1:]]),
-        seconds=max([facts.get("seconds", 0.0), *metrics.seconds[-1:]]), device=str(facts.get("device", "")), seed=facts.get("seed") or 0, previous=previous.get("id", ""), changes=said(previous.get("changes")),
-        defaults_changed=said(facts.get("defaults")) if "defaults" in facts else None, best=f"lowest {best['metric']} before: {best['value']:.4g}, run {best['id']}" if best else "",
-        error=error, words=tuple(facts.get("words", ())), steps_axis=np.array(metrics.steps, float), curves=curves, units={name: str(unit) for name, unit in facts["units"].items()},
+        id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])), steps=max([facts["steps"], *metrics.steps[-1:]]),
+        seconds=max([facts["seconds"], *metrics.seconds[-1:]]), device=facts["device"], seed=facts["seed"] or 0, previous=previous.get("id", ""),
+        changes=said(previous.get("changes")),
+        defaults_changed=facts["defaults"] and said(facts["defaults"]), best=f"lowest {best['metric']} before: {best['value']:.4g}, run {best['id']}" if best else "",
+        error=error, words=tuple(facts["words"]), steps_axis=np.array(metrics.steps, float), curves=curves, units={name: str(unit) for name, unit in facts["units"].items()},
         events=tuple((step, f"{name.split('.')[-1].replace('_', ' ')} {old} → {new}") for step, name, old, new in metrics.changes), checks=tuple(levels.values()),
         notes=tuple(note["text"] for note in run.notes()), picture=run.picture() or None, footer=footer_of(run))
 
@@ -90,7 +91,7 @@ def paragraph_of(
     if interval.n < 2: return f"{interval.mean:.4g}, no interval" if interval.n else "none"
     return f"{interval.mean:.4g} ± {interval.deviation:.2g} [{interval.low:.4g}, {interval.high:.4g}]" + (f", {interval.odd} not finite" if interval.odd else "")
 
-# %% ../../nbs/75_journal.journal.ipynb #e5ceaa26
+# %% ../../nbs/75_journal.journal.ipynb #c09874de
 class Compared(Grouped):
     "Comparisons of many runs."
 
@@ -108,7 +109,8 @@ class Compared(Grouped):
 
         groups = list(self.groups(kind, where=where).values())
         names = [p for p in varying([rows[0] for rows in groups]) if p.split(".")[-1] not in ("seed", "device")]
-        if not any(np.isfinite(value_of(row, metric)) for rows in groups for row in rows): raise ValueError(f"`metric` must be what the runs measured: got {metric}. Look at group() for the names.")
+        if not any(np.isfinite(value_of(row, metric)) for rows in groups for row in rows):
+            raise ValueError(f"`metric` must be what the runs measured: got {metric}. Look at group() for the names.")
         if x is None: return plot_bands([GroupCurve(name=group_name(rows, names), **self._history(rows, metric)) for rows in groups], metric=metric)
         paths = one_of(names, x), one_of(names, series) if series else ""
         words = [path.split(".")[-1].replace("_", " ") for path in paths]
@@ -157,7 +159,7 @@ def group_points(
         points.setdefault(key, []).extend(value_of(row, metric) for row in rows)
     return [GroupPoint(x=at, series=name, values=np.array(values, float)) for (at, name), values in points.items()]
 
-# %% ../../nbs/75_journal.journal.ipynb #4a48dc5d
+# %% ../../nbs/75_journal.journal.ipynb #34e02294
 class Pages(Compared):
     "Parts of a book."
 
@@ -186,8 +188,10 @@ class Pages(Compared):
 
     def _list(self, rows: Sequence[Mapping[str, Any]]) -> str:
         names, nan = varying(rows), float("nan")
-        line = lambda r: [r["id"], r["state"], r["steps"], *(r["settings"].get(p) for p in names), r["metrics"].get("loss", nan), ", ".join(f"{n} {level}" for n, level in r["checks"].items() if level != "ok"), r["note"] or r.get("error", "")]
-        return f"## All runs\n\n{markdown_table(['run', 'state', 'steps', *(p.split('.')[-1].replace('_', ' ') for p in names), 'loss', 'checks', 'note or error'], [line(r) for r in rows])}\n"
+        odd = lambda r: ", ".join(f"{n} {level}" for n, level in r["checks"].items() if level != "ok")
+        line = lambda r: [r["id"], r["state"], r["steps"], *(r["settings"].get(p) for p in names), r["metrics"].get("loss", nan), odd(r), r["note"] or r["error"]]
+        heads = ["run", "state", "steps", *(p.split(".")[-1].replace("_", " ") for p in names), "loss", "checks", "note or error"]
+        return f"## All runs\n\n{markdown_table(heads, [line(r) for r in rows])}\n"
 
 # %% ../../nbs/75_journal.journal.ipynb #a03c23d2
 class Journal(Pages):

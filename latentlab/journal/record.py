@@ -6,7 +6,7 @@
 __all__ = ['MOST_DIFF', 'flat', 'digest', 'said_aloud', 'git', 'origin', 'Writing', 'Telling', 'small', 'Record', 'begin',
            'go_on', 'fail']
 
-# %% ../../nbs/71_journal.record.ipynb #c21c248f
+# %% ../../nbs/71_journal.record.ipynb #bfb853c0
 import hashlib
 import importlib.metadata
 import json
@@ -27,7 +27,7 @@ import numpy as np
 
 from ..core.settings import Settings, as_dict
 from ..core.terms import Verdict
-from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, true_state, whole_file, write_json, writer
+from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, whole_file, write_json, writer
 
 # %% ../../nbs/71_journal.record.ipynb #35cc02db
 def flat(
@@ -66,7 +66,7 @@ def said_aloud(
         if sibling is None or sibling.value == info.when[1]: sentences.append(f"`{info.label}` is {info.value}; the default is {info.default}.")
     return sentences
 
-# %% ../../nbs/71_journal.record.ipynb #478a4e7c
+# %% ../../nbs/71_journal.record.ipynb #5f5f85ad
 MOST_DIFF = 1_000_000  # Characters of a diff that are kept; a longer one is cut and says so
 
 
@@ -74,7 +74,7 @@ def git(
     *words: str,  # Of a git command that only reads
 ) -> str | None:  # What it printed; None without git, outside a repository, or after five seconds
     "Ask git about the working folder."
-    try: done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"})
+    try: done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
     except (OSError, subprocess.SubprocessError): return None
     return done.stdout if done.returncode == 0 else None
 
@@ -90,7 +90,7 @@ def origin() -> dict[str, Any]:  # commit (None outside a repository), diff, unt
     for name in ("torch", "numpy"): versions[name] = importlib.metadata.version(name)
     return {"commit": commit and commit.strip(), "diff": diff, "untracked": untracked, "versions": versions, "platform": platform.platform()}
 
-# %% ../../nbs/71_journal.record.ipynb #3efdc8c5
+# %% ../../nbs/71_journal.record.ipynb #700a8cc0
 class Writing:
     "Files of one run that is being written, a heartbeat, and what to do when the disk refuses."
 
@@ -115,8 +115,8 @@ class Writing:
         "Why something waits, in words."
         files = (self.metrics, self.checks)
         waiting, errors = sum(len(f.waiting) for f in files), [f.error for f in files if f.error]
-        for error, what in ((errors[:1], f"{waiting} lines wait"), ([self._unsaved] if self._unsaved else [], "the state is not written"), ([self._failed] if self._failed else [], "a picture was not written")):
-            if error: return f"journal: {what}: {error[0].strerror or error[0]}. Training goes on; make room for {self.folder.name}."
+        for error, what in ((next(iter(errors), None), f"{waiting} lines wait"), (self._unsaved, "the state is not written"), (self._failed, "a picture was not written")):
+            if error: return f"journal: {what}: {error.strerror or error}. Training goes on; make room for {self.folder.name}."
         return ""
 
     def _beat(self) -> None:
@@ -178,7 +178,7 @@ def small(
     "Pictures need three digits; numbers that float16 cannot hold stay as they are."
     return array.astype(np.float16) if array.dtype.kind == "f" and np.isfinite(array).all() and np.abs(array).max(initial=0) < 6e4 else array
 
-# %% ../../nbs/71_journal.record.ipynb #619df266
+# %% ../../nbs/71_journal.record.ipynb #3d0cfc98
 class Record(Telling):
     """A run's folder while the run is on. `Journal.begin` and `Journal.go_on` make one.
 
@@ -195,7 +195,8 @@ class Record(Telling):
         error: BaseException | None = None,  # For failed
     ) -> None:
         "What the run is doing now."
-        if name not in (known := ("running", "done", "interrupted", "failed")): raise ValueError(f"`name` must be one of {', '.join(known)}: got {name!r}. A lost run is found out by its readers.")
+        if name not in (known := ("running", "done", "interrupted", "failed")):
+            raise ValueError(f"`name` must be one of {', '.join(known)}: got {name!r}. A lost run is found out by its readers.")
         words = "" if error is None else "".join(traceback.format_exception(error))[-20_000:]
         self.facts |= {"state": name, "steps": step, "seconds": round(seconds, 3), "updated": time.time(), "error": words}
         self.save()
@@ -218,12 +219,13 @@ class Record(Telling):
 
     def _spill(self, file: LineFile) -> None:
         try:
-            with tempfile.NamedTemporaryFile("wb", prefix=f"latentlab-{self.id}-", suffix=f"-{file.path.name}", delete=False) as elsewhere: elsewhere.writelines([file.begun, *file.waiting])
+            with tempfile.NamedTemporaryFile("wb", prefix=f"latentlab-{self.id}-", suffix=f"-{file.path.name}", delete=False) as elsewhere:
+                elsewhere.writelines([file.begun, *file.waiting])
             where = f"they are in {elsewhere.name}"
         except OSError as error: where = f"they are lost, since the folder for temporary files refuses them too ({error})"
         warnings.warn(f"{len(file.waiting)} lines of run {self.id} could not be written ({file.error}); {where}", stacklevel=3)
 
-# %% ../../nbs/71_journal.record.ipynb #ab5d3e04
+# %% ../../nbs/71_journal.record.ipynb #39d9df82
 def begin(
     root: Path,  # The journal's folder
     run: Settings,  # The whole run
@@ -258,7 +260,7 @@ def go_on(
     facts, lock = read_json(folder / "run.json"), Lock(folder / "lock")
     if not lock.take():
         by = facts.get("by", {})
-        raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, written by process {by.get('pid')} on {by.get('host')}. Wait for it, or stop it there.")
+        raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, held by process {by.get('pid')} on {by.get('host')}. Wait, or stop it there.")
     try: record = Record(folder, lock, facts | {"state": "running", "by": writer(), "updated": time.time(), "error": ""})
     except BaseException:
         lock.release()

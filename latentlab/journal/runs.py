@@ -134,7 +134,7 @@ class Runs(Writer):
         paths = [p for p in dict.fromkeys([*both[0], *both[1]]) if both[0].get(p, "absent") != both[1].get(p, "absent")]
         return pd.DataFrame({id: [one.get(p, "absent") for p in paths] for id, one in zip((a, b), both)}, index=paths)
 
-# %% ../../nbs/74_journal.runs.ipynb #ff399ad5
+# %% ../../nbs/74_journal.runs.ipynb #0704eb2a
 def varying(
     rows: Sequence[Mapping[str, Any]],  # Summaries
 ) -> list[str]:  # Dotted paths
@@ -159,7 +159,7 @@ def everything(
 ) -> dict[str, Any]:  # Path -> value
     "What two runs can differ in."
     facts = run.facts
-    beside = {"device": facts.get("device"), "commit": facts.get("commit"), "untracked code": len(facts.get("untracked") or ())} | {f"versions.{k}": v for k, v in facts["versions"].items()}
+    beside = {"device": facts.get("device"), "commit": facts.get("commit"), "untracked code": len(facts["untracked"])} | {f"versions.{k}": v for k, v in facts["versions"].items()}
     diff = run.folder / "code.diff"
     beside["uncommitted lines"] = diff.read_text(encoding="utf-8", errors="replace").count("\n") if diff.exists() else 0
     moved = {f"{name} from step {step}": f"{old} -> {new}" for step, name, old, new in run.metrics().changes}

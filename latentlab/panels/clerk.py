@@ -52,13 +52,14 @@ def run_row(
     return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=row["steps"], seed=row.get("seed"), metrics={m: value_of(row, m) for m in metrics},
                 changes=changes, note=note, action=action, current=current)
 
-# %% ../../nbs/89_panels.clerk.ipynb #dcbd080e
+# %% ../../nbs/89_panels.clerk.ipynb #52175840
 def repeat_plan(
     trainer: Trainer,  # What the panel shows
     seeds: int,  # How many
 ) -> Plan:
     "The same settings and length, with this seed and the next ones. Raises ValueError when settings alone cannot repeat it."
-    if trainer.custom: raise ValueError("`repeat` must have images and an encoder by name: got a trainer with a build of its own. Repeat it in a cell, with Trainer(run, build=..., journal=...).")
+    if trainer.custom:
+        raise ValueError("`repeat` must have images and an encoder by name: got a trainer with a build of its own. Repeat it in a cell, with Trainer(run, build=..., journal=...).")
     if trainer.step_count < 1: raise ValueError("`repeat` must follow at least one step: got none. Run the training first.")
     first = trainer.run.get("seed")
     return Plan(base=trainer.run.replace(steps=trainer.step_count), seeds=range(first, first + seeds), name=f"repeat of {trainer.scribe.id or 'a run'} with {seeds} seeds")
@@ -76,7 +77,8 @@ def sweep_facts(
         result = "; ".join(f"{m.replace('_', ' ')} {mean_interval([value_of(row, m) for row in rows])}" for m in metrics)
     state = "failed" if sweep.error or (p.state == "done" and p.failed == p.total) else p.state
     if p.failed: result = (result and result + "; ") + f"{p.failed} failed: " + next(o.error for o in list(sweep.outcomes.values()) if o.state == "failed")[:300]
-    return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state, sentence=sweep.plan.name, result=str(sweep.error or result))
+    return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state,
+                sentence=sweep.plan.name, result=str(sweep.error or result))
 
 # %% ../../nbs/89_panels.clerk.ipynb #6c8a2dca
 class Desk:

@@ -30,7 +30,7 @@ def cross(
     "Every combination of changes that belong together."
     return [{name: value for change in changes for name, value in change.items()} for changes in itertools.product(*lists)]
 
-# %% ../../nbs/76_sweeps.plan.ipynb #593eec7a
+# %% ../../nbs/76_sweeps.plan.ipynb #d1461dc6
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a sweep trains.
@@ -45,7 +45,8 @@ class Plan:
     name: str = "sweep"  # What the runs' records call it
 
     def __post_init__(self):
-        if any(self.base.path(name) == self.base.path("seed") for change in self.changes for name in change): raise ValueError("`changes` must leave the seed alone: got a change of it. List the seeds in `seeds`.")
+        if any(self.base.path(name) == self.base.path("seed") for change in self.changes for name in change):
+            raise ValueError("`changes` must leave the seed alone: got a change of it. List the seeds in `seeds`.")
         runs = self.runs()
         if not runs: raise ValueError(f"`changes` times `seeds` must be at least one run: got {len(self.changes)} settings and {len(self.seeds)} seeds. Give each a value.")
         known: dict[str, int] = {}

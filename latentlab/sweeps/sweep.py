@@ -28,7 +28,7 @@ from .plan import Plan
 from .workers import Outcome, Pool, finished, known_run, train_one
 from ..train.trainer import Trainer
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #3367fa66
+# %% ../../nbs/78_sweeps.sweep.ipynb #1d64e381
 class Backend(Protocol):
     "Takes calls and answers with futures."
 
@@ -60,7 +60,8 @@ class Progress:
     state: str  # ready, running, done or stopped
 
     def __str__(self) -> str:
-        parts = [f"{self.done + self.found} of {self.total} done"] + [f"{n} {word}" for n, word in ((self.found, "found in the journal"), (self.failed, "failed"), (self.elsewhere, "trained elsewhere"), (self.running, "running")) if n]
+        counts = (self.found, "found in the journal"), (self.failed, "failed"), (self.elsewhere, "trained elsewhere"), (self.running, "running")
+        parts = [f"{self.done + self.found} of {self.total} done"] + [f"{n} {word}" for n, word in counts if n]
         if self.state == "running" and self.seconds_left is not None: parts.append(f"about {spell(self.seconds_left)} left")
         return ", ".join(parts) + ("" if self.state in ("running", "done") else f" ({self.state})")
 
@@ -72,7 +73,7 @@ def spell(
     if seconds < 100: return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #71a23903
+# %% ../../nbs/78_sweeps.sweep.ipynb #23dbf26a
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     "What a plan will cost."
@@ -89,7 +90,7 @@ class Estimate:
     def seconds(self) -> float: return self.each * -(-self.runs // self.workers)
 
     def __str__(self) -> str:
-        return f"{self.runs} runs to train, about {spell(self.seconds)} on {self.workers} workers ({self.build:.1f} s to build, {1e3 * self.step:.1f} ms a step, measured on the first run)"
+        return f"{self.runs} runs to train, about {spell(self.seconds)} on {self.workers} workers ({self.build:.1f} s to build, {1e3 * self.step:.1f} ms a step, measured)"
 
 
 def estimate(
@@ -107,7 +108,7 @@ def estimate(
     timed = trainer.fit(steps, progress=False)._rig
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #51f2f4e0
+# %% ../../nbs/78_sweeps.sweep.ipynb #0ecad0f3
 class Driver:
     "Hands out the runs of a plan and keeps count."
 
@@ -120,7 +121,8 @@ class Driver:
         backend: Callable[[int], Backend] = Pool,  # Makes who takes the calls, from the number of workers
         retries: int = 2,  # How often a run is given out again after its worker died
     ):
-        if not plan.base.__module__.startswith("latentlab") and plan.base.__module__ == "__main__": raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put the class into a module.")
+        if not plan.base.__module__.startswith("latentlab") and plan.base.__module__ == "__main__":
+            raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put the class into a module.")
         if workers is not None and workers < 1: raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
         if retries < 0: raise ValueError(f"`retries` must be at least 0: got {retries}. 2 is usual.")
         self.plan, self.journal, self.retries, self._make = plan, (journal if isinstance(journal, Writer) else Grouped(journal)).ready(), retries, backend

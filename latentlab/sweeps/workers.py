@@ -177,7 +177,7 @@ class Slot:
         if self._pool is not None: self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
 
-# %% ../../nbs/77_sweeps.workers.ipynb #1dd0429f
+# %% ../../nbs/77_sweeps.workers.ipynb #fa9cee32
 class Pool:
     "Workers on this machine, spawned, with one compute thread each unless told otherwise."
 
@@ -187,7 +187,8 @@ class Pool:
         *,
         threads: int = 1,  # Compute threads of each; one is fastest where there are as many workers as cores
     ):
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1: raise ValueError(f"`workers` must be at least 1: got {workers!r}. Use as many as there are cores.")
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"`workers` must be at least 1: got {workers!r}. Use as many as there are cores.")
         self._ending = multiprocessing.get_context("spawn").Event()
         self.workers, self._slots, self._free = workers, [Slot(threads, self._ending) for _ in range(workers)], queue.SimpleQueue()
         for slot in self._slots: self._free.put(slot)

@@ -61,7 +61,7 @@ def since(
     hot = {path: info for path, info in rig.run.fields().items() if info.kind == "hot"}
     return [(path, old, info.value) for path, info in hot.items() if (old := known.get(path, info.default)) != info.value]
 
-# %% ../../nbs/58_train.scribe.ipynb #da4a1534
+# %% ../../nbs/58_train.scribe.ipynb #92cd48e8
 class Scribe:
     "What a loop tells its journal. Without a journal every method does nothing."
 
@@ -99,7 +99,8 @@ class Scribe:
             self.record = self.journal.go_on(self.id, step=rig.step)
             for path, old, new in since(self.record, rig): self.record.changed(rig.step + 1, path, old, new)
         else:
-            info = {"device": str(rig.generator.device), "threads": torch.get_num_threads(), "info": dict(rig.parts.info), "parent": self.parent, "units": dict(getattr(rig.model, "units", {}))}
+            info = {"device": str(rig.generator.device), "threads": torch.get_num_threads(), "info": dict(rig.parts.info), "parent": self.parent}
+            info["units"] = dict(getattr(rig.model, "units", {}))
             self.record = self.journal.begin(rig.run, weights=weights_in_force(rig.model, hot), facts=info | self.facts)
             self.id = self.record.id
         self.record.checkpoints.mkdir(exist_ok=True)

@@ -116,7 +116,7 @@ class Pausable(Threaded):
         if self.error is not None: raise self.error
         return self
 
-# %% ../../nbs/56_train.trainer.ipynb #5571fb1c
+# %% ../../nbs/56_train.trainer.ipynb #6fec69ae
 class Stoppable(Pausable):
     "Ends the thread."
 
@@ -131,7 +131,7 @@ class Stoppable(Pausable):
         with self._wake:
             self._stopping, thread = True, self._thread
             self._wake.notify_all()
-            if thread is not threading.current_thread(): self._wake.wait_for(lambda: self._thread is not thread or thread is None, timeout)  # an interrupted Thread.join may think it has ended
+            if thread is not threading.current_thread(): self._wake.wait_for(lambda: self._thread is not thread or thread is None, timeout)  # not Thread.join, see `Sweep`
         if thread is None or self._thread is not thread:
             with self._turn: self._over("done" if finished else "interrupted")
         return self

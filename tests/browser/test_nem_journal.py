@@ -76,7 +76,8 @@ def test_a_killed_kernel_leaves_a_lost_run_that_goes_on(nem):
     nem.page.keyboard.press("Escape")
     nem.wait_idle()
     for button in nem.page.locator(".jp-Dialog .jp-mod-accept").all(): button.click()
-    assert [row[1] for row in json.loads(nem.execute('import json\nfrom latentlab.journal.journal import Journal\nprint(json.dumps([[r["id"], r["state"]] for r in Journal("journal of the lab").rows()]))')) if row[0] == killed] == ["lost"]
+    nem.execute("from latentlab.journal.journal import Journal")
+    assert [row[1] for row in rows(nem) if row[0] == killed] == ["lost"]
     nem.command("notebook:run-all-cells")
     nem.wait_data("d.state === 'running' && Number(d.step) > 3 && Number(d.runs) > 3", 90)
     nem.page.locator("[data-command=pause]").click()
