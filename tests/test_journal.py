@@ -320,7 +320,7 @@ def test_one_holder_a_run(tmp_path):
     journal = Journal(tmp_path)
     record = journal.begin(RUN)
     assert not left_alone(journal, record.id)
-    with pytest.raises(ValueError, match=f"nobody else is training: got {record.id}, written by process {os.getpid()}"): journal.go_on(record.id, step=0)
+    with pytest.raises(ValueError, match=f"nobody else is training: got {record.id}, held by process {os.getpid()}"): journal.go_on(record.id, step=0)
     assert not record_module.fail(record.folder, "given up") and only(journal)["state"] == "running"
     record.close()
     assert left_alone(journal, record.id)

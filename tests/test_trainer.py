@@ -16,7 +16,6 @@ import torch
 from latentlab.core.settings import Settings, setting
 from latentlab.core.terms import Parts, Player, Terms
 from latentlab.models.nem_run import NEMRun
-from latentlab.train import checkpoint as checkpoint_module
 from latentlab.train.example import Mean, MeanRun
 from latentlab.train.history import History
 from latentlab.train.rig import NonFiniteStep, Rig, advance
@@ -665,7 +664,7 @@ def test_a_full_disk_does_not_stop_the_training(mean, tmp_path, monkeypatch, bro
     def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module.os, broken, full)
+        patch.setattr(os, broken, full)
         trainer.fit(45, progress=False)
         assert trainer.step_count == 65 and trainer.state == "paused" and trainer.error is None
         assert trainer.notice.startswith("no checkpoint written, training goes on: ") and "No space left" in trainer.notice
