@@ -43,6 +43,7 @@ def test_a_blurred_fill_is_no_dimming():
     assert verdicts(trainer)["dimming"].level == "ok"
 
 
+@pytest.mark.slow
 def test_no_jitter_is_caught_combing_and_the_remedy_mends_it():
     trainer = train(600, jitter=0, **COMBS)
     figures, combs = trainer.measure().figures, verdicts(trainer)["combs"]
@@ -52,6 +53,7 @@ def test_no_jitter_is_caught_combing_and_the_remedy_mends_it():
     assert verdicts(trainer)["combs"].level == "ok"
 
 
+@pytest.mark.slow
 def test_the_same_run_with_jitter_is_no_comb():
     trainer = train(400, jitter=1, **COMBS)
     assert trainer.measure().figures["area"] < 0.5

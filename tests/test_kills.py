@@ -187,7 +187,7 @@ def hunt(prey, straight, root, how, kills, seed, *, signals=(signal.SIGKILL,)):
 
 
 def test_a_training_that_is_killed_now_and_then(prey, straight, tmp_path):
-    phases = hunt(prey, straight, tmp_path / "runs", "train", 5, 1)
+    phases = hunt(prey, straight, tmp_path / "runs", "train", 2, 1)
     assert "checkpointing" in phases or "closing" in phases or "training" in phases, phases
 
 

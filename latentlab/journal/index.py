@@ -86,8 +86,8 @@ def sound_facts(
     if not whole["group"] and whole["settings"]: whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
     return {**facts, **whole, "id": id}
 
-# %% ../../nbs/72_journal.index.ipynb #25113d62
-END = 200_000  # Bytes read from the end of a file of metrics: some hundred lines, a tenth of most runs
+# %% ../../nbs/72_journal.index.ipynb #b5426f52
+END = 120_000  # Bytes read from the end of a file of metrics: some four hundred lines
 FILES = ("run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl")
 
 
@@ -116,8 +116,8 @@ def moved(folder: Path) -> int:
     except OSError: return 0
     return sum("set" in row for row in surviving(read_lines(folder / "metrics.jsonl").rows)) if held else 0
 
-# %% ../../nbs/72_journal.index.ipynb #ec6b214e
-LAYOUT = 2  # Of the summaries; another number makes the index anew
+# %% ../../nbs/72_journal.index.ipynb #57cfd9c3
+LAYOUT = 3  # Of the summaries; another number makes the index anew
 
 
 def stamp(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARAMETER', 'TAG', 'STATUS', 'cut', 'name_of', 'Point', 'points_of', 'not_finite', 'tags_of', 'Store', 'Sent',
-           'digest_lines', 'sent_before', 'Exported', 'export_run', 'send_files', 'to_mlflow']
+           'digest_lines', 'sent_before', 'Exported', 'export_run', 'as_figure', 'send_files', 'to_mlflow']
 
 # %% ../../nbs/75_journal.mlflow.ipynb #3f4d7138
 import hashlib
@@ -167,7 +167,7 @@ def sent_before(
     except ValueError: return None
     return Sent(lines=lines, digest=digest, stamp=mark)
 
-# %% ../../nbs/75_journal.mlflow.ipynb #006a4417
+# %% ../../nbs/75_journal.mlflow.ipynb #3b5afe19
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     "What was done about one run."
@@ -184,7 +184,7 @@ def export_run(
     run: Run,  # Of a journal
     row: Mapping[str, Any],  # Its summary
     before: Any,  # MLflow's run of it, None when there is none
-    draw: Callable[[Mapping[str, np.ndarray]], bytes] | None,  # Makes a PNG of saved views
+    draw: Callable[[Mapping[str, np.ndarray]], bytes],  # Makes a PNG of saved views
 ) -> Exported:
     "One run, as far as MLflow does not have it."
     mark, lines = f"{row['state']} {stamp(str(run.folder))}", surviving(read_lines(run.folder / "metrics.jsonl").rows)
@@ -208,32 +208,43 @@ def export_run(
     store.tag(run_id, {"latentlab.sent": Sent(lines=len(lines), digest=digest_lines(lines), stamp=mark).text()})
     return Exported(id=run.id, run_id=run_id, what=what, points=len(fresh), **told)
 
-# %% ../../nbs/75_journal.mlflow.ipynb #b3715697
+# %% ../../nbs/75_journal.mlflow.ipynb #234a803b
+def as_figure(
+    views: Mapping[str, np.ndarray],  # As a run saved them
+) -> bytes:  # PNG
+    "Saved views as the package draws them. Raises ValueError for arrays that are no pictures."
+    from latentlab.plots.card import plot_views
+    from latentlab.plots.style import figure_png
+
+    return figure_png(plot_views(views))
+
+
 def send_files(
     store: Store,  # Where to
     run: Run,  # Of a journal
     run_id: str,  # Of MLflow
-    draw: Callable[[Mapping[str, np.ndarray]], bytes] | None,  # Makes a PNG of saved views
+    draw: Callable[[Mapping[str, np.ndarray]], bytes],  # Makes a PNG of saved views
 ) -> None:
     "The run's own files and pictures, over those that are there."
     for name in ("run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl", "code.diff"):
         if (run.folder / name).exists(): store.client.log_artifact(run_id, str(run.folder / name))
     for path in sorted((run.folder / "figures").glob("[!.]*")):
         store.client.log_artifact(run_id, str(path), "figures")
-        if not draw or path.suffix != ".npz": continue
+        if path.suffix != ".npz": continue
         with tempfile.TemporaryDirectory() as folder:
             drawn = Path(folder) / f"{path.stem}.png"
-            drawn.write_bytes(draw(run.picture(path.stem)))
+            try: drawn.write_bytes(draw(run.picture(path.stem)))
+            except ValueError: continue  # arrays that are no pictures are there as arrays
             store.client.log_artifact(run_id, str(drawn), "figures")
 
-
+# %% ../../nbs/75_journal.mlflow.ipynb #8dfad745
 def to_mlflow(
     journal: Runs | str | Path,  # Or its folder
     *,
     uri: str,  # "http://host:5000", "sqlite:///runs.db", "file:///folder"
     experiment: str = "latentlab",  # Made when it is not there
     ids: Sequence[str] | None = None,  # Which runs; None for all
-    draw: Callable[[Mapping[str, np.ndarray]], bytes] | None = None,  # Makes a PNG of saved views; None for the arrays alone
+    draw: Callable[[Mapping[str, np.ndarray]], bytes] = as_figure,  # Makes a PNG of saved views
 ) -> list[Exported]:  # One for each run, oldest first
     "Runs of a journal in MLflow, each once. A second export sends what is new. Raises ValueError for unknown runs and stores."
     journal = journal if isinstance(journal, Runs) else Runs(journal)

@@ -178,7 +178,7 @@ def small(
     "Pictures need three digits; numbers that float16 cannot hold stay as they are."
     return array.astype(np.float16) if array.dtype.kind == "f" and np.isfinite(array).all() and np.abs(array).max(initial=0) < 6e4 else array
 
-# %% ../../nbs/71_journal.record.ipynb #3d0cfc98
+# %% ../../nbs/71_journal.record.ipynb #b1cdde2d
 class Record(Telling):
     """A run's folder while the run is on. `Journal.begin` and `Journal.go_on` make one.
 
@@ -199,11 +199,6 @@ class Record(Telling):
             raise ValueError(f"`name` must be one of {', '.join(known)}: got {name!r}. A lost run is found out by its readers.")
         words = "" if error is None else "".join(traceback.format_exception(error))[-20_000:]
         self.facts |= {"state": name, "steps": step, "seconds": round(seconds, 3), "updated": time.time(), "error": words}
-        self.save()
-
-    def say(self, **facts: Any) -> None:
-        "Put more into `run.json`."
-        self.facts |= facts
         self.save()
 
     def close(self) -> None:

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['label_changes', 'in_words', 'kind_of', 'compared', 'Writer', 'newest_checkpoint']
 
-# %% ../../nbs/73_journal.writer.ipynb #5390a036
+# %% ../../nbs/73_journal.writer.ipynb #b1d68c98
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.settings import Settings, as_dict
-from .files import Lock, check_name
+from .files import Lock, check_name, try_folder
 from .index import Index
 from .record import Record, begin, digest, go_on, said_aloud
 
@@ -59,7 +58,7 @@ def compared(
         found["best"] = {"id": top["id"], "metric": best, "value": top["metrics"][best], "changes": label_changes(run, top["settings"])}
     return found
 
-# %% ../../nbs/73_journal.writer.ipynb #37f1d53a
+# %% ../../nbs/73_journal.writer.ipynb #25386787
 class Writer:
     "The part of a journal that a trainer needs."
 
@@ -75,9 +74,7 @@ class Writer:
 
     def ready(self) -> "Writer":  # Itself
         "Try that it can be written, before any time is spent. Raises ValueError when it cannot."
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.root, prefix=".write-test-").close()
+        try: try_folder(self.root)
         except OSError as error:
             raise ValueError(f"`root` must be a folder that can be written: got {self.root} ({error.strerror}). Choose another folder for the journal.") from error
         return self

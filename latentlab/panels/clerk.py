@@ -23,7 +23,7 @@ from ..sweeps.plan import Plan
 from ..sweeps.sweep import Sweep, default_workers
 from ..train.trainer import Trainer
 
-# %% ../../nbs/89_panels.clerk.ipynb #9e9c34d2
+# %% ../../nbs/89_panels.clerk.ipynb #0f895197
 def bar_facts(
     facts: Mapping[str, Any],  # Of `run.json`
     *,
@@ -31,7 +31,7 @@ def bar_facts(
     notes: Sequence[str],  # On this run, oldest first
 ) -> dict[str, Any]:  # The part `run` of the view's `journal`
     "A run as the bar shows it."
-    said = {name: facts[name] for name in ("previous", "best") if name in facts}
+    said = {name: facts[name] for name in ("previous", "best") if facts.get(name)}
     return {"id": facts["id"], "state": facts["state"], "kept": kept, "words": list(facts.get("words", ())), "notes": list(notes), **said}
 
 
@@ -52,7 +52,7 @@ def run_row(
     return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=row["steps"], seed=row.get("seed"), metrics={m: value_of(row, m) for m in metrics},
                 changes=changes, note=note, action=action, current=current)
 
-# %% ../../nbs/89_panels.clerk.ipynb #52175840
+# %% ../../nbs/89_panels.clerk.ipynb #edab23dd
 def repeat_plan(
     trainer: Trainer,  # What the panel shows
     seeds: int,  # How many
@@ -67,20 +67,21 @@ def repeat_plan(
 
 def sweep_facts(
     sweep: Sweep,  # Running or ended
+    rows: Sequence[Mapping[str, Any]],  # Summaries of the journal, not older than its end
     metrics: Sequence[str],  # The numbers to report
 ) -> dict[str, Any]:  # The part `sweep` of the view's `journal`
     "A sweep as the bar shows it."
     p, result = sweep.progress(), ""
     if p.state in ("done", "stopped") and p.done + p.found:
         ids = {o.id for o in list(sweep.outcomes.values()) if o.state in ("done", "found")}
-        rows = [row for row in sweep.journal.rows() if row["id"] in ids]
-        result = "; ".join(f"{m.replace('_', ' ')} {mean_interval([value_of(row, m) for row in rows])}" for m in metrics)
+        values = lambda name: [value_of(row, name) for row in rows if row["id"] in ids]
+        result = "; ".join(f"{m.replace('_', ' ')} {mean_interval(values(m))}" for m in metrics)
     state = "failed" if sweep.error or (p.state == "done" and p.failed == p.total) else p.state
     if p.failed: result = (result and result + "; ") + f"{p.failed} failed: " + next(o.error for o in list(sweep.outcomes.values()) if o.state == "failed")[:300]
     return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state,
                 sentence=sweep.plan.name, result=str(sweep.error or result))
 
-# %% ../../nbs/89_panels.clerk.ipynb #6c8a2dca
+# %% ../../nbs/89_panels.clerk.ipynb #27e28d15
 class Desk:
     "What a panel's journal shows, read and told on one thread."
 
@@ -93,7 +94,7 @@ class Desk:
     ):
         self.trainer, self.view, self.metrics, self.obey = trainer, view, tuple(metrics), obey
         self.journal, self.sweep = Journal(trainer.scribe.journal.root), None
-        self._told, self._message, self._rows, self._listed, self._wait = {}, "", [], 0.0, 3.0
+        self._told, self._message, self._rows, self._listed, self._wait, self._ended = {}, "", [], 0.0, 3.0, False
 
     def bar(self) -> dict[str, Any]:
         "The view's `journal`."
@@ -102,7 +103,7 @@ class Desk:
             found = self.journal.run(id)
             marks = next((row for row in self._rows if row["id"] == id), {"kept": False})
             run = bar_facts(record.facts if record else found.facts, kept=marks["kept"], notes=[n["text"] for n in found.notes()])
-        sweep = sweep_facts(self.sweep, self.metrics) if self.sweep else {}
+        sweep = sweep_facts(self.sweep, self._rows, self.metrics) if self.sweep else {}
         return dict(folder=self.journal.root.name, run=run, message=self._message, error=self.trainer.scribe.trouble.removeprefix("journal: "), sweep=sweep)
 
     def lines(self) -> list[dict[str, Any]]:
@@ -115,7 +116,8 @@ class Desk:
 
     def look(self, *, now: bool = False) -> None:
         "Tell what has changed; the list of runs is read again after some seconds, later when reading takes long."
-        if now or time.monotonic() - self._listed > self._wait:
+        ended, self._ended = self._ended, bool(self.sweep) and self.sweep.state != "running"
+        if now or self._ended != ended or time.monotonic() - self._listed > self._wait:
             begun = time.monotonic()
             self._rows = self.journal.rows(kind_of(self.trainer.run))
             self._tell(runs=self.lines())

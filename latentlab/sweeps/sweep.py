@@ -6,7 +6,7 @@
 __all__ = ['Backend', 'default_workers', 'Progress', 'spell', 'Estimate', 'estimate', 'Driver', 'Counted', 'Driven', 'Sweep',
            'bar']
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #a05c9f7f
+# %% ../../nbs/78_sweeps.sweep.ipynb #8e8ec96f
 import queue
 import threading
 import time
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from ..core.runtime import choose_device, cores
 from ..core.settings import Settings, as_dict
 from ..journal.record import digest, fail
@@ -28,7 +26,7 @@ from .plan import Plan
 from .workers import Outcome, Pool, finished, known_run, train_one
 from ..train.trainer import Trainer
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #1d64e381
+# %% ../../nbs/78_sweeps.sweep.ipynb #acd82986
 class Backend(Protocol):
     "Takes calls and answers with futures."
 
@@ -42,8 +40,8 @@ class Backend(Protocol):
 def default_workers(
     run: Settings,  # One of the sweep
 ) -> int:  # At least 1
-    "As many as there are cores, or one for each GPU."
-    return torch.cuda.device_count() if choose_device(run.train.device).type == "cuda" else cores()
+    "As many as there are cores; one on a GPU, whose memory several would share."
+    return 1 if choose_device(run.train.device).type == "cuda" else cores()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ def estimate(
     timed = trainer.fit(steps, progress=False)._rig
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
 
-# %% ../../nbs/78_sweeps.sweep.ipynb #0ecad0f3
+# %% ../../nbs/78_sweeps.sweep.ipynb #bcc8e630
 class Driver:
     "Hands out the runs of a plan and keeps count."
 
@@ -117,11 +115,11 @@ class Driver:
         plan: Plan,  # What to train
         journal: Writer | str | Path = "runs",  # Where, or its folder
         *,
-        workers: int | None = None,  # Processes at once; None for one a core, or one a GPU
+        workers: int | None = None,  # Processes at once; None for one a core, or one on a GPU
         backend: Callable[[int], Backend] = Pool,  # Makes who takes the calls, from the number of workers
         retries: int = 2,  # How often a run is given out again after its worker died
     ):
-        if not plan.base.__module__.startswith("latentlab") and plan.base.__module__ == "__main__":
+        if plan.base.__module__ == "__main__":
             raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put the class into a module.")
         if workers is not None and workers < 1: raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
         if retries < 0: raise ValueError(f"`retries` must be at least 0: got {retries}. 2 is usual.")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Change', 'Snapshot', 'Loop', 'writable', 'Turnable', 'Order', 'Rebuildable', 'Loadable', 'Keeper', 'move_beside',
-           'Resumable', 'newest_readable', 'same_structure']
+           'Resumable', 'measured_before', 'newest_readable', 'same_structure']
 
-# %% ../../nbs/59_train.between.ipynb #e0bfc2e5
+# %% ../../nbs/59_train.between.ipynb #b4859889
 import os
 import threading
 import time
@@ -23,6 +23,8 @@ import torch
 from ..core.runtime import choose_device, stream_seed
 from ..core.settings import Hot, Settings, as_dict, from_json
 from ..core.terms import Parts, Trainable
+from ..journal.files import read_lines, try_folder
+from ..journal.index import surviving
 from ..journal.record import digest
 from ..journal.writer import Writer, kind_of, newest_checkpoint
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -103,20 +105,14 @@ class Loop:
     @property
     def busy(self) -> bool: return self._thread is not None and self._thread.is_alive()
 
-# %% ../../nbs/59_train.between.ipynb #944f5216
+# %% ../../nbs/59_train.between.ipynb #93d4862a
 def writable(
     folder: str | Path,  # Where files will go
 ) -> Path:  # The folder, made if need be
     "A folder that can be written, tried out before any time is spent."
-    folder = Path(folder).expanduser().absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+    try: return try_folder(Path(folder).expanduser().absolute())
     except OSError as error:
         raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for no checkpoints.") from error
-    return folder
 
 # %% ../../nbs/59_train.between.ipynb #3bbffd60
 class Turnable(Loop):
@@ -195,7 +191,7 @@ class Rebuildable(Turnable):
         if error is not None: raise error
         return self
 
-# %% ../../nbs/59_train.between.ipynb #d91a6879
+# %% ../../nbs/59_train.between.ipynb #9b95505f
 class Loadable(Rebuildable):
     "What happens when its turn has come."
 
@@ -226,15 +222,16 @@ class Loadable(Rebuildable):
         rig = self._assemble(from_json(type(self.run), state["settings"]).replace(device=self.run.train.device))
         same_structure(state, rig, path.name)
         rig.load(state)
+        for found in measured_before(path.parents[1], rig.step): rig.add(found)
         return rig, {"id": order.start, "step": rig.step}
 
-# %% ../../nbs/59_train.between.ipynb #e34f0dd1
+# %% ../../nbs/59_train.between.ipynb #5f8208a4
 class Keeper(Loadable):
     "Writes and reads checkpoints between two steps."
 
     def checkpoint_path(self) -> Path:  # In the trainer's folder
         "The file of this structure."
-        if self.folder is None: raise ValueError('`folder` must be given for checkpoints: got None. Build the trainer with folder="runs/name".')
+        if self.folder is None: raise ValueError('`folder` must be given for checkpoints: got None. Build the trainer with journal="runs", or with a folder.')
         kept = [(path, info.value) for path, info in self.run.fields().items() if info.kind in ("build", "fixed") and info.name != "device"]
         return self.folder / f"{type(self.run).__name__.lower()}-{stream_seed(0, *map(str, kept)):016x}.ckpt"
 
@@ -269,7 +266,7 @@ def move_beside(
         os.replace(name, target)
     except OSError: os.replace(path, target)
 
-# %% ../../nbs/59_train.between.ipynb #752b1322
+# %% ../../nbs/59_train.between.ipynb #d8127d00
 class Resumable(Keeper):
     "Goes on where a checkpoint stands."
 
@@ -286,6 +283,7 @@ class Resumable(Keeper):
             self._over("done")
             self.scribe.forget(id=id)
             self._rig.load(state)
+            for found in measured_before(own.parents[1], self.step_count) if id else (): self._rig.add(found)
             self._rig.run = self.run.replace({p: i.value for p, i in run.fields().items() if i.kind == "hot"})
             self._install(self._rig)
             self.error, self.notice, self._own = None, notice, own
@@ -299,6 +297,15 @@ class Resumable(Keeper):
         id = path if path is not None else next((row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine and row["state"] != "running"), None)
         if id is None: raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or start with fit().")
         return newest_checkpoint(journal.folder(id)), id
+
+# %% ../../nbs/59_train.between.ipynb #7f1eb921
+def measured_before(
+    folder: Path,  # Of a run of a journal
+    step: int,  # From which it goes on
+) -> list[Measure]:  # Oldest first, without the verdicts, which are measured anew
+    "Numbers of the probe up to a step."
+    rows = surviving(read_lines(folder / "metrics.jsonl").rows)
+    return [Measure(step=row["step"], figures=row["figures"], verdicts=()) for row in rows if "figures" in row and row["step"] < step]
 
 # %% ../../nbs/59_train.between.ipynb #556a64a6
 def newest_readable(

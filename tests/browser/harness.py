@@ -134,9 +134,9 @@ class Notebook:
         return self.page.locator(self.root).first.get_attribute(f"data-{name}")
 
     def wait_data(self, condition: str, seconds: float = 30) -> None:
-        "Until a JavaScript condition on `d`, the panel's data attributes, holds."
+        "Until a JavaScript condition on `d`, the panel's data attributes, holds; six times the usual `seconds` on a machine that is busy with something else."
         test = f"() => {{ const d = document.querySelector('{self.root}')?.dataset; return d !== undefined && ({condition}); }}"
-        self.page.wait_for_function(test, timeout=1000 * seconds)
+        self.page.wait_for_function(test, timeout=6000 * seconds)
 
     def shot(self, name: str, width: int | None = None, height: int = 1350) -> Path:
         "A picture of the panel in `shots/`; `width` is that of the panel itself."

@@ -113,7 +113,7 @@ def test_the_cell_run_twice_leaves_one_panel(nem):
 
 def test_stop_keeps_a_picture_in_the_saved_notebook(nem):
     "Stop ends the training thread and puts a PNG of the last frame where the panel stands; Run begins again."
-    nem.wait_data("Number(d.step) > 60", 60)
+    nem.wait_data("Number(d.step) > 20", 20)
     nem.page.locator("[data-command=stop]").click()
     nem.wait_data("d.state === 'stopped'", 20)
     assert nem.execute("print(panel.trainer.busy)").strip() == "False"
