@@ -71,6 +71,7 @@ def test_a_call_that_shall_not_begin_does_not() -> None:
     assert called(os._exit, (1,), lambda: True) == Outcome(state="interrupted")
 
 
+@pytest.mark.slow
 def test_a_run_told_to_stop_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     journal, run, asked = Grouped(tmp_path / "cut"), MeanRun().replace(steps=800), []
     assert called(train_one, (run, journal.root), lambda: len(asked) > 1 or bool(asked.append(1))) == Outcome(state="interrupted")
@@ -118,6 +119,7 @@ def test_dask_finds_what_was_done_elsewhere_and_goes_on(client: Client, here: Gr
     assert (progress.found, progress.done, len(sweep.journal.rows())) == (2, 2, 4) and finals(sweep.journal) == finals(here)
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker_costs_its_run_one_try(client: Client, tmp_path: Path) -> None:
     sweep = swept(Plan(base=MeanRun().replace(steps=1500), seeds=range(3)), tmp_path, on_dask(client)).start()
     row = until(lambda: at_work(sweep.journal))[0]

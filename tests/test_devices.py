@@ -39,7 +39,7 @@ def furthest(one: dict, other: dict) -> float:
     return max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-30)).item() for n in one if one[n].is_floating_point())
 
 
-@pytest.mark.parametrize(("run", "devices"), [(QUIET, 2), (QUIET, 4), (MASKER, 2)], ids=["mean, two", "mean, four", "masker, two"])
+@pytest.mark.parametrize(("run", "devices"), [(QUIET, 2), pytest.param(QUIET, 4, marks=pytest.mark.slow), (MASKER, 2)], ids=["mean, two", "mean, four", "masker, two"])
 def test_several_processes_end_where_one_ends(run, devices: int, tmp_path: Path) -> None:
     "In float64, to 1e-12: sums are added in another order, and nothing else is different."
     journal, alone = Runs(tmp_path / "together"), Runs(tmp_path / "alone")
@@ -141,6 +141,7 @@ def test_a_script_trains(tmp_path: Path) -> None:
     assert done.stdout.strip() == "done", done.stderr
 
 
+@pytest.mark.slow
 def test_processes_draw_different_noise(tmp_path: Path) -> None:
     "The run is another one than that of one process, and as good: its loss is that of the same noise level."
     noisy = QUIET.replace(noise=0.5, steps=40)

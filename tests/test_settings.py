@@ -125,7 +125,8 @@ def test_a_name_that_means_two_fields_must_say_which():
     with pytest.raises(ValueError, match="`seed` must mean one field: got one.seed, two.seed. Say the whole path."): Twice().replace(seed=1)
     run = Twice().replace({"two.seed": 7})
     assert (run.one.seed, run.two.seed) == (0, 7) and from_json(Twice, to_json(run)) == run
-    assert put(run, ["one", "seed"], 2).one.seed == 2
+    both = put(run, {("one", "seed"): 2, ("two", "seed"): 3, ("seen",): 4})
+    assert (both.one.seed, both.two.seed, both.seen) == (2, 3, 4)
 
 
 @pytest.mark.parametrize("text, rule", [

@@ -703,7 +703,7 @@ def test_without_a_folder_nothing_is_written_and_asking_says_so(mean, tmp_path, 
     monkeypatch.chdir(tmp_path)
     trainer = mean().fit(45, progress=False)
     for ask in (trainer.checkpoint, trainer.resume):
-        with pytest.raises(ValueError, match="`folder` must be given for checkpoints: got None. Build the trainer with folder="): ask()
+        with pytest.raises(ValueError, match="`folder` must be given for checkpoints: got None. Build the trainer with journal="): ask()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,7 @@
 __all__ = ['Kind', 'setting', 'FieldInfo', 'scalar_type', 'check_value', 'Settings', 'find_path', 'declared', 'own_fields', 'put',
            'as_dict', 'from_dict', 'to_json', 'from_json', 'Hot']
 
-# %% ../../nbs/00_core.settings.ipynb #aa98d392
+# %% ../../nbs/00_core.settings.ipynb #00fd0cc6
 import json
 import math
 import types
@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-# %% ../../nbs/00_core.settings.ipynb #ba7fdf1e
+# %% ../../nbs/00_core.settings.ipynb #58cee3ef
 Kind = Literal["hot", "build", "fixed", "view"]
 
 
@@ -42,7 +42,7 @@ def setting(
     meta = dict(kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest, folded=folded)
     return field(default=default, metadata=meta)
 
-# %% ../../nbs/00_core.settings.ipynb #60217d64
+# %% ../../nbs/00_core.settings.ipynb #6c6cc8de
 @dataclass(frozen=True, kw_only=True)
 class FieldInfo:
     "One setting as a panel, a record or a sweep sees it."
@@ -65,7 +65,7 @@ class FieldInfo:
     suggest: tuple[str, ...] = ()  # Usual values of a free text
     folded: bool = False  # Whether a panel may fold its control away
 
-# %% ../../nbs/00_core.settings.ipynb #2b2bee61
+# %% ../../nbs/00_core.settings.ipynb #f284736b
 def scalar_type(
     hint: Any,  # Annotation of a field
 ) -> tuple[type, tuple[Any, ...], bool]:  # Scalar type, choices (() if free), whether None is allowed
@@ -79,7 +79,7 @@ def scalar_type(
     if hint in (bool, int, float, str): return hint, (), optional
     raise TypeError(f"a setting must be bool, int, float, str or a Literal: got {hint}. Nest a Settings class for anything larger.")
 
-# %% ../../nbs/00_core.settings.ipynb #95cd3a2b
+# %% ../../nbs/00_core.settings.ipynb #321e50b4
 def check_value(
     value: Any,  # What somebody wants to store
     info: FieldInfo,  # The field it is for
@@ -105,7 +105,7 @@ def check_value(
             raise ValueError(f"`{name}` must be at most {info.high:g}{unit}: got {value:g}. The default is {info.default:g}.")
     return value
 
-# %% ../../nbs/00_core.settings.ipynb #104b2564
+# %% ../../nbs/00_core.settings.ipynb #3fad04e9
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     "Frozen, validated settings; subclasses add fields made with `setting`, or nest other settings."
@@ -139,9 +139,8 @@ class Settings:
         changes: Mapping[str, Any] | None = None,  # Path or short name -> new value
         **named: Any,  # The same by keyword
     ) -> Self:  # New settings, validated
-        "These settings with some values changed; the others stay."
-        for name, value in {**(changes or {}), **named}.items(): self = put(self, self.path(name).split("."), value)
-        return self
+        "These settings with some values changed at once; the others stay."
+        return put(self, {tuple(self.path(name).split(".")): value for name, value in {**(changes or {}), **named}.items()})
 
     def diff(
         self,
@@ -153,7 +152,7 @@ class Settings:
         theirs = other.fields()
         return {p: (theirs[p].value, i.value) for p, i in self.fields().items() if p in theirs and theirs[p].value != i.value}
 
-# %% ../../nbs/00_core.settings.ipynb #cd13b581
+# %% ../../nbs/00_core.settings.ipynb #ebeeef71
 def find_path(
     known: Mapping[str, FieldInfo],  # Dotted path -> field
     name: str,  # Dotted path, or the short name of a field
@@ -166,7 +165,7 @@ def find_path(
     if hits: raise ValueError(f"`{name}` must mean one field: got {', '.join(hits)}. Say the whole path.")
     raise ValueError(f"`{name}` must be a field of {owner}: got an unknown name. Known: {', '.join(known)}.")
 
-# %% ../../nbs/00_core.settings.ipynb #3c4ee432
+# %% ../../nbs/00_core.settings.ipynb #e143e674
 @cache
 def declared(
     cls: type[Settings],  # Any settings class
@@ -192,14 +191,15 @@ def own_fields(
 
 def put(
     settings: Settings,  # Where to change
-    parts: list[str],  # Path, split at its dots
-    value: Any,  # New value
+    changes: Mapping[tuple[str, ...], Any],  # Path, split at its dots -> new value
 ) -> Settings:  # New settings
-    "One value changed, at any depth."
-    if len(parts) == 1: return replace(settings, **{parts[0]: value})
-    return replace(settings, **{parts[0]: put(getattr(settings, parts[0]), parts[1:], value)})
+    "Values changed at any depth, and checked together: two that go only with each other may change in one call."
+    own, nested = {path[0]: value for path, value in changes.items() if len(path) == 1}, {}
+    for path, value in changes.items():
+        if len(path) > 1: nested.setdefault(path[0], {})[path[1:]] = value
+    return replace(settings, **own, **{name: put(getattr(settings, name), inner) for name, inner in nested.items()})
 
-# %% ../../nbs/00_core.settings.ipynb #c3248643
+# %% ../../nbs/00_core.settings.ipynb #bd9ed597
 def as_dict(
     settings: Settings,  # Any settings object
 ) -> dict[str, Any]:  # Plain values, nested as the settings are; the class name under "class"
@@ -221,7 +221,7 @@ def from_dict(
     if unknown: raise ValueError(f"settings must hold known keys of {name}: got {', '.join(unknown)}. Known: {', '.join(known)}.")
     return cls(**{k: from_dict(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()})
 
-# %% ../../nbs/00_core.settings.ipynb #317f66c1
+# %% ../../nbs/00_core.settings.ipynb #d54fb7fd
 def to_json(
     settings: Settings,  # Any settings object
 ) -> str:  # Indented JSON; floats are exact
@@ -243,7 +243,7 @@ def from_json(
         raise ValueError(f"`text` must hold version and settings: got {str(record)[:60]!r}. Pass what `to_json` wrote.")
     return from_dict(cls, record["settings"])
 
-# %% ../../nbs/00_core.settings.ipynb #782f3fea
+# %% ../../nbs/00_core.settings.ipynb #c61ce63e
 class Hot:
     "The hot settings of a run as one training step sees them; `hot.kl_scale` is a tensor, `hot.values` the plain numbers."
 

@@ -17,6 +17,7 @@ from typing import Any
 import nbformat
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "shots"
@@ -135,8 +136,12 @@ class Notebook:
 
     def wait_data(self, condition: str, seconds: float = 30) -> None:
         "Until a JavaScript condition on `d`, the panel's data attributes, holds; six times the usual `seconds` on a machine that is busy with something else."
-        test = f"() => {{ const d = document.querySelector('{self.root}')?.dataset; return d !== undefined && ({condition}); }}"
-        self.page.wait_for_function(test, timeout=6000 * seconds)
+        seen = "const r = e.getBoundingClientRect(); if (r.bottom < 80 || r.top > innerHeight - 80) e.scrollIntoView({block: 'nearest'});"  # a panel out of sight paints nothing
+        test = f"() => {{ const e = document.querySelector('{self.root}'), d = e?.dataset; if (!e) return false; {seen} return ({condition}); }}"
+        try: self.page.wait_for_function(test, timeout=6000 * seconds)
+        except PlaywrightTimeout:
+            seen = self.page.evaluate(f"() => [...document.querySelectorAll('{self.root}')].map(e => ({{...e.dataset, text: e.innerText.slice(0, 300)}}))")
+            raise AssertionError(f"{condition} did not come true in {6 * seconds:g} s; the page shows {seen}, errors {self.errors}") from None
 
     def shot(self, name: str, width: int | None = None, height: int = 1350) -> Path:
         "A picture of the panel in `shots/`; `width` is that of the panel itself."
