@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from machine import machine
 
-from latentlab.checks import MaskProbe
+from latentlab.checks.masks import MaskProbe
 from latentlab.core.runtime import generator
 from latentlab.core.settings import Hot
 from latentlab.data.images import load

@@ -276,14 +276,10 @@ def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
 class Plain:
     "The least that a family can show."
     def plan(self, snapshot):
-        rows = [dict(key="keep", label="kept", note="", kind="keep")]
+        rows = [dict(key="level", label="level", note="", kind="image")]
         return dict(title="t", question="q", columns=[], rows=rows, plots=[], table=dict(columns=[], rows=[]))
 
-    def masks(self, snapshot): return np.repeat(snapshot.views["level"].mean(1).clip(0, 1), len(snapshot.images), 0), np.zeros((8, 4, 4), np.float32)
-
-    def fills(self, snapshot): return snapshot.images
-
-    def fill_key(self, snapshot): return ""
+    def frame(self, snapshot): return dict(level=snapshot.views["level"])
 
     def table(self, snapshot): return {}
 

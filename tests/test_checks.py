@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.checks import LIMITS, NEM_CHECKS, MaskProbe, border, collapse, combs, dimming, lines, loud, said, saturation, switches
+from latentlab.checks.masks import LIMITS, NEM_CHECKS, MaskProbe, border, collapse, combs, dimming, lines, loud, said, saturation, switches
 from latentlab.metrics.masks import hard_keep, move
 
 HOT = dict(penalty="kl", kl_scale=0.01, area_scale=0.1, prior=1e-4, distance="half_cosine", fill="mean", neighbourhood="off", gate="soft",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Terms', 'weighted_sum', 'Verdict', 'Probe', 'Player', 'Trainable', 'Parts']
 
-# %% ../../nbs/01_core.terms.ipynb #3537a450
+# %% ../../nbs/01_core.terms.ipynb #dd149588
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .settings import Hot, Settings
 
-# %% ../../nbs/01_core.terms.ipynb #f4bcf000
+# %% ../../nbs/01_core.terms.ipynb #74ebbbbf
 class Terms(Mapping[str, Tensor]):
     "Named terms of one batch, each of shape `batch`; `observed` ones are shown and recorded but never optimised."
 
@@ -44,7 +44,7 @@ class Terms(Mapping[str, Tensor]):
         "Every term by name, the optimised ones first."
         return {**self._values, **self.observed}
 
-# %% ../../nbs/01_core.terms.ipynb #2df2184f
+# %% ../../nbs/01_core.terms.ipynb #15a43925
 def weighted_sum(
     terms: Terms,  # One batch of terms
     weights: Mapping[str, float | Tensor],  # One weight per optimised term: a number, a 0-d tensor or one per example
@@ -54,7 +54,7 @@ def weighted_sum(
         raise ValueError(f"`weights` must name the terms {', '.join(terms)}: got {', '.join(weights)}. Give each term one weight.")
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
 
-# %% ../../nbs/01_core.terms.ipynb #79bc4e5c
+# %% ../../nbs/01_core.terms.ipynb #c1e4800a
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     "What one check found. `level` ok is quiet, warn needs a look, bad means the picture must not be believed."
@@ -65,7 +65,7 @@ class Verdict:
     sentence: str  # What it means, with the numbers
     remedy: str = ""  # What to do, "" when all is well
 
-# %% ../../nbs/01_core.terms.ipynb #41ff0aaf
+# %% ../../nbs/01_core.terms.ipynb #e08ddbd4
 class Probe(Protocol):
     "What a model measured about itself for its checks."
 
@@ -98,12 +98,13 @@ class Trainable(Protocol):
 
     def after_step(self) -> None: "Runs after the weights moved."
 
-# %% ../../nbs/01_core.terms.ipynb #4863304e
+# %% ../../nbs/01_core.terms.ipynb #1714e773
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     "What a run's settings build."
     model: Trainable  # On the device, ready to train
-    images: Tensor  # Training images, uint8 or float in [0, 1], `example channel height width`, on the device
-    probe: Float[Tensor, "probe channel height width"]  # Fixed images in [0, 1] for pictures, not trained on
-    watch: Float[Tensor, "watch channel height width"]  # More fixed images in [0, 1] for the checks, not trained on
+    images: Tensor  # Training images, uint8 or float in [0, 1], `example channel height width`, or points `example event`, on the device
+    probe: Float[Tensor, "probe *event"]  # Fixed images in [0, 1], or points, for pictures, not trained on
+    watch: Float[Tensor, "watch *event"]  # More of them for the checks, not trained on
+    prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None  # (rows of `images`, their indices, epoch) -> what a step sees; None: intensities as they are
     info: Mapping[str, str] = field(default_factory=dict)  # Words for a picture: names of data and encoder

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..checks import NEM_CHECKS, MaskProbe
+from ..checks.masks import NEM_CHECKS, MaskProbe
 from ..core.settings import Hot, Settings, setting
 from ..core.terms import Player, Terms
 from ..losses.distances import DISTANCES, make_distance

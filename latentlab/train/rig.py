@@ -44,7 +44,7 @@ class Share(Protocol):
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]: "Means of numbers over the processes."
 
-# %% ../../nbs/54_train.rig.ipynb #9ac813dc
+# %% ../../nbs/54_train.rig.ipynb #d79049ff
 class Rig:
     "Model, batches, optimisers and records of one built run."
 
@@ -57,7 +57,7 @@ class Rig:
             missing = [n for n in ("settings", "checks", "players", "terms", "weights", "views", "probe", "after_step") if not hasattr(parts.model, n)]
             raise ValueError(f"`model` must be Trainable: got {type(parts.model).__name__} without {', '.join(missing)}. Add them.")
         self.run, self.parts, self.model, train = run, parts, parts.model, run.train
-        self.batches = Batches(parts.images, train.batch, train.seed)
+        self.batches = Batches(parts.images, train.batch, train.seed, parts.prepare)
         self.players = self.model.players()
         self.optimisers = [make_optimiser(train.optimiser, player, train) for player in self.players]
         self.generator, self.share = torch.Generator(device=parts.probe.device), None  # a Share where it trains together with other processes
@@ -114,7 +114,7 @@ def chosen(
     if player.terms is None: return terms, weights
     return Terms({n: terms[n] for n in player.terms}, observed=terms.observed), {n: weights[n] for n in player.terms}
 
-# %% ../../nbs/54_train.rig.ipynb #19f38fe4
+# %% ../../nbs/54_train.rig.ipynb #acd18f17
 def advance(
     rig: Rig,  # Moves by one step
     hot: Hot,  # Read once, here
@@ -125,7 +125,8 @@ def advance(
     for index, (player, optimiser) in enumerate(zip(rig.players, rig.optimisers)):
         rig.generator.manual_seed(stream_seed(rig.run.train.seed, "step", rig.step, index, *(share.stream if share else ())))
         for group in optimiser.param_groups: group["lr"] = hot.values["learning_rate"]
-        terms, weights = chosen(player, rig.model.terms(x, hot=hot, generator=rig.generator), rig.model.weights(hot))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=rig.run.train.precision == "bfloat16"):
+            terms, weights = chosen(player, rig.model.terms(x, hot=hot, generator=rig.generator), rig.model.weights(hot))
         loss = weighted_sum(terms, weights).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

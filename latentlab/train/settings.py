@@ -14,7 +14,7 @@ import torch
 from ..core.settings import Settings, setting
 from ..core.terms import Player
 
-# %% ../../nbs/52_train.settings.ipynb #be87d017
+# %% ../../nbs/52_train.settings.ipynb #86b026e7
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
     "How a run is trained."
@@ -30,6 +30,7 @@ class TrainSettings(Settings):
     check_every: int = setting(100, low=1, unit="steps", reason="a check costs as much as a few steps: one per cent of the time")
     checkpoint_every: int = setting(500, low=1, unit="steps", reason="at most some seconds are lost by a killed process")
     record_every: int = setting(10, low=1, unit="steps", reason="a line of a journal is the mean of so many steps: small files, and a GPU that rarely waits")
+    precision: Literal["float32", "bfloat16"] = setting("float32", kind="build", reason="bfloat16 pays only where the processor multiplies it in hardware")
     device: str = setting("auto", reason="the GPU when there is one")
 
 # %% ../../nbs/52_train.settings.ipynb #7ccac9f6
