@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import struct
 import threading
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 
 from latentlab.core.settings import Settings
 from latentlab.panels import view as panel_view
-from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_frame, pack_images, plain, rank_to_uint8, thin, unpack_frame, widget_of
+from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_images, plain, rank_to_uint8, thin, widget_of
 from latentlab.panels.view import (
     JOURNAL_COMMANDS,
     MODULES,
@@ -20,7 +21,10 @@ from latentlab.panels.view import (
     Request,
     browser_module,
     browser_style,
+    image_bytes,
     is_run_id,
+    lay_out,
+    pack_block,
     read_request,
     static_text,
 )
@@ -53,7 +57,7 @@ def test_data_never_becomes_markup(name):
 
 def test_one_module_one_export():
     assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
-    assert len(browser_module()) < 130_000  # sent once per panel
+    assert len(browser_module()) < 170_000  # sent once per panel
 
 
 def test_no_module_overwrites_a_function_of_another():
@@ -88,7 +92,7 @@ def test_a_keep_that_is_no_share_is_refused(bad):
 
 
 def test_all_kept_and_none_kept():
-    for value, byte in ((0.0, 0), (1.0, 255)): assert (unpack_frame(pack_frame(np.full((2, 3, 4), value), np.zeros((2, 3, 4))), (2, 3, 4))[0] == byte).all()
+    for value, byte in ((0.0, 0), (1.0, 255)): assert (keep_to_uint8(np.full((2, 3, 4), value)) == byte).all()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 599, 600, 601, 5003])
@@ -147,10 +151,8 @@ def test_requests_reach_the_one_receiver_and_its_refusal_goes_back():
 def test_two_threads_send_whole_messages():
     "Frames and words from two threads: each message holds its own traits and nothing of the other's."
     view, seen = LabView([control("a")], PLAN), []
-    view.show(np.zeros((2, 1, 4, 4)))
     view._send = lambda message, buffers=None: seen.append(frozenset(message["state"]))
-    keep = np.random.default_rng(0).uniform(size=(2, 4, 4))
-    threads = [threading.Thread(target=lambda: [view.push(keep, keep, {"step": i, "values": {}}) for i in range(200)]),
+    threads = [threading.Thread(target=lambda: [view.push({"keep": np.full((2, 4, 4), i, np.uint8)}, {"step": i, "values": {}}) for i in range(200)]),
                threading.Thread(target=lambda: [view.tell({"status": {"state": "running", "step": i}}) for i in range(200)])]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
@@ -159,23 +161,92 @@ def test_two_threads_send_whole_messages():
     assert all(s <= {"frame", "frame_meta"} for s in frames) and set(words) == {frozenset({"status"})}
 
 
-def test_a_new_shape_drops_the_old_frame():
+def read_slowly(data: bytes, blocks: list[dict]) -> dict[str, np.ndarray]:
+    "Number by number, as the browser's documentation says: low byte first, row after row."
+    codes, found = {"uint8": ("<B", 1), "float16": ("<e", 2), "float32": ("<f", 4)}, {}
+    for block in blocks:
+        code, size = codes[block["dtype"]]
+        count = int(np.prod(block["shape"]))
+        numbers = [struct.unpack_from(code, data, block["offset"] + size * i)[0] for i in range(count)]
+        found[block["key"]] = np.array(numbers).reshape(block["shape"])
+    return found
+
+
+ARRAYS = {"bytes": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "turned": np.arange(6, dtype=np.uint8).reshape(2, 3).T, "yes": np.array([True, False, True]),
+          "half": np.array([[0.1, -65504], [np.inf, np.nan]], np.float16),
+          "single": np.array([1e-30, 3.25], np.float32), "double": np.linspace(0, 1, 5), "whole": np.array([[-3, 70000]]), "one": np.array(2.5), "none": np.zeros((0, 2),
+                  np.float16), "big": np.array([1.5, -2.0], ">f4")}
+
+
+def test_blocks_against_reading_them_number_by_number():
+    data, where = lay_out([pack_block(key, array) for key, array in ARRAYS.items()])
+    back = read_slowly(data, where)
+    assert list(back) == list(ARRAYS) and len(data) == sum(a.size * {"uint8": 1, "float16": 2}.get(b["dtype"], 4) for a, b in zip(ARRAYS.values(), where))
+    for key, array in ARRAYS.items(): np.testing.assert_array_equal(back[key].astype(np.float32), array.astype(np.float32))
+    assert [b["dtype"] for b in where] == ["uint8", "uint8", "uint8", "float16", *["float32"] * 4, "float16", "float32"]
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([1 + 2j]), np.array([None])])
+def test_what_is_no_number_is_refused(array):
+    with pytest.raises(ValueError, match="`words` must hold numbers: got"): pack_block("words", array)
+
+
+def shown(view: LabView) -> dict[str, list]:
+    "What the browser draws: arrays at rest, and over them those that moved."
+    return {key: array.tolist() for trait in ("held", "frame") for key, array in read_slowly(getattr(view, trait), getattr(view, f"{trait}_meta").get("blocks", [])).items()}
+
+
+def test_whatever_moves_and_rests_the_browser_has_the_last_of_each():
+    "Random arrays that stay or change: after every frame the two traits together are exactly that frame."
+    view, rng, sizes = LabView([control("a")], PLAN), np.random.default_rng(0), []
+    now = {key: rng.integers(0, 9, 5).astype(np.uint8) for key in "abcd"}
+    view._send = lambda message, buffers=None: sizes.append(sum(map(len, buffers or [])))
+    for step in range(60):
+        now = {key: rng.integers(0, 9, 5).astype(np.uint8) if rng.random() < 0.3 else array for key, array in now.items()}
+        if step == 30: now.pop("d")
+        view.push(now, {"step": step, "values": {}})
+        assert shown(view) == {key: array.tolist() for key, array in now.items()}, step
+        assert view.get_state()["frame_meta"]["seq"] == step + 1
+    assert len(sizes) == 60
+
+
+def test_an_array_at_rest_is_sent_twice_and_then_never_again():
+    view, sent = LabView([control("a")], PLAN), []
+    view._send = lambda message, buffers=None: sent.append(sum(map(len, buffers or [])))
+    image = image_bytes(np.zeros((2, 3, 4, 4)))
+    for step in range(4): view.push({"image": image.copy(), "keep": np.full((2, 4, 4), step, np.uint8)}, {"step": step, "values": {}})
+    assert sent == [96 + 32, 96 + 32, 32, 32]
+
+
+def test_other_bytes_in_the_same_places_are_told():
+    "Another data set of the same size comes to rest: nothing in the list of places has changed, and yet the browser must read again."
+    view, told = LabView([control("a")], PLAN), []
+    view._send = lambda message, buffers=None: told.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
+    for step in range(6): view.push({"points": np.full((4, 2), step // 3), "moves": np.array([step])}, {"step": step, "values": {}})
+    assert [("held" in message, "held_meta" in message) for message in told] == [(False, False), (True, True), (False, False), (False, False), (True, True), (False, False)]
+
+
+def test_other_keys_forget_what_was_held():
     view = LabView([control("a")], PLAN)
-    view.show(np.zeros((2, 1, 4, 4)))
-    view.push(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), {"step": 1, "values": {}})
-    view.show(np.ones((2, 1, 4, 4)))
-    assert view.frame != b""
-    view.show(np.zeros((3, 3, 4, 4)))
-    assert view.frame == b"" and view.frame_meta == {} and view.shape == [3, 4, 4, 3]
+    for _ in range(3): view.push({"z3": np.zeros(4), "kl": np.zeros(3)}, {"step": 1, "values": {}})
+    assert view.frame == b"" and list(shown(view)) == ["z3", "kl"]
+    view.push({"kl": np.zeros(2)}, {"step": 2, "values": {}})
+    assert shown(view) == {"kl": [0, 0]}
 
 
 def test_the_state_is_all_that_a_reload_needs():
     view = LabView([control("a")], PLAN)
-    view.show(np.zeros((2, 1, 4, 4)))
-    view.push(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), {"step": 7, "values": {"a": 1}}, {"step": np.arange(3), "a": np.arange(3)})
+    view.push({"keep": np.zeros((2, 4, 4), np.uint8)}, {"step": 7, "values": {"a": 1}}, {"step": np.arange(3), "a": np.arange(3)})
     state = view.get_state()
-    assert state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1} and len(state["frame"]) == 64 and state["curves_meta"] == {"columns": ["step", "a"]}
+    where = [{"key": "keep", "dtype": "uint8", "shape": [2, 4, 4], "offset": 0}]
+    assert state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1, "blocks": where} and len(state["frame"]) == 32 and state["curves_meta"] == {"columns": ["step", "a"]}
     assert state["_esm"] == panel_view.browser_module()
+
+
+def test_each_picture_of_a_plan_has_its_primitive():
+    "The kinds that the notebook documents are those that the browser knows."
+    kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("scores.js"))[1]
+    assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars")]
 
 
 RUN = "20261121-120544-nem-3fa9c2"

@@ -24,7 +24,7 @@ from .masks import Limit, brief, judge, level
 from ..core.terms import Verdict
 from ..metrics.ledger import LedgerRow, audit_row
 
-# %% ../../nbs/66_checks.latents.ipynb #827e5084
+# %% ../../nbs/66_checks.latents.ipynb #2a467ac7
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LatentProbe:
     "What a latent-variable model measured about itself on fixed held-out data. Layers from the one nearest the data upward; nats per example."
@@ -53,6 +53,7 @@ class LatentProbe:
     oracle_se: float | None = None  # Its standard error
     history: tuple[float, ...] = ()  # Mean ELBO of earlier probes, newest last
     hot: Mapping[str, Any] = field(default_factory=dict)  # Plain values of the hot settings in force
+    effective: Float[Tensor, " batch"] | None = None  # Effective number of the S samples of each example
     steps: int = 0  # Training steps done
     discrete: bool = False  # Whether the likelihood is of discrete data
 
@@ -63,7 +64,7 @@ class LatentProbe:
     @cached_property
     def _figures(self) -> dict[str, float]: return latent_figures(self)
 
-# %% ../../nbs/66_checks.latents.ipynb #3aa7abd1
+# %% ../../nbs/66_checks.latents.ipynb #711fddf7
 def check_layers(
     probe: LatentProbe,  # Just made
 ) -> None:
@@ -87,8 +88,10 @@ def latent_figures(
     probe: LatentProbe,  # Any
 ) -> dict[str, float]:  # Nats, counts and data units, in the order of a table
     "The numbers that the checks look at, for tables and curves over time."
-    mean = lambda t: t.double().mean().item()
-    found = {"elbo": mean(probe.elbo), "iw": mean(probe.iw), "nll": mean(probe.nll), "gap": mean(probe.iw - probe.elbo)}
+    mean, error = lambda t: t.double().mean().item(), lambda t: (t.double().std() / len(t) ** 0.5).item()
+    found = {"elbo": mean(probe.elbo), "iw": mean(probe.iw), "nll": mean(probe.nll), "gap": mean(probe.iw - probe.elbo), "samples": float(probe.samples)}
+    if len(probe.elbo) > 1: found |= {"elbo_se": error(probe.elbo), "iw_se": error(probe.iw)}
+    if probe.effective is not None: found["effective"] = mean(probe.effective)
     found |= {f"kl_{name}": mean(kl) for name, kl in zip(probe.names, probe.kl)}
     found |= {f"active_{name}": float(active_units(loc).sum()) for name, loc in zip(probe.names, probe.loc)}
     if probe.scale is not None: found["scale_median"] = probe.scale.median().item()

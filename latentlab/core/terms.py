@@ -98,13 +98,13 @@ class Trainable(Protocol):
 
     def after_step(self) -> None: "Runs after the weights moved."
 
-# %% ../../nbs/01_core.terms.ipynb #1714e773
+# %% ../../nbs/01_core.terms.ipynb #83d1672a
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     "What a run's settings build."
     model: Trainable  # On the device, ready to train
     images: Tensor  # Training images, uint8 or float in [0, 1], `example channel height width`, or points `example event`, on the device
-    probe: Float[Tensor, "probe *event"]  # Fixed images in [0, 1], or points, for pictures, not trained on
-    watch: Float[Tensor, "watch *event"]  # More of them for the checks, not trained on
+    probe: Float[Tensor, " probe *event"]  # Fixed images in [0, 1], or points, for pictures, not trained on
+    watch: Float[Tensor, " watch *event"]  # More of them for the checks, not trained on
     prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None  # (rows of `images`, their indices, epoch) -> what a step sees; None: intensities as they are
     info: Mapping[str, str] = field(default_factory=dict)  # Words for a picture: names of data and encoder

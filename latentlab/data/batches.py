@@ -54,7 +54,7 @@ def draw_order(
     "The order of the images in one epoch, a function of its arguments alone."
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
-# %% ../../nbs/13_data.batches.ipynb #19854ad3
+# %% ../../nbs/13_data.batches.ipynb #3568700f
 class Batches:
     "Batches by step number. Example: `Batches(load('fashion-mnist').images, 64, 0).at(1234)`."
 
@@ -93,7 +93,7 @@ class Batches:
     def at(
         self,
         step: int,  # 0 or above
-    ) -> Float[Tensor, "batch *event"]:  # Intensities in [0, 1], points, or what `prepare` makes of them
+    ) -> Float[Tensor, " batch *event"]:  # Intensities in [0, 1], points, or what `prepare` makes of them
         "The batch of a training step."
         rows = self.rows(step)
         found = self.images.index_select(0, rows)

@@ -6,7 +6,7 @@
 __all__ = ['SIDE', 'has_closed_form', 'numbers', 'posterior_means', 'probe_of', 'latent_views', 'Stage', 'PointStage',
            'point_stage', 'ImageStage', 'skippable']
 
-# %% ../../nbs/48_models.hvae_stage.ipynb #0d15dc0c
+# %% ../../nbs/48_models.hvae_stage.ipynb #43dd470f
 import dataclasses
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..checks.latents import LATENT_CHECKS, LatentProbe, active_units, find_pockets
 from ..core.settings import Hot
 from ..data.toys import Expectation, ToySet, largest_variance, log_density
-from ..losses.bounds import iw_bound
+from ..losses.bounds import effective_samples, iw_bound
 from .vae import LatentModel, Path, evaluate
 
 # %% ../../nbs/48_models.hvae_stage.ipynb #c9c235c7
@@ -48,12 +48,12 @@ def posterior_means(
     "Means of q, averaged over the draws below."
     return tuple(q.loc if q.loc.dim() == 2 else q.loc.mean(0) for q in path.q)
 
-# %% ../../nbs/48_models.hvae_stage.ipynb #dc525103
+# %% ../../nbs/48_models.hvae_stage.ipynb #c9d22f9a
 @torch.no_grad()
 def probe_of(
     model: LatentModel,  # Of any kind
-    x: Float[Tensor, "batch *event"],  # Held-out data
-    reference: Float[Tensor, "train *event"],  # Training data, as many or fewer
+    x: Float[Tensor, " batch *event"],  # Held-out data
+    reference: Float[Tensor, " train *event"],  # Training data, as many or fewer
     hot: Hot,  # Settings in force
     generator: torch.Generator,  # For the draws
     samples: int,  # Draws for each datum
@@ -68,9 +68,12 @@ def probe_of(
     _, scale = numbers(model, path.raw, hot)
     likelihood = model.likelihood(hot)
     drawn = likelihood.sample(raw[..., :likelihood.parameters, :], generator)[0]
-    return LatentProbe(names=model.names, samples=samples, elbo=path.log_w.mean(0), iw=iw_bound(path.log_w), nll=path.nll.mean(0), kl=tuple(kl.mean(0) for kl in path.kl), analytic=tuple(closed),
-                       loc=posterior_means(path), z=tuple(z[0] for z in path.z), prior=tuple(z[0] for z in dreamt), x=x.flatten(1), generated=drawn, generated_z=dreamt[-1][0],
-                       scale=None if scale is None else scale.mean((0, -1)), scale_min=None if scale is None else scale.min().item(), floor=hot.values["scale_floor"] if hot.scale_kind == "learnt" else None,
+    return LatentProbe(names=model.names, samples=samples, elbo=path.log_w.mean(0), iw=iw_bound(path.log_w), effective=effective_samples(path.log_w),
+                       nll=path.nll.mean(0), kl=tuple(kl.mean(0) for kl in path.kl), analytic=tuple(closed),
+                       loc=posterior_means(path), z=tuple(z[0] for z in path.z), prior=tuple(z[0] for z in dreamt),
+                       x=x.flatten(1), generated=drawn, generated_z=dreamt[-1][0],
+                       scale=None if scale is None else scale.mean((0, -1)), scale_min=None if scale is None else scale.min().item(),
+                       floor=hot.values["scale_floor"] if hot.scale_kind == "learnt" else None,
                        scale_kind="" if scale is None else hot.scale_kind, train_elbo=trained, hot=dict(hot.values), steps=int(model.steps), discrete=likelihood.discrete)
 
 # %% ../../nbs/48_models.hvae_stage.ipynb #935aab8b
@@ -84,12 +87,12 @@ def latent_views(
     return found | {"kl": torch.stack([kl.mean() for kl in path.kl]), "active": torch.stack([active_units(loc).sum() for loc in posterior_means(path)]),
                     "width": torch.tensor([float(z.shape[-1]) for z in path.z])}
 
-# %% ../../nbs/48_models.hvae_stage.ipynb #9f9d5aee
+# %% ../../nbs/48_models.hvae_stage.ipynb #e9e8d36c
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
     "Data for pictures and checks, none of them trained on but `reference`."
     labels: Int64[Tensor, " shown"]  # Classes of the data whose latents are drawn
-    reference: Float[Tensor, "reference *event"]  # Training data, as the model sees them
+    reference: Float[Tensor, " reference *event"]  # Training data, as the model sees them
     history: deque = dataclasses.field(default_factory=lambda: deque(maxlen=200))  # Mean ELBO of earlier probes, newest last
     regions: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # Pockets of the top layer at the last probe, where it has two units
     checks = LATENT_CHECKS
@@ -107,10 +110,11 @@ class Stage:
         found = dataclasses.replace(probe, history=tuple(self.history), **more)
         self.history.append(probe.elbo.mean().item())
         top = len(probe.prior)
-        if probe.z[top - 1].shape[-1] == 2 and probe.z[top - 1].isfinite().all(): self.regions[f"pockets{top}"] = find_pockets(probe.z[top - 1], probe.prior[top - 1]).region.float()
+        z, prior = probe.z[top - 1], probe.prior[top - 1]
+        if z.shape[-1] == 2 and len(z) >= 100 and z.isfinite().all(): self.regions[f"pockets{top}"] = find_pockets(z, prior).region.float()
         return found
 
-# %% ../../nbs/48_models.hvae_stage.ipynb #c33ac50c
+# %% ../../nbs/48_models.hvae_stage.ipynb #7124a2c1
 SIDE = 100  # Nodes of the field along each side
 
 
@@ -151,21 +155,22 @@ def point_stage(
     x, y = torch.linspace(low[0], high[0], SIDE), torch.linspace(high[1], low[1], SIDE)
     grid = torch.stack([x.expand(SIDE, SIDE), y[:, None].expand(SIDE, SIDE)], -1).view(-1, 2)
     density = log_density(held.name, grid, held.noise).view(SIDE, SIDE).float() if oracle else None
-    return PointStage(labels=shown.labels, reference=reference, extent=torch.tensor([low[0], high[0], low[1], high[1]]), grid=grid, density=density, oracle=oracle, variance=largest_variance(reference))
+    extent = torch.tensor([low[0], high[0], low[1], high[1]])
+    return PointStage(labels=shown.labels, reference=reference, extent=extent, grid=grid, density=density, oracle=oracle, variance=largest_variance(reference))
 
-# %% ../../nbs/48_models.hvae_stage.ipynb #4b0f37f1
+# %% ../../nbs/48_models.hvae_stage.ipynb #373cc9bd
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageStage(Stage):
     "Images, and images from elsewhere."
     inside: Float[Tensor, "inside channel height width"]  # Held-out images, whose latents and scores are drawn
     outside: Float[Tensor, "outside channel height width"]  # Images from elsewhere
 
-    def probe(self, model: LatentModel, x: Float[Tensor, "batch *event"], hot: Hot, generator: torch.Generator) -> LatentProbe:
+    def probe(self, model: LatentModel, x: Float[Tensor, " batch *event"], hot: Hot, generator: torch.Generator) -> LatentProbe:
         "S = 4 on 250 of the watched images: about the cost of one step."
         return self.remembered(probe_of(model, x[:250], self.reference[:250], hot, generator, 4))
 
     @torch.no_grad()
-    def views(self, model: LatentModel, x: Float[Tensor, "batch *event"], hot: Hot, generator: torch.Generator) -> dict[str, Tensor]:
+    def views(self, model: LatentModel, x: Float[Tensor, " batch *event"], hot: Hot, generator: torch.Generator) -> dict[str, Tensor]:
         "Reconstructions from z above k, images of the model's own, latents of each layer, scores of in and out."
         above, picture = range(skippable(model)), lambda raw: numbers(model, raw, hot)[0][0].view(-1, *model.shape)
         found = {f"recon{k}": picture(model.path(x, generator=generator, hot=hot, above=k, temperature=0.0).raw) for k in above}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DataName', 'GREY', 'ENCODERS', 'images_for', 'one_of_each', 'encoder_for', 'fitted', 'NEMRun']
 
-# %% ../../nbs/47_models.nem_run.ipynb #18720b06
+# %% ../../nbs/47_models.nem_run.ipynb #4120cede
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +20,7 @@ from .nem import NEM, NEMSettings
 from ..nn.encoders import FrozenEncoder, load_encoder
 from ..train.settings import TrainSettings
 
-# %% ../../nbs/47_models.nem_run.ipynb #dc8e5b4e
+# %% ../../nbs/47_models.nem_run.ipynb #1bf32ccb
 DataName = Literal["fashion-mnist", "scenes", "mnist", "omniglot", "cifar10", "tiny-imagenet", "msrc-objects"]
 GREY = ("fashion-mnist", "mnist", "omniglot")  # Sets of one channel; the others have three
 
@@ -45,7 +45,7 @@ def one_of_each(
     order = sorted(range(len(images)), key=lambda i: (int((images.labels[:i] == images.labels[i]).sum()), int(images.labels[i])))
     return torch.tensor(order[:n])
 
-# %% ../../nbs/47_models.nem_run.ipynb #18f8c4be
+# %% ../../nbs/47_models.nem_run.ipynb #05798dd8
 ENCODERS = ("simclr", "swav", "untrained", "planted:red", "planted:green", "planted:blue", "planted:yellow", "planted:magenta", "planted:cyan")
 
 
@@ -58,7 +58,7 @@ def encoder_for(
     full = name if ":" in name else f"{name}:{'fashion-mnist' if data in GREY else 'scenes'}"
     return load_encoder(full, device)
 
-# %% ../../nbs/47_models.nem_run.ipynb #1df20c90
+# %% ../../nbs/47_models.nem_run.ipynb #8fe51d4a
 def fitted(
     images: ImageSet,  # Any set
     encoder: FrozenEncoder,  # That will read them
@@ -68,7 +68,7 @@ def fitted(
     if want is None or images.images.shape[1] != want[0] or images.images.shape[-1] == want[-1]: return images
     return images.resize(want[-1])
 
-# %% ../../nbs/47_models.nem_run.ipynb #a1929363
+# %% ../../nbs/47_models.nem_run.ipynb #64574533
 @dataclass(frozen=True, kw_only=True)
 class NEMRun(Settings):
     """Images, encoder, masker and training of one experiment.
@@ -92,6 +92,7 @@ class NEMRun(Settings):
         images: ImageSet | None = None,  # A set of your own instead of a name; its last 40 are held out
     ) -> Parts:  # Model, training images, 8 shown and 32 watched ones
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
+        if self.train.precision != "float32": raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are differences of nearly equal embeddings.")
         device, name = choose_device(str(device)), self.encoder
         if images is not None and len(images) <= 40: raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)

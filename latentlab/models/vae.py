@@ -91,13 +91,13 @@ class VAESettings(Shapes):
         if self.objective == "iw" and self.free_nats:
             raise ValueError(f"`free_nats` must be 0 for the importance-weighted bound: got {self.free_nats:g}. The floor belongs to the divergences of the ELBO.")
 
-# %% ../../nbs/40_models.vae.ipynb #47a89ac1
+# %% ../../nbs/40_models.vae.ipynb #f3c2c78e
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Path:
     "Latents drawn for a batch, and what the draw is worth."
     nll: Float[Tensor, "sample batch"]  # -log p(x|z), nats
     kl: tuple[Float[Tensor, "sample batch"], ...]  # log q - log p of each layer, nats, may be negative for one draw; 0 for a layer drawn from the prior
-    z: tuple[Float[Tensor, "*lead latent"], ...]  # Latents of each layer, [sample, batch, latent]; without samples where they are a mode
+    z: tuple[Float[Tensor, "... _latent"], ...]  # Latents of each layer, [sample, batch, latent]; without samples where they are a mode
     q: tuple[Normal | None, ...]  # What they were drawn from; None for the prior
     raw: Float[Tensor, "sample batch parameter event"]  # The decoder's numbers
 

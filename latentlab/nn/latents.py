@@ -94,7 +94,7 @@ def activation_of(
     if name not in ACTIVATIONS: raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}: got {name!r}. leaky_relu is usual for images, tanh for points.")
     return nn.Tanh() if name == "tanh" else ACTIVATIONS[name][0](inplace=True)
 
-# %% ../../nbs/33_nn.latents.ipynb #164d7e19
+# %% ../../nbs/33_nn.latents.ipynb #77c47cf9
 class Dense(nn.Module):
     "From one or more inputs through hidden layers to `outputs` numbers."
 
@@ -118,7 +118,7 @@ class Dense(nn.Module):
 
     def forward(
         self,
-        *inputs: Float[Tensor, "*lead feature"],  # As many as it was built for; leading axes broadcast
+        *inputs: Float[Tensor, "... _feature"],  # As many as it was built for; leading axes broadcast
     ) -> Float[Tensor, "*lead outputs"]:
         "Numbers for the next layer."
         if len(inputs) != len(self.first):
@@ -164,7 +164,7 @@ def check_sides(
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
         raise ValueError(f"`shape` must have sides divisible by 4 for a convolutional network: got {tuple(shape)}. Resize the images, or set net to mlp.")
 
-# %% ../../nbs/33_nn.latents.ipynb #17863c85
+# %% ../../nbs/33_nn.latents.ipynb #a8dbc788
 class ConvDown(nn.Module):
     "An image, and vectors beside it, to `outputs` numbers."
 
@@ -186,12 +186,12 @@ class ConvDown(nn.Module):
         renew(self.layers, generator)
         self.dense = Dense([flat, *inputs], hidden[-1:], outputs, activation=activation, generator=generator)
 
-    def forward(self, x: Float[Tensor, "*lead event"], *more: Float[Tensor, "*lead feature"]) -> Float[Tensor, "*lead outputs"]:
+    def forward(self, x: Float[Tensor, "... event"], *more: Float[Tensor, "... _feature"]) -> Float[Tensor, "... outputs"]:
         "Numbers for the next layer."
         maps = self.layers(x.reshape(-1, *self.shape))
         return self.dense(maps.flatten(1).view(*x.shape[:-1], -1), *more)
 
-# %% ../../nbs/33_nn.latents.ipynb #aff9b5cf
+# %% ../../nbs/33_nn.latents.ipynb #87e72925
 class ConvUp(nn.Module):
     "Vectors to `parameters` numbers for each pixel, flattened with the parameter first."
 
@@ -213,7 +213,7 @@ class ConvUp(nn.Module):
         self.layers = nn.Sequential(activation_of(activation), first, activation_of(activation), second)
         renew(self.layers, generator)
 
-    def forward(self, *inputs: Float[Tensor, "*lead feature"]) -> Float[Tensor, "*lead outputs"]:
+    def forward(self, *inputs: Float[Tensor, "... _feature"]) -> Float[Tensor, "*lead outputs"]:
         "Numbers of a likelihood."
         features = self.dense(*inputs)
         maps = self.layers(features.reshape(-1, features.shape[-1] // math.prod(self.small), *self.small))

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['control_names', 'widget_of', 'group_of', 'picture_of', 'controls', 'control_values', 'differences', 'keep_to_uint8',
-           'rank_to_uint8', 'pack_frame', 'unpack_frame', 'PackedImages', 'pack_images', 'thin', 'PackedCurves',
-           'pack_curves', 'plain']
+           'rank_to_uint8', 'PackedImages', 'pack_images', 'thin', 'PackedCurves', 'pack_curves', 'plain']
 
-# %% ../../nbs/85_panels.controls.ipynb #be8d1ae9
+# %% ../../nbs/85_panels.controls.ipynb #4fee735b
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from jaxtyping import Float, Num, UInt8
 
 from ..core.settings import FieldInfo
 
-# %% ../../nbs/85_panels.controls.ipynb #b94c7b10
+# %% ../../nbs/85_panels.controls.ipynb #40305e76
 def control_names(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
 ) -> dict[str, str]:  # Dotted path -> name used in messages
@@ -26,7 +25,7 @@ def control_names(
     ends = [info.name for info in fields.values()]
     return {path: info.name if ends.count(info.name) == 1 else path for path, info in fields.items()}
 
-# %% ../../nbs/85_panels.controls.ipynb #f696ea54
+# %% ../../nbs/85_panels.controls.ipynb #8373a337
 def widget_of(
     info: FieldInfo,  # One field
 ) -> str:  # switch, choice, text, number, log or slider
@@ -38,7 +37,7 @@ def widget_of(
     if info.scale == "log": return "log"
     return "number" if info.type is int and info.high - info.low > 1000 else "slider"
 
-# %% ../../nbs/85_panels.controls.ipynb #fde131d6
+# %% ../../nbs/85_panels.controls.ipynb #325a5211
 def group_of(
     info: FieldInfo,  # One field
     data: Collection[str] = ("data", "encoder", "images"),  # Parts of a path that mean images or encoder
@@ -55,7 +54,7 @@ def picture_of(
     "Where the browser's own controls start: the fields of kind view (opacity, top, mask, colour)."
     return {info.name: info.value for info in fields.values() if info.kind == "view"}
 
-# %% ../../nbs/85_panels.controls.ipynb #72b6fd3e
+# %% ../../nbs/85_panels.controls.ipynb #3607057b
 def controls(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
     *,
@@ -77,7 +76,7 @@ def controls(
             high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded))
     return found
 
-# %% ../../nbs/85_panels.controls.ipynb #31b99643
+# %% ../../nbs/85_panels.controls.ipynb #c3a3ba62
 def control_values(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
 ) -> dict[str, Any]:  # Message name -> value
@@ -97,7 +96,7 @@ def differences(
         if info.value != default: found.append(dict(name=names[path], label=info.label, default=default, value=info.value))
     return found
 
-# %% ../../nbs/85_panels.controls.ipynb #72c7063d
+# %% ../../nbs/85_panels.controls.ipynb #31f8116a
 def keep_to_uint8(
     keep: Float[np.ndarray, "*batch height width"],  # Kept share of each pixel, in [0, 1]
 ) -> UInt8[np.ndarray, "*batch height width"]:  # 0 = hidden, 255 = kept
@@ -107,7 +106,7 @@ def keep_to_uint8(
         raise ValueError(f"`keep` must lie in [0, 1]: got {low:.3g} to {high:.3g}. Apply the sigmoid first, and look for NaN.")
     return np.rint(keep * 255).astype(np.uint8)
 
-# %% ../../nbs/85_panels.controls.ipynb #4551ea10
+# %% ../../nbs/85_panels.controls.ipynb #368af416
 def rank_to_uint8(
     logits: Float[np.ndarray, "*batch height width"],  # Larger = kept longer
 ) -> UInt8[np.ndarray, "*batch height width"]:  # floor(256 x share of pixels with a lower logit)
@@ -122,25 +121,7 @@ def rank_to_uint8(
     np.put_along_axis(ranks, order, shares, axis=-1)
     return ranks.reshape(logits.shape)
 
-# %% ../../nbs/85_panels.controls.ipynb #89c6336a
-def pack_frame(
-    keep: Float[np.ndarray, "batch height width"],  # Kept share of each pixel, in [0, 1]
-    logits: Float[np.ndarray, "batch height width"],  # What orders the pixels
-) -> bytes:  # 2 x batch x height x width bytes: keep, then rank
-    "The masks of one frame as bytes."
-    if keep.shape != logits.shape:
-        raise ValueError(f"`keep` and `logits` must have one shape: got {keep.shape} and {logits.shape}. Pass both of one explanation.")
-    return keep_to_uint8(keep).tobytes() + rank_to_uint8(logits).tobytes()
-
-
-def unpack_frame(
-    data: bytes,  # As `pack_frame` made it
-    shape: Sequence[int],  # batch, height, width
-) -> UInt8[np.ndarray, "2 batch height width"]:  # keep and rank
-    "The masks back from the bytes, as the browser reads them."
-    return np.frombuffer(data, np.uint8).reshape(2, *shape)
-
-# %% ../../nbs/85_panels.controls.ipynb #56d861c7
+# %% ../../nbs/85_panels.controls.ipynb #a8f09359
 @dataclass(frozen=True)
 class PackedImages:
     "Images as bytes, with their shape."
@@ -158,7 +139,7 @@ def pack_images(
     batch, channel, height, width = images.shape
     return PackedImages(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes(), (batch, height, width, channel))
 
-# %% ../../nbs/85_panels.controls.ipynb #f0e48c1c
+# %% ../../nbs/85_panels.controls.ipynb #ab8c5923
 def thin(
     columns: Mapping[str, Num[np.ndarray, " row"]],  # Equally long columns; NaN = not measured at that row
     limit: int = 600,  # Most rows that may be left; a plot is about that many pixels wide
@@ -175,7 +156,7 @@ def thin(
         table = np.where(last >= 0, np.take_along_axis(table, np.maximum(last, 0), axis=-1), np.nan)
     return dict(zip(columns, table))
 
-# %% ../../nbs/85_panels.controls.ipynb #3e3e6fb8
+# %% ../../nbs/85_panels.controls.ipynb #4f362cd3
 @dataclass(frozen=True)
 class PackedCurves:
     "Curves as bytes, with the names of their columns."

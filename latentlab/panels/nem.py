@@ -5,19 +5,21 @@
 # %% auto #0
 __all__ = ['SPOKEN', 'HIDDEN', 'spoken', 'NEMWords', 'NEMLook', 'NEMPanel']
 
-# %% ../../nbs/88_panels.nem.ipynb #17af0111
+# %% ../../nbs/88_panels.nem.ipynb #c4f92f38
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..checks import loud, said
+from ..checks.masks import loud, said
 from ..core.runtime import set_threads
 from ..losses.distances import DISTANCES
 from ..journal.writer import Writer
 from ..models.nem_run import NEMRun
+from .controls import keep_to_uint8, rank_to_uint8
 from .panel import Panel
+from .view import image_bytes
 from ..plots.masks import plot_explanations
 from ..plots.style import figure_png, term_colour
 from ..train.loop import Snapshot
@@ -68,22 +70,19 @@ class NEMWords:
                 dict(name="area", label="area kept", unit="share", colour=kept, help="mean keep-probability of the same images")]),
         )
 
-# %% ../../nbs/88_panels.nem.ipynb #5b577378
+# %% ../../nbs/88_panels.nem.ipynb #7e18db4c
 class NEMLook(NEMWords):
     "What the panel shows of a snapshot."
 
     summary = ("loss", "distance_hard", "area")
 
-    def masks(
+    def frame(
         self,
         snapshot: Snapshot,  # With the model's views
-    ) -> tuple[np.ndarray, np.ndarray]:  # keep and logits
-        "Keep-probabilities, and the logits that order the pixels."
-        return snapshot.views["keep"].clip(0, 1), snapshot.views["logits"]
-
-    def fills(self, snapshot: Snapshot) -> np.ndarray: return snapshot.views["fill"]
-
-    def fill_key(self, snapshot: Snapshot) -> Any: return snapshot.values["fill"]
+    ) -> Mapping[str, np.ndarray]:  # image, fill, keep, rank: bytes
+        "Images, what fills their hidden pixels, what is kept, and the order of the pixels."
+        views = snapshot.views
+        return dict(image=image_bytes(snapshot.images), fill=image_bytes(views["fill"]), keep=keep_to_uint8(views["keep"].clip(0, 1)), rank=rank_to_uint8(views["logits"]))
 
     def table(
         self,
@@ -109,11 +108,11 @@ class NEMLook(NEMWords):
         snapshot: Snapshot,  # The last one
     ) -> bytes:  # PNG
         "The picture for a saved notebook, by the plot that figures use."
-        keep, logits = self.masks(snapshot)
-        seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * self.fills(snapshot)
-        return figure_png(plot_explanations(snapshot.images, keep, seen, logits))
+        keep, views = snapshot.views["keep"].clip(0, 1), snapshot.views
+        seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * views["fill"]
+        return figure_png(plot_explanations(snapshot.images, keep, seen, views["logits"]))
 
-# %% ../../nbs/88_panels.nem.ipynb #ea62bc4b
+# %% ../../nbs/88_panels.nem.ipynb #0999bd9c
 class NEMPanel(Panel):
     """A live lab for explanation masks.
 
@@ -134,4 +133,4 @@ class NEMPanel(Panel):
         super().__init__(trainer, NEMLook(), name=name, fps=fps, hidden=(*HIDDEN, "data", "encoder") if trainer.custom else HIDDEN)
 
 
-HIDDEN = ("images", "weight_decay", "optimiser", "batch", "grid")  # Settings that are changed in code: they rarely differ between two looks
+HIDDEN = ("images", "weight_decay", "optimiser", "batch", "grid", "precision")  # Settings that are changed in code: they rarely differ between two looks

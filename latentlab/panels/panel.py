@@ -23,17 +23,13 @@ from ..train.live import Live
 from ..train.loop import Snapshot
 from ..train.trainer import Trainer
 
-# %% ../../nbs/87_panels.panel.ipynb #a65a883e
+# %% ../../nbs/87_panels.panel.ipynb #1492b0b4
 class Look(Protocol):
     "What a family shows; all of it pure functions of a snapshot."
 
-    def plan(self, snapshot: Snapshot) -> Mapping[str, Any]: "Title, question, rows, plots and table, as `panels.view` lists them."
+    def plan(self, snapshot: Snapshot) -> Mapping[str, Any]: "Title, question, rows, pictures, plots and table, as `panels.view` lists them."
 
-    def masks(self, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]: "Keep maps in [0, 1] and what ranks their pixels, both [batch, height, width]."
-
-    def fills(self, snapshot: Snapshot) -> np.ndarray: "What stands where nothing is kept, [batch, channel, height, width]."
-
-    def fill_key(self, snapshot: Snapshot) -> Any: "Changes when the fills have to be sent anew."
+    def frame(self, snapshot: Snapshot) -> Mapping[str, np.ndarray]: "What rows and pictures draw, by key, each array in the precision in which it travels."
 
     def table(self, snapshot: Snapshot) -> Mapping[str, Sequence[float]]: "Numbers beside the picture, by the plan's row names."
 
@@ -81,7 +77,7 @@ class Teller:
         if new: self.view.tell(new)
         self._told |= new
 
-# %% ../../nbs/87_panels.panel.ipynb #19be9fb2
+# %% ../../nbs/87_panels.panel.ipynb #86642a7b
 class Face:
     "The part of a panel that writes to the view."
 
@@ -93,10 +89,10 @@ class Face:
         hidden: Sequence[str] = (),  # Settings without a control
     ):
         self.look, self.last, self._hidden = look, snapshot, hidden
-        self._images, self._fill, self._rate, self._rated = None, None, 0.0, 0.0
+        self._images, self._rate, self._rated = None, 0.0, 0.0
         self.pending: list[str] = []  # Controls whose rebuild is on its way, oldest first
         self.handled = len(snapshot.outcomes)
-        self.view = LabView(controls(snapshot.run.fields(), hidden=hidden), look.plan(snapshot), still=lambda: look.still(self.last))
+        self.view = LabView([], {}, still=lambda: look.still(self.last))
         self.say = Teller(self.view).say
 
     def push(
@@ -106,16 +102,14 @@ class Face:
         "One frame: pictures, curves, words."
         self.last, look = snapshot, self.look
         if snapshot.images is not self._images:
-            self._images, self._fill = snapshot.images, None
-            self.say(plan=look.plan(snapshot), schema=controls(snapshot.run.fields(), hidden=self._hidden))
-        if self._fill != look.fill_key(snapshot):
-            self._fill = look.fill_key(snapshot)
-            self.view.show(snapshot.images, look.fills(snapshot))
+            self._images = snapshot.images
+            plan = look.plan(snapshot)
+            self.say(plan=plan, schema=controls(snapshot.run.fields(), hidden=(*self._hidden, *plan.get("hidden", ()))))
         columns = curve_columns(snapshot)
         tail = {name: float(column[-1]) for name, column in columns.items()} if len(columns["step"]) else {}
         fields = snapshot.run.fields()
-        values, (keep, logits) = {**control_values(fields), **snapshot.values}, look.masks(snapshot)
-        self.view.push(keep, logits, dict(step=snapshot.step, values=values, tail=tail, table=look.table(snapshot)), columns)
+        values = {**control_values(fields), **snapshot.values}
+        self.view.push(look.frame(snapshot), dict(step=snapshot.step, values=values, tail=tail, table=look.table(snapshot)), columns)
         self.say(checks=lights(snapshot), notes=list(look.notes(snapshot)), values=values, differs=differences(fields), status=self.status(snapshot))
 
     def status(self, snapshot: Snapshot) -> dict[str, Any]:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['UPLOT_VERSION', 'MODULES', 'RUN_ID', 'JOURNAL_VALUES', 'JOURNAL_COMMANDS', 'COMMANDS', 'TOLD', 'PNG_MARK',
            'static_text', 'browser_module', 'browser_style', 'ViewState', 'is_run_id', 'journal_value', 'Request',
-           'read_request', 'ViewTeller', 'ViewWriter', 'LabView']
+           'read_request', 'ViewTeller', 'Block', 'pack_block', 'lay_out', 'image_bytes', 'ViewWriter', 'LabView']
 
-# %% ../../nbs/86_panels.view.ipynb #d858ca1e
+# %% ../../nbs/86_panels.view.ipynb #a7b68193
 import re
 import threading
 import time
@@ -19,13 +19,13 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
-from jaxtyping import Float, Num
+from jaxtyping import Num, Shaped, UInt8
 
-from .controls import pack_curves, pack_frame, pack_images, plain
+from .controls import pack_curves, pack_images, plain
 
-# %% ../../nbs/86_panels.view.ipynb #5edcbbd2
+# %% ../../nbs/86_panels.view.ipynb #59462c35
 UPLOT_VERSION = "1.6.32"  # The vendored release; a test compares the file with its published hash
-MODULES = ("util", "grid", "plots", "lights", "controls", "header", "runs", "journal", "view")  # Our files, in the order in which they are joined
+MODULES = ("util", "grid", "plots", "planes", "scores", "lights", "controls", "header", "runs", "journal", "view")  # Our files, in the order in which they are joined
 
 
 def static_text(
@@ -44,21 +44,20 @@ def browser_style() -> str:  # CSS
     "The style sheets of uPlot and of the panel."
     return "\n".join([static_text("uPlot.min.css"), static_text("panel.css")])
 
-# %% ../../nbs/86_panels.view.ipynb #6f476f40
+# %% ../../nbs/86_panels.view.ipynb #2e5cd1df
 class ViewState(anywidget.AnyWidget):
     "Everything that the browser is told; written by Python only."
 
     _esm = browser_module()
     _css = browser_style()
     schema = traitlets.List().tag(sync=True)  # Controls, as `panels.controls.controls` lists them
-    plan = traitlets.Dict().tag(sync=True)  # title, question, columns, rows, plots, table, picture
+    plan = traitlets.Dict().tag(sync=True)  # title, question, columns, rows, pictures, plots, table, picture
     values = traitlets.Dict().tag(sync=True)  # Control name -> value in force
     differs = traitlets.List().tag(sync=True)  # name, label, default, value
-    images = traitlets.Bytes().tag(sync=True)  # n x h x w x c originals
-    fills = traitlets.Bytes().tag(sync=True)  # Same shape: what stands where nothing is kept
-    shape = traitlets.List().tag(sync=True)  # n, h, w, c
-    frame = traitlets.Bytes().tag(sync=True)  # n x h x w keep, then n x h x w rank
-    frame_meta = traitlets.Dict().tag(sync=True)  # seq, step, values, tail, table
+    held = traitlets.Bytes().tag(sync=True)  # Arrays at rest, one after the other
+    held_meta = traitlets.Dict({"blocks": []}).tag(sync=True)  # blocks: key, dtype, shape, offset of each; seq of the frame that changed it
+    frame = traitlets.Bytes().tag(sync=True)  # Arrays that moved, one after the other; they hide those at rest of the same key
+    frame_meta = traitlets.Dict().tag(sync=True)  # seq, step, values, tail, table, blocks
     curves = traitlets.Bytes().tag(sync=True)  # float32 columns
     curves_meta = traitlets.Dict().tag(sync=True)  # columns: their names
     status = traitlets.Dict({"state": "idle"}).tag(sync=True)  # state, step, rate, device, message, error, pending
@@ -72,10 +71,11 @@ class ViewState(anywidget.AnyWidget):
     def __init__(
         self,
         schema: Sequence[Mapping[str, Any]],  # Controls, from `panels.controls.controls`
-        plan: Mapping[str, Any],  # title, question, columns, rows, plots, table, picture
+        plan: Mapping[str, Any],  # title, question, columns, rows, pictures, plots, table, picture
     ):
         super().__init__(schema=plain(list(schema)), plan=plain(plan))
         self._lock, self._sequence, self._cards, self._curves_at = threading.RLock(), 0, 0, 0.0
+        self._last, self._kept = {}, {}  # Blocks of the frame before; blocks that `held` holds
 
 # %% ../../nbs/86_panels.view.ipynb #6dc03be7
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # No slash: an id is never a path
@@ -105,7 +105,7 @@ def journal_value(
     if not fits(value): raise ValueError(f"`value` must be {rule}: got {got}. Ask `{name}` of the journal again.")
     return value.strip() if name == "note" else value
 
-# %% ../../nbs/86_panels.view.ipynb #3a9830e9
+# %% ../../nbs/86_panels.view.ipynb #2974e1bd
 COMMANDS = ("run", "pause", "step", "rebuild", "stop")
 
 
@@ -132,7 +132,7 @@ def read_request(
         raise ValueError(f"`value` must be a number, a text or a switch: got {type(value).__name__}. Send one value.")
     return Request(kind, name, journal_value(name, value) if kind == "journal" else value)
 
-# %% ../../nbs/86_panels.view.ipynb #19c40e9a
+# %% ../../nbs/86_panels.view.ipynb #547b9847
 TOLD = ("status", "checks", "notes", "values", "differs", "schema", "plan", "journal", "runs")  # Traits that are told in words
 PNG_MARK = b"\x89PNG\r\n\x1a\n"  # First bytes of every PNG
 
@@ -146,7 +146,7 @@ class ViewTeller(ViewState):
     ) -> None:
         "Change what is said around the picture."
         unknown = set(changes) - set(TOLD)
-        if unknown: raise ValueError(f"`changes` must name what is told in words: got {', '.join(sorted(unknown))}. Use push or show for pictures.")
+        if unknown: raise ValueError(f"`changes` must name what is told in words: got {', '.join(sorted(unknown))}. Use push for pictures.")
         with self._lock, self.hold_sync():
             for name, value in changes.items(): setattr(self, name, plain(value))
 
@@ -162,44 +162,77 @@ class ViewTeller(ViewState):
             self._cards += 1
             self.card, self.card_meta = png, plain({**meta, "seq": self._cards})
 
-# %% ../../nbs/86_panels.view.ipynb #d8179c29
+# %% ../../nbs/86_panels.view.ipynb #a0f4bfb0
+@dataclass(frozen=True)
+class Block:
+    "One array as the browser reads it."
+    key: str  # By which a plan names it
+    dtype: str  # uint8, float16 or float32
+    shape: tuple[int, ...]  # Axes, the slowest first
+    data: bytes  # Row after row, the low byte of a number first
+
+
+def pack_block(
+    key: str,  # By which a plan names it
+    array: Shaped[np.ndarray, "..."],  # Numbers; bytes and half precision stay as they are, everything else becomes float32
+) -> Block:
+    "An array, ready to travel."
+    if array.dtype.kind not in "buif": raise ValueError(f"`{key}` must hold numbers: got {array.dtype}. Send words in the plan.")
+    kind = "uint8" if array.dtype.kind == "b" else array.dtype.name if array.dtype.name in ("uint8", "float16") else "float32"
+    return Block(key, kind, array.shape, np.ascontiguousarray(array, np.dtype(kind).newbyteorder("<")).tobytes())
+
+
+def lay_out(
+    blocks: Sequence[Block],  # In any order
+) -> tuple[bytes, list[dict[str, Any]]]:  # All of them in one run, and where each lies in it
+    "Blocks one after the other."
+    ends = np.cumsum([0, *(len(block.data) for block in blocks)]).tolist()
+    return b"".join(block.data for block in blocks), [dict(key=b.key, dtype=b.dtype, shape=list(b.shape), offset=at) for b, at in zip(blocks, ends)]
+
+# %% ../../nbs/86_panels.view.ipynb #63b27bd6
+def image_bytes(
+    images: Num[np.ndarray, "batch channel height width"],  # Floats in [0, 1], or bytes; one channel or three
+) -> UInt8[np.ndarray, "batch height width channel"]:
+    "Images as the rows of a plan draw them."
+    packed = pack_images(images)
+    return np.frombuffer(packed.data, np.uint8).reshape(packed.shape)
+
+# %% ../../nbs/86_panels.view.ipynb #dc27609a
 class ViewWriter(ViewTeller):
     "The state with every way to change it, words and pictures, each one message."
 
-    def show(
-        self,
-        images: Num[np.ndarray, "batch channel height width"],  # Originals, floats in [0, 1] or bytes
-        fills: Num[np.ndarray, "batch channel height width"] | None = None,  # What stands where nothing is kept; black when None
-    ) -> None:
-        "Send originals and fills; a frame of another shape is dropped."
-        packed, fill = pack_images(images), pack_images(np.zeros_like(images) if fills is None else fills)
-        if fill.shape != packed.shape: raise ValueError(f"`fills` must have the shape of `images`: got {fill.shape} and {packed.shape}. Broadcast it first.")
-        with self._lock, self.hold_sync():
-            if list(packed.shape) != self.shape: self.frame, self.frame_meta = b"", {}
-            self.images, self.fills, self.shape = packed.data, fill.data, list(packed.shape)
-
     def push(
         self,
-        keep: Float[np.ndarray, "batch height width"],  # Kept share of each pixel, in [0, 1]
-        logits: Float[np.ndarray, "batch height width"],  # What orders the pixels
+        arrays: Mapping[str, Shaped[np.ndarray, "..."]],  # What the plan's rows and pictures draw, by key
         meta: Mapping[str, Any],  # step; values in force for this frame; tail: newest row of the curves; table: name -> numbers
         curves: Mapping[str, Num[np.ndarray, " row"]] | None = None,  # Whole history; sent at most twice a second
     ) -> None:
         "One frame."
-        data, send_curves = pack_frame(keep, logits), curves is not None and time.monotonic() - self._curves_at >= 0.5
+        blocks, send_curves = {key: pack_block(key, array) for key, array in arrays.items()}, curves is not None and time.monotonic() - self._curves_at >= 0.5
         packed = pack_curves(curves) if send_curves else None
         with self._lock, self.hold_sync():
+            data, where = lay_out(self._moving(blocks))
             self._sequence += 1
-            self.frame, self.frame_meta = data, plain({**meta, "seq": self._sequence})
+            self.frame, self.frame_meta = data, plain({**meta, "seq": self._sequence, "blocks": where})
             if packed is not None: self.curves, self.curves_meta, self._curves_at = packed.data, {"columns": list(packed.columns)}, time.monotonic()
 
-# %% ../../nbs/86_panels.view.ipynb #766752ce
+    def _moving(self, blocks: Mapping[str, Block]) -> list[Block]:
+        "Those that are not at rest; rewrites `held` when another one has come to rest, or when other things are shown."
+        last, self._last = self._last, blocks
+        resting = {key: block for key, block in blocks.items() if last.get(key) == block}
+        if (self._kept and blocks.keys() != last.keys()) or any(self._kept.get(key) != block for key, block in resting.items()):
+            self._kept = resting
+            self.held, where = lay_out(list(resting.values()))
+            self.held_meta = {"blocks": where, "seq": self._sequence}  # other bytes may lie in the same places
+        return [block for key, block in blocks.items() if self._kept.get(key) != block]
+
+# %% ../../nbs/86_panels.view.ipynb #1ea0022d
 class LabView(ViewWriter):
-    "A live panel's view. Example: `view = LabView(schema, plan); view.show(images); view.push(keep, logits, dict(step=0, values={}))`."
+    "A live panel's view. Example: `view = LabView(schema, plan); view.push(dict(field=field), dict(step=0, values={}))`."
     def __init__(
         self,
         schema: Sequence[Mapping[str, Any]],  # Controls, from `panels.controls.controls`
-        plan: Mapping[str, Any],  # title, question, columns, rows, plots, table, picture
+        plan: Mapping[str, Any],  # title, question, columns, rows, pictures, plots, table, picture
         *,
         still: Callable[[], bytes] | None = None,  # PNG of the last frame, for a saved notebook
     ):

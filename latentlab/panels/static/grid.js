@@ -1,6 +1,6 @@
-// Rows of small images on raw canvases: originals once, everything else composed here from keep and rank.
+// Rows of small images on raw canvases: plain ones as they come, masked ones composed here from image, fill, keep and rank.
 LL.grid = (host, picture) => {
-  let images = null, fills = null, shape = [0, 0, 0, 0], rows = [], keep = null, rank = null, gap = 2;
+  let layout = {}, blocks = {}, rows = [], built = null;
   const body = LL.el("div", { class: "ll-grid" });
   const tip = LL.el("div", { class: "ll-tip", hidden: true, "aria-hidden": "true" });
   host.append(body, tip);
@@ -18,26 +18,35 @@ LL.grid = (host, picture) => {
     return LL.el("div", { class: "ll-legend-ramp" }, LL.el("span", { text: ends[0] }), bar, LL.el("span", { text: ends[1] }));
   };
 
-  const build = (layout, newShape) => {
-    shape = newShape.length === 4 ? newShape : [0, 0, 0, 0];
-    const [n, height, width] = shape;
-    gap = Math.max(1, Math.round(width / 18));
-    body.replaceChildren();
-    rows = [];
-    if (!n) { body.append(LL.el("div", { class: "ll-empty", text: "The images come with the first frame." })); return; }
-    body.style.setProperty("--ll-n", n);
-    if (layout.columns?.length === n) body.append(LL.el("span"), columns(layout.columns, "names"));
-    for (const row of layout.rows ?? []) {
+  // n, height, width, channels of the pictures that a row draws; null while they have not come
+  const size = (row) => {
+    const shape = (blocks[row.kind === "image" ? row.key : "image"] ?? {}).shape;
+    return shape ? [shape[0], shape[1], shape[2], shape[3] ?? 1] : null;
+  };
+
+  const build = () => {
+    const sizes = (layout.rows ?? []).map(size), now = JSON.stringify([layout.rows ?? [], layout.columns ?? [], sizes]);
+    if (now === built) return;
+    built = now; rows = [];
+    body.replaceChildren(); host.hidden = !sizes.length;
+    if (!sizes.length) return;
+    const most = Math.max(0, ...sizes.map((s) => (s ? s[0] : 0)));
+    if (!most) { body.append(LL.el("div", { class: "ll-empty", text: "The images come with the first frame." })); return; }
+    body.style.setProperty("--ll-n", most);
+    if (layout.columns?.length === most) body.append(LL.el("span"), columns(layout.columns, "names"));
+    layout.rows.forEach((row, at) => {
+      if (!sizes[at]) return;
+      const [n, height, width, channels] = sizes[at], gap = Math.max(1, Math.round(width / 18));
       const canvas = LL.el("canvas", { role: "img", "aria-label": `${row.label}: ${row.note ?? ""}` });
-      canvas.width = n * width + (n - 1) * gap;
+      canvas.width = most * width + (most - 1) * gap;
       canvas.height = height;
       const strip = LL.el("div", { class: "ll-strip", "data-row": row.key }, canvas);
-      const head = LL.el("div", { class: "ll-rowhead" }, LL.el("b", { text: row.label }), LL.el("span", { class: "ll-note", text: row.note ?? "" }), legend(row));
+      const head = LL.el("div", { class: "ll-rowhead" }, LL.el("b", { text: row.label }), LL.el("span", { class: "ll-note", text: row.note ?? "", title: row.help ?? row.note ?? "" }), legend(row));
       const context = canvas.getContext("2d");
       const cross = LL.el("i", { class: "ll-cross", hidden: true });
       strip.append(cross);
       body.append(head, strip);
-      const entry = { ...row, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null };
+      const entry = { ...row, n, height, width, channels, gap, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null };
       if (row.kind === "keep") {
         const amounts = columns(Array(n).fill(""), "amounts");
         body.append(LL.el("span", { class: "ll-amount-head", text: "share kept" }), amounts);
@@ -46,7 +55,7 @@ LL.grid = (host, picture) => {
       canvas.addEventListener("pointermove", (event) => point(event, entry));
       canvas.addEventListener("pointerleave", leave);
       rows.push(entry);
-    }
+    });
     fit();
   };
 
@@ -59,37 +68,37 @@ LL.grid = (host, picture) => {
   };
 
   // share of pixels shown as kept: soft = keep itself, area = as many pixels as keep holds, top = the first x by rank
-  const shown = (out, i) => {
-    const [, height, width] = shape, size = height * width, start = i * size;
-    if (picture.mask === "soft" || !rank) { for (let p = 0; p < size; p++) out[p] = keep[start + p]; return; }
+  const shown = (out, i, keep, rank) => {
+    const pixels = out.length, start = i * pixels;
+    if (picture.mask === "soft" || !rank) { for (let p = 0; p < pixels; p++) out[p] = keep[start + p]; return; }
     let share = picture.top;
-    if (picture.mask === "area") { let sum = 0; for (let p = 0; p < size; p++) sum += keep[start + p]; share = sum / (255 * size); }
+    if (picture.mask === "area") { let sum = 0; for (let p = 0; p < pixels; p++) sum += keep[start + p]; share = sum / (255 * pixels); }
     if (share >= 1) { out.fill(255); return; }
     const limit = 256 * (1 - share);
-    for (let p = 0; p < size; p++) out[p] = rank[start + p] >= limit ? 255 : 0;
+    for (let p = 0; p < pixels; p++) out[p] = rank[start + p] >= limit ? 255 : 0;
   };
 
   const paint = () => {
-    const [n, height, width, channels] = shape;
-    if (!n || !images) return;
-    const size = height * width, mask = new Uint8Array(size), tint = LL.rgb(picture.colour), strength = picture.opacity;
-    const live = keep && keep.length === n * size;
-    for (let i = 0; i < n; i++) {
-      if (live) shown(mask, i);
-      for (const row of rows) {
-        if (!live && row.kind !== "image") continue;
-        const data = row.data.data, stride = row.data.width;
-        if (row.amounts) { let sum = 0; for (let p = 0; p < size; p++) sum += mask[p]; LL.put(row.amounts[i], `${((100 * sum) / (255 * size)).toFixed(0)} %`); }
+    build();
+    const { keep, rank, fill } = Object.fromEntries(["keep", "rank", "fill"].map((key) => [key, blocks[key]?.data])), tint = LL.rgb(picture.colour), strength = picture.opacity;
+    for (const row of rows) {
+      const { n, height, width, channels, gap } = row, pixels = height * width, images = blocks[row.kind === "image" ? row.key : "image"]?.data;
+      const live = keep && keep.length === n * pixels, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
+      if (!images || images.length !== n * pixels * channels || (!live && row.kind !== "image")) continue;
+      const data = row.data.data, stride = row.data.width;
+      for (let i = 0; i < n; i++) {
+        if (row.kind !== "image") shown(mask, i, keep, rank);
+        if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], `${((100 * sum) / (255 * pixels)).toFixed(0)} %`); }
         for (let y = 0, p = 0; y < height; y++) {
           let at = 4 * (y * stride + i * (width + gap));
           for (let x = 0; x < width; x++, p++, at += 4) {
             data[at + 3] = 255;
             if (row.kind === "rank") {
-              const k = 3 * rank[i * size + p];
+              const k = 3 * rank[i * pixels + p];
               data[at] = LL.MAGMA[k]; data[at + 1] = LL.MAGMA[k + 1]; data[at + 2] = LL.MAGMA[k + 2];
               continue;
             }
-            const from = (i * size + p) * channels;
+            const from = (i * pixels + p) * channels;
             const r = images[from], g = channels === 3 ? images[from + 1] : r, b = channels === 3 ? images[from + 2] : r;
             if (row.kind === "image") { data[at] = r; data[at + 1] = g; data[at + 2] = b; continue; }
             const k = mask[p] / 255;
@@ -107,34 +116,33 @@ LL.grid = (host, picture) => {
           }
         }
       }
+      row.context.putImageData(row.data, 0, 0);
     }
-    for (const row of rows) if (live || row.kind === "image") row.context.putImageData(row.data, 0, 0);
   };
 
   const point = (event, row) => {
-    const [n, height, width] = shape, box = row.canvas.getBoundingClientRect();
+    const { n, height, width, channels, gap } = row, box = row.canvas.getBoundingClientRect();
     const x = Math.floor(((event.clientX - box.left) / box.width) * row.canvas.width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
-    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap);
-    if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !keep) { leave(); return; }
-    const at = i * height * width + y * width + inside;
+    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap), keep = blocks.keep?.data, plain = blocks[row.key]?.data;
+    if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !(keep || plain)) { leave(); return; }
+    const at = i * height * width + y * width + inside, value = (k) => (plain[at * channels + k] / 255).toFixed(2);
     tip.hidden = false;
-    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · keep ${(keep[at] / 255).toFixed(2)} · ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels`;
+    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${keep ? `keep ${(keep[at] / 255).toFixed(2)} · ranked above ${((100 * blocks.rank.data[at]) / 256).toFixed(0)} % of the pixels` : Array.from({ length: channels }, (_, k) => value(k)).join(", ")}`;
     const home = host.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX - home.left + 12, home.width - tip.offsetWidth - 6))}px`;
     tip.style.top = `${event.clientY - home.top + 16}px`;
     for (const other of rows) {
       const unit = other.canvas.clientWidth / other.canvas.width;
-      other.cross.hidden = false;
+      other.cross.hidden = i >= other.n;
       other.cross.style.cssText = `left:${x * unit}px;top:${y * unit}px;width:${unit}px;height:${unit}px`;
     }
   };
   const leave = () => { tip.hidden = true; for (const row of rows) row.cross.hidden = true; };
 
   return {
-    build, fit, paint,
-    images: (bytes) => { images = bytes; },
-    fills: (bytes) => { fills = bytes && images && bytes.length === images.length ? bytes : null; },
-    frame: (bytes) => { const half = bytes ? bytes.length / 2 : 0; keep = half ? bytes.subarray(0, half) : null; rank = half ? bytes.subarray(half) : null; },
+    fit, paint,
+    layout: (next) => { layout = next ?? {}; },
+    frame: (next) => { blocks = next; },
     ramp: () => body.style.setProperty("--ll-tint", picture.colour),
   };
 };

@@ -8,10 +8,10 @@ LL.ink = (node) => {
 
 LL.ticks = (u, splits) => splits.map((v) => (v === null ? "" : LL.number(v)));
 
-LL.plotFrame = (title, note) => {
-  const legend = LL.el("div", { class: "ll-legend" }), area = LL.el("div", { class: "ll-area" }), tools = LL.el("span", { class: "ll-tools" });
-  const head = LL.el("div", { class: "ll-plothead" }, LL.el("b", { text: title }), LL.el("span", { class: "ll-note", text: note ?? "" }), tools);
-  return { node: LL.el("section", { class: "ll-plot", "aria-label": title }, head, legend, area), legend, area, tools };
+LL.plotFrame = (title, text, kind = "") => {
+  const legend = LL.el("div", { class: "ll-legend" }), area = LL.el("div", { class: "ll-area" }), tools = LL.el("span", { class: "ll-tools" }), note = LL.el("span", { class: "ll-note", text: text ?? "", title: text ?? "" });
+  const head = LL.el("div", { class: "ll-plothead" }, LL.el("b", { text: title }), note, tools);
+  return { node: LL.el("section", { class: `ll-plot ${kind}`, "aria-label": title, "data-picture": kind || null }, head, legend, area), legend, area, tools, note };
 };
 
 LL.keySwatch = (item) => LL.el("i", { class: `ll-key${item.dash ? " dash" : ""}`, style: `--c:${LL.themed(item.colour)}` });
@@ -33,14 +33,32 @@ LL.curves = (spec) => {
   }
   const toggle = LL.el("button", { class: "ll-mini", type: "button", "aria-pressed": String(log), text: "log", title: "logarithmic vertical axis" });
   toggle.addEventListener("click", () => { log = !log; toggle.setAttribute("aria-pressed", String(log)); make(); });
-  frame.tools.append(toggle);
+  if (spec.log !== null) frame.tools.append(toggle);
 
+  const lines = (spec.lines ?? []).filter((line) => Number.isFinite(line.value)); // what a curve is held against: an oracle, a floor
+  const settled = () => { // values after the first tenth, with the lines: a start far away must not flatten the rest
+    const found = lines.map((line) => line.value);
+    for (const term of terms) { const column = term.off ? null : data?.columns[term.name]; if (column) for (let i = Math.floor(column.length / 10); i < column.length; i++) if (column[i] !== null) found.push(column[i]); }
+    return found.length ? [Math.min(...found), Math.max(...found)] : [0, 1];
+  };
   const range = (u, low, high) => {
     if (low === null || high === null) return log ? [0.01, 1] : [0, 1];
+    for (const { value } of lines) if (!log || value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
     if (log) return uPlot.rangeLog(Math.max(low, high * 1e-6), high, 10, false);
+    if (spec.settled) { const [a, b] = settled(), room = 0.08 * (b - a) || 0.5; return [a - room, b + room]; }
     const room = (high - Math.min(0, low)) * 0.06 || 0.1;
     return [low < 0 ? low - room : 0, high + room];
   };
+  const rule = (u) => {
+    const ctx = u.ctx, ratio = devicePixelRatio || 1;
+    for (const line of lines) {
+      const y = Math.round(u.valToPos(line.value, "y", true)) + 0.5;
+      if (y < u.bbox.top - 1 || y > u.bbox.top + u.bbox.height + 1) continue;
+      ctx.save(); ctx.strokeStyle = LL.themed(line.colour ?? "#000000"); ctx.lineWidth = 1.4 * ratio; ctx.setLineDash([7 * ratio, 4 * ratio]);
+      ctx.beginPath(); ctx.moveTo(u.bbox.left, y); ctx.lineTo(u.bbox.left + u.bbox.width, y); ctx.stroke(); ctx.restore();
+    }
+  };
+  for (const line of lines) { line.item = LL.el("span", { class: "ll-legend-item", title: line.help ?? "" }, LL.keySwatch({ dash: true, colour: line.colour ?? "#000000" }), LL.el("span", { text: line.label }), LL.el("b", { text: LL.number(line.value) })); frame.legend.append(line.item); }
   const columns = () => {
     if (!data) return [[0], ...terms.map(() => [null])];
     return [data.step, ...terms.map((t) => (log ? data.columns[t.name]?.map((v) => (v > 0 ? v : null)) : data.columns[t.name]) ?? data.step.map(() => null))];
@@ -67,7 +85,7 @@ LL.curves = (spec) => {
       axes: [axis("x", 2, "step", { size: 24, space: 60 }), axis("y", 3, units(false), { size: 40, space: log ? 22 : 34 }),
         ...(hasRight ? [axis("r", 1, units(true), { size: 30, gap: 8, space: log ? 22 : 34, grid: { show: false } })] : [])],
       series: [{}, ...terms.map((t) => ({ scale: right(t) ? "r" : "y", show: !t.off, stroke: () => LL.themed(t.colour), width: 1.75, dash: t.dash ? [5, 3] : undefined, spanGaps: true, points: { show: false } }))],
-      hooks: { setSelect: [(u) => { if (u.select.width > 0) zoomed = true; }], setCursor: [(u) => show(u.cursor.idx)] },
+      hooks: { draw: [rule], setSelect: [(u) => { if (u.select.width > 0) zoomed = true; }], setCursor: [(u) => show(u.cursor.idx)] },
     }, columns(), frame.area);
     plot.over.addEventListener("dblclick", () => { zoomed = false; draw(); });
   };
@@ -80,7 +98,7 @@ LL.curves = (spec) => {
   };
   return {
     node: frame.node, data: (next) => { data = next; }, draw,
-    theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); plot?.redraw(); },
+    theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); lines.forEach((l) => l.item.replaceChild(LL.keySwatch({ dash: true, colour: l.colour ?? "#000000" }), l.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),
   };
@@ -163,12 +181,12 @@ LL.numbers = (host, spec) => {
   const cards = new Map();
   host.replaceChildren();
   for (const row of spec?.rows ?? []) {
-    const parts = (spec.columns ?? [""]).map((name, i) => { const value = LL.el(i ? "span" : "b", { text: "–" }); return { name, value }; });
+    const parts = (spec.columns ?? [""]).map((name, i) => { const value = LL.el(i ? "span" : "b", { text: "–" }); return { name, value, node: LL.el("span", {}, value, name ? LL.el("small", { text: name }) : null) }; });
     const card = LL.el("div", { class: "ll-card", title: row.help ?? "" }, LL.el("span", { class: "ll-card-label" }, row.colour ? LL.el("i", { class: "ll-dot", style: `--c:${LL.themed(row.colour)}` }) : null, row.label),
-      LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => LL.el("span", {}, p.value, p.name ? LL.el("small", { text: p.name }) : null))));
+      LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => p.node)));
     if (row.unit) card.firstChild.append(LL.el("small", { text: row.unit }));
-    cards.set(row.name, parts); host.append(card);
+    cards.set(row.name, { parts, card }); host.append(card);
   }
   host.hidden = cards.size === 0;
-  return (table) => { for (const [name, parts] of cards) parts.forEach((p, i) => LL.put(p.value, LL.number(table?.[name]?.[i] ?? null))); };
+  return (table) => { const some = Object.keys(table ?? {}).length > 0; for (const [name, { parts, card }] of cards) { card.hidden = some && !(name in table); parts.forEach((p, i) => { LL.put(p.value, LL.number(table?.[name]?.[i] ?? null)); p.node.hidden = i > 0 && i >= (table?.[name]?.length ?? parts.length); }); } }; // a row with fewer numbers shows fewer
 };

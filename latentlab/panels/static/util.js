@@ -44,6 +44,34 @@ LL.floats = (view) => {
   return bytes ? new Float32Array(bytes.slice().buffer) : new Float32Array(0);
 };
 
+// half-precision numbers become single-precision ones through a table of all 65,536
+LL.HALF = (() => {
+  let table = null;
+  return () => {
+    if (table) return table;
+    table = new Float32Array(65536);
+    for (let h = 0; h < 65536; h++) {
+      const sign = h & 0x8000 ? -1 : 1, power = (h >> 10) & 31, rest = h & 1023;
+      table[h] = power === 31 ? (rest ? NaN : sign * Infinity) : sign * (power ? 2 ** (power - 15) * (1 + rest / 1024) : (2 ** -14 * rest) / 1024);
+    }
+    return table;
+  };
+})();
+
+// arrays by name out of one run of bytes: [{key, dtype, shape, offset}] as `panels.view` lays them out
+LL.blocks = (list, view) => {
+  const bytes = LL.bytes(view), found = {};
+  if (!bytes) return found;
+  for (const { key, dtype, shape, offset } of list ?? []) {
+    const n = shape.reduce((a, b) => a * b, 1), size = { uint8: 1, float16: 2, float32: 4 }[dtype];
+    let data = bytes.slice(offset, offset + n * size);
+    if (dtype === "float32") data = new Float32Array(data.buffer);
+    if (dtype === "float16") { const table = LL.HALF(); data = Float32Array.from(new Uint16Array(data.buffer), (h) => table[h]); }
+    found[key] = { data, shape };
+  }
+  return found;
+};
+
 LL.rgb = (colour) => {
   const hex = /^#([0-9a-f]{6})$/i.exec(colour ?? "");
   const n = parseInt(hex ? hex[1] : "E69F00", 16);
@@ -79,3 +107,17 @@ LL.MAGMA = (() => {
   }
   return table;
 })();
+
+// classes are told apart by colour and, in print, by the order of the legend: Okabe-Ito, and three more for ten classes
+LL.CLASSES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#7A4FB0", "#8C564B", "#000000"];
+
+// blue below zero, grey of the page at zero, red above: equal distances look equally strong
+LL.SIGNED = (dark) => {
+  const ends = [[5, 48, 97], [67, 147, 195], dark ? [38, 42, 48] : [247, 247, 247], [214, 96, 77], [103, 0, 31]].map((c, i) => (dark && (i === 0 || i === 4) ? [[146, 197, 222], 0, 0, 0, [253, 190, 165]][i] : c));
+  const table = new Uint8Array(768);
+  for (let i = 0; i < 256; i++) {
+    const at = (i / 255) * 4, k = Math.min(3, Math.floor(at)), t = at - k;
+    for (let c = 0; c < 3; c++) table[3 * i + c] = Math.round(ends[k][c] * (1 - t) + ends[k + 1][c] * t);
+  }
+  return table;
+};

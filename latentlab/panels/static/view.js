@@ -6,9 +6,9 @@ LL.render = ({ model, el }) => {
   const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
   const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
   const journalHost = part("ll-journal", { hidden: true }), drawer = part("ll-drawer", { hidden: true }), sinceHost = part("ll-foot since", { hidden: true });
-  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), cards = part("ll-cards"), plotHost = part("ll-plots");
+  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), rowHost = part("ll-rows"), cards = part("ll-cards"), plotHost = part("ll-plots");
   const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs");
-  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost);
+  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost); pictures.append(leftHost, rightHost); leftHost.append(rowHost);
   const body = part("ll-body"); body.append(side, main);
   const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body, checkHost, differsHost, sinceHost);
   const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
@@ -28,10 +28,10 @@ LL.render = ({ model, el }) => {
 
   const header = LL.header(top, (name) => send({ kind: "command", name }));
   const controls = LL.controls(side, set);
-  const grid = LL.grid(pictures, picture);
+  const grid = LL.grid(rowHost, picture);
   const journal = LL.journal({ bar: journalHost, drawer, since: sinceHost, box }, (name, value) => send({ kind: "journal", name, value }));
   const lights = LL.lights(checkHost), differs = LL.differs(differsHost);
-  let plots = [], numbers = () => {}, painted = 0, received = performance.now(), lastSeq = null, queued = false, dirty = { frame: true, plots: true }, visible = true, plotTime = 0, stale = false, error = null;
+  let plots = [], shown = [], held = {}, numbers = () => {}, painted = 0, received = performance.now(), lastSeq = null, queued = false, dirty = { frame: true, plots: true }, visible = true, plotTime = 0, stale = false, error = null;
 
   side.addEventListener("input", (event) => {
     const name = event.target.closest("[data-name]")?.dataset.name;
@@ -63,7 +63,8 @@ LL.render = ({ model, el }) => {
     if (dirty.frame) {
       dirty.frame = false;
       const now = meta();
-      grid.paint(); numbers(now.table);
+      grid.paint(); for (const one of shown) one.paint();
+      numbers(now.table);
       header.status(status(), now.step ?? status().step, stale);
       if (now.seq !== undefined && now.seq !== lastSeq) {
         lastSeq = now.seq; painted += 1;
@@ -118,21 +119,30 @@ LL.render = ({ model, el }) => {
     controls.refresh();
   }, 1000);
 
+  const blocks = () => {
+    const all = { ...held, ...LL.blocks(meta().blocks, model.get("frame")) };
+    grid.frame(all); for (const one of shown) one.frame(all);
+    repaint(true, false);
+  };
+  const readHeld = () => { held = LL.blocks((model.get("held_meta") ?? {}).blocks, model.get("held")); blocks(); };
   const readLayout = () => {
-    const layout = model.get("plan") ?? {};
-    header.layout(layout); grid.build(layout, model.get("shape") ?? []); grid.ramp();
-    plots.forEach((plot) => plot.destroy());
+    const layout = model.get("plan") ?? {}, masked = (layout.rows ?? []).some((row) => row.kind !== "image");
+    header.layout(layout); grid.layout(layout); grid.ramp(); bar.hidden = !masked;
+    for (const one of [...plots, ...shown]) one.destroy();
     plots = (layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => LL.PLOTS[spec.kind](spec));
     plotHost.replaceChildren(...plots.map((plot) => plot.node));
     plotHost.hidden = plots.length === 0;
+    const chosen = (layout.pictures ?? []).filter((spec) => LL.PICTURES[spec.kind]);
+    shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec));
+    const side = (name) => shown.filter((_, i) => (chosen[i].place ?? "left") === name).map((one) => one.node);
+    leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right"));
+    rightHost.hidden = !rightHost.children.length; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
     numbers = LL.numbers(cards, layout.table);
-    repaint(true, true);
+    blocks(); repaint(true, true);
   };
-  const readImages = () => { grid.images(LL.bytes(model.get("images"))); grid.fills(LL.bytes(model.get("fills"))); grid.build(model.get("plan") ?? {}, model.get("shape") ?? []); grid.frame(LL.bytes(model.get("frame"))); repaint(true, false); };
-  const readFills = () => { grid.fills(LL.bytes(model.get("fills"))); repaint(true, false); };
   const readFrame = () => {
     if (meta().seq !== undefined) received = performance.now();
-    grid.frame(LL.bytes(model.get("frame")));
+    blocks();
     if (stale) { stale = false; say(); }
     repaint(true, true);
   };
@@ -157,17 +167,17 @@ LL.render = ({ model, el }) => {
     if (!journal.waits(content.name) && controls.refuse(content.name, content.sentence)) return;
     if (!journal.refused(content.name, content.sentence)) { error = content.sentence; say(); }
   };
-  const theme = () => { root.classList.toggle("dark", LL.dark()); plots.forEach((plot) => plot.theme()); numbers = LL.numbers(cards, (model.get("plan") ?? {}).table); repaint(true, false); };
+  const theme = () => { root.classList.toggle("dark", LL.dark()); [...plots, ...shown].forEach((one) => one.theme()); numbers = LL.numbers(cards, (model.get("plan") ?? {}).table); repaint(true, false); };
 
   const watch = {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
-    "change:images": readImages, "change:shape": readImages, "change:fills": readFills, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
+    "change:held_meta": readHeld, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
     "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")),
     "change:journal": readJournal, "change:runs": readRuns, "change:card_meta": readCard, "msg:custom": readMessage,
   };
 
   theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
-  grid.images(LL.bytes(model.get("images"))); grid.fills(LL.bytes(model.get("fills"))); grid.frame(LL.bytes(model.get("frame")));
+  readHeld();
   lights(model.get("checks")); differs(model.get("differs")); readNotes(); readStatus(); readJournal(); readRuns();
   for (const [event, call] of Object.entries(watch)) model.on(event, call);
 
@@ -181,7 +191,7 @@ LL.render = ({ model, el }) => {
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
-    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); plots.forEach((plot) => plot.destroy()); root.remove();
+    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
   };
 };
 
