@@ -111,7 +111,7 @@ class HVAERun(Settings):
         "Everything a trainer needs. Raises ValueError before any time is spent."
         return (build_images if self.data.images_wanted else build_points)(self, choose_device(str(device)))
 
-# %% ../../nbs/48_models.hvae_run.ipynb #93b0c5cf
+# %% ../../nbs/48_models.hvae_run.ipynb #9f002891
 def build_points(
     run: HVAERun,  # Of points
     device: torch.device,  # Where everything goes
@@ -136,7 +136,8 @@ def build_images(
     data, (train, _), (test, outside) = run.data, parted(run.data, "train"), parted(run.data, "test")
     rows = torch.randperm(len(test), generator=generator(0, "held out"))[:1000]
     some = lambda images, stream: images.subset(torch.randperm(len(images), generator=generator(0, stream))[:500])
-    x, reference, other = (held_out(part, data.bits, device, stream) for part, stream in ((test.subset(rows), "test"), (some(train, "reference"), "train"), (some(outside, "outside"), "outside")))
+    shares = (test.subset(rows), "test"), (some(train, "reference"), "train"), (some(outside, "outside"), "outside")
+    x, reference, other = (held_out(part, data.bits, device, stream) for part, stream in shares)
     labels = test.labels[rows]
     model = make_model(run.built, x.shape[1:], generator=generator(run.train.seed, "weights")).to(device)
     model.likelihood().check(x.flatten(1))

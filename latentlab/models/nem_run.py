@@ -68,7 +68,7 @@ def fitted(
     if want is None or images.images.shape[1] != want[0] or images.images.shape[-1] == want[-1]: return images
     return images.resize(want[-1])
 
-# %% ../../nbs/47_models.nem_run.ipynb #64574533
+# %% ../../nbs/47_models.nem_run.ipynb #d0f89b21
 @dataclass(frozen=True, kw_only=True)
 class NEMRun(Settings):
     """Images, encoder, masker and training of one experiment.
@@ -92,7 +92,8 @@ class NEMRun(Settings):
         images: ImageSet | None = None,  # A set of your own instead of a name; its last 40 are held out
     ) -> Parts:  # Model, training images, 8 shown and 32 watched ones
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
-        if self.train.precision != "float32": raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are differences of nearly equal embeddings.")
+        if self.train.precision != "float32":
+            raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are differences of nearly equal embeddings.")
         device, name = choose_device(str(device)), self.encoder
         if images is not None and len(images) <= 40: raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)
