@@ -28,6 +28,7 @@ def train(steps, **changes):
 def verdicts(trainer): return {verdict.name: verdict for verdict in trainer.measure().verdicts}
 
 
+@pytest.mark.slow
 def test_zero_fill_is_caught_dimming_and_the_remedy_mends_it():
     trainer = train(100, fill="zero", gate="soft", **DIMMING)
     figures, dimming = trainer.measure().figures, verdicts(trainer)["dimming"]

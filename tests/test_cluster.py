@@ -103,6 +103,7 @@ def test_the_module_loads_neither_library() -> None:
 # Dask
 
 
+@pytest.mark.slow
 def test_dask_trains_what_the_pool_trains(client: Client, here: Grouped, tmp_path: Path) -> None:
     sweep = swept(PLAN, tmp_path, on_dask(client)).start().wait(progress=False)
     assert sweep.progress().done == 4 and finals(sweep.journal) == finals(here) and client.status == "running"

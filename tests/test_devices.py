@@ -39,7 +39,10 @@ def furthest(one: dict, other: dict) -> float:
     return max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-30)).item() for n in one if one[n].is_floating_point())
 
 
-@pytest.mark.parametrize(("run", "devices"), [(QUIET, 2), pytest.param(QUIET, 4, marks=pytest.mark.slow), (MASKER, 2)], ids=["mean, two", "mean, four", "masker, two"])
+LONG = [pytest.param(QUIET, 4, marks=pytest.mark.slow, id="mean, four"), pytest.param(MASKER, 2, marks=pytest.mark.slow, id="masker, two")]
+
+
+@pytest.mark.parametrize(("run", "devices"), [pytest.param(QUIET, 2, id="mean, two"), *LONG])
 def test_several_processes_end_where_one_ends(run, devices: int, tmp_path: Path) -> None:
     "In float64, to 1e-12: sums are added in another order, and nothing else is different."
     journal, alone = Runs(tmp_path / "together"), Runs(tmp_path / "alone")
@@ -66,6 +69,7 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path) -> None:
     assert train_on(QUIET, 2, journal=tmp_path) == Outcome(state="found", id=first.id) and train_one(QUIET, tmp_path).state == "found"
 
 
+@pytest.mark.slow
 def test_a_bad_step_is_told_with_its_term(tmp_path: Path) -> None:
     words = "process 0 of 2 failed: NonFiniteStep: `pull` must stay finite: got NaN or infinity at step 20"
     with pytest.raises(DeviceFailed, match=words): train_on(QUIET.replace(poison=20), 2, journal=tmp_path)
@@ -73,6 +77,7 @@ def test_a_bad_step_is_told_with_its_term(tmp_path: Path) -> None:
     assert row["state"] == "failed" and "NonFiniteStep" in row["error"] and not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_error_while_building_reaches_the_caller(tmp_path: Path) -> None:
     with pytest.raises(DeviceFailed, match="process 0 of 2 failed: ValueError: `side` must be at most 32"): train_on(QUIET.replace(side=64), 2, journal=tmp_path)
     assert Runs(tmp_path).rows() == []

@@ -60,6 +60,7 @@ def test_pause_step_run(nem):
     nem.wait_data(f"d.state === 'running' && Number(d.step) > {still + 3}", 20)
 
 
+@pytest.mark.slow
 def test_every_control_by_hand(nem):
     "Each control is moved in the page, as a hand would; a painted frame then has the new value, and nothing went wrong."
     nem.page.locator(".ll-more summary").first.click()
@@ -91,6 +92,7 @@ def test_rebuild_by_a_control_and_a_refusal(nem):
     nem.wait_data("d.state === 'running'", 10)
 
 
+@pytest.mark.slow
 def test_other_images_rebuild_too(nem):
     "Scenes and the planted encoder: colours, another size, another question."
     wish(nem, "set", "data", "scenes")
@@ -127,6 +129,7 @@ def test_stop_keeps_a_picture_in_the_saved_notebook(nem):
     nem.wait_data("d.state === 'running'", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_it_fits_with_real_content(nem, theme):
     "Both themes and three widths; a picture of each is kept."

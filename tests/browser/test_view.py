@@ -111,6 +111,7 @@ def test_it_says_when_no_frames_come(panel):
     assert panel.page.locator(".ll-banner").is_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits(panel, theme):
     "At each width nothing is cut off; a picture of each is kept."

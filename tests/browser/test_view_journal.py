@@ -17,6 +17,9 @@ WIDE = """(() => { const box = document.querySelector('.ll-box').getBoundingClie
     .filter((e) => e.offsetParent && e.getBoundingClientRect().right > box.right + 0.5).map((e) => e.className + ': ' + e.textContent.slice(0, 60)); })()"""
 
 
+pytestmark = pytest.mark.slow  # the bar at work on a real trainer is in test_nem_journal.py
+
+
 @pytest.fixture(scope="module")
 def panel(open_notebook):
     notebook = open_notebook(CELLS, name="journal")

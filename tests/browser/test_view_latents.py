@@ -87,6 +87,7 @@ def test_a_reload_brings_the_picture_back(panel):
     assert panel.page.locator("[data-panel=z2]").get_attribute("data-points") == "512" and panel.data("state") == "paused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_it_fits(panel, theme):
     "At each width nothing is cut off, and canvases keep the pixels of the screen."
