@@ -61,7 +61,7 @@ notebooks: $(STAMP) ## Run every notebook with nbdev_test
 	$(call stage,nbdev_test,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing)
 
 pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those marked slow are left to `make slow`
-	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
+	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
 
 slow: $(STAMP) ## Run what takes long: kills at random moments, SLURM jobs, several devices
 	$(call stage,slow tests,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -m slow -ra --durations=10 $(PYTEST_ARGS))

@@ -32,10 +32,3 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "Tests of a file stay on one process, those in a browser all on one, which begins with them: two browsers beside two trainings on two cores only slow each other."
-    browser = lambda item: "browser" in item.path.parts
-    for item in items: item.add_marker(pytest.mark.xdist_group("browser" if browser(item) else item.path.name))
-    items.sort(key=lambda item: not browser(item))
