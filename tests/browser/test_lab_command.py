@@ -48,11 +48,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found[0]
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try: process.wait(timeout=30)
+        except subprocess.TimeoutExpired: process.kill()  # a kernel that was just started may hold it up
 
 
 def get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=20) as answer: return answer.read().decode()
+    for left in reversed(range(200)):
+        try:
+            with urllib.request.urlopen(address, timeout=20) as answer: return answer.read().decode()
+        except urllib.error.HTTPError: raise
+        except urllib.error.URLError:  # the address is printed a moment before the server listens
+            if not left: raise
+        time.sleep(0.1)
 
 
 def test_the_printed_address_opens_the_lab(server: str) -> None:

@@ -38,7 +38,6 @@ def test_a_change_makes_a_run_of_its_own_and_is_said(nem):
     nem.shot("journal-difference", 1200)
 
 
-@pytest.mark.slow
 def test_note_save_and_card(nem):
     "A note with HTML stays text, Save marks the run, the card opens as a picture."
     press(nem, "Note")
@@ -54,7 +53,6 @@ def test_note_save_and_card(nem):
     assert not nem.errors
 
 
-@pytest.mark.slow
 def test_repeat_with_seeds_answers_with_an_interval(nem):
     "Two repeats of a few steps beside the paused panel; the sentence has n and an interval."
     nem.page.locator("[data-command=pause]").click()
@@ -97,7 +95,6 @@ def test_a_killed_kernel_leaves_a_lost_run_that_goes_on(nem):
     assert after[1] == "done" and steps == sorted(set(steps)) and steps[-1] == after[2]
 
 
-@pytest.mark.slow
 def test_the_book_and_the_widths(nem):
     "The book is one page of Markdown with cards; the panel fits with its journal at three widths and in both themes."
     nem.execute('page = Journal("journal of the lab").book()')

@@ -40,8 +40,8 @@ def still(panel):
 
 def test_the_field_moves_and_nothing_is_said_back(panel):
     sent, before = panel.page.evaluate("window.latentlab.sent"), int(panel.data("painted"))
-    panel.page.wait_for_timeout(2000)
-    assert int(panel.data("painted")) - before >= 8 and panel.page.evaluate("window.latentlab.sent") == sent  # 10 a second are fed; the machine may be loaded
+    panel.wait_data(f"Number(d.painted) >= {before + 8}", 5)
+    assert panel.page.evaluate("window.latentlab.sent") == sent
     assert panel.errors == []
 
 
