@@ -266,7 +266,7 @@ def move_beside(
         os.replace(name, target)
     except OSError: os.replace(path, target)
 
-# %% ../../nbs/59_train.between.ipynb #d8127d00
+# %% ../../nbs/59_train.between.ipynb #d0081721
 class Resumable(Keeper):
     "Goes on where a checkpoint stands."
 
@@ -294,8 +294,10 @@ class Resumable(Keeper):
         journal = self.scribe.journal
         if journal is None or isinstance(path, Path) or (path and Path(path).is_file()): return (self.checkpoint_path() if path is None else Path(path)), None
         mine = digest(as_dict(self.run))
-        id = path if path is not None else next((row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine and row["state"] != "running"), None)
-        if id is None: raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or start with fit().")
+        ids = [path] if path is not None else [row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine and row["state"] != "running"]
+        if not ids: raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or start with fit().")
+        left = [id for id in ids if any((journal.folder(id) / "checkpoints").glob("*.ckpt"))]  # one that was killed at once left none
+        id = (left or ids)[0]
         return newest_checkpoint(journal.folder(id)), id
 
 # %% ../../nbs/59_train.between.ipynb #7f1eb921
