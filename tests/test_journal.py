@@ -24,7 +24,7 @@ from latentlab.journal.files import LOST_AFTER, LineFile, Lock, check_name, mach
 from latentlab.journal.index import summary
 from latentlab.journal.journal import Journal, card_data, harmless, markdown_table
 from latentlab.journal.runs import mean_interval
-from latentlab.journal.writer import Writer, newest_checkpoint
+from latentlab.journal.writer import Writer, has_checkpoint, newest_checkpoint
 from latentlab.sweeps.workers import known_run, left_alone
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.example import MeanRun
@@ -1004,6 +1004,32 @@ def test_what_a_lost_run_had_done_after_its_checkpoint_counts_no_more(tmp_path):
     assert metrics.steps == list(range(1, 41)) and 99.0 not in metrics.terms["loss"] and metrics.changes == [] and (row["state"], row["steps"], row["changes"]) == ("done", 40, 0)
     straight = Trainer(RUN.replace(record_every=1), journal=tmp_path / "straight").fit(40, progress=False)
     assert metrics.terms == Journal(tmp_path / "straight").run(straight.scribe.id).metrics().terms
+
+
+@pytest.mark.parametrize("end", ["done", "interrupted"])
+def test_a_run_killed_before_its_first_checkpoint_does_not_hide_an_older_one(tmp_path, end):
+    "Neither a resume without a name nor a sweep begins anew, nor trains one seed twice, because the newest run left nothing."
+    journal = Journal(tmp_path)
+    trainer = Trainer(RUN, journal=tmp_path).fit(40 if end == "done" else 10, progress=False)
+    first = trainer.keep().scribe.id
+    trainer.stop()
+    edit_facts(journal.folder(first), state=end)
+    killed = journal.begin(RUN)
+    killed.close()
+    gone(journal, killed.id)
+    assert [(row["id"], row["state"]) for row in journal.rows()] == [(first, end), (killed.id, "lost")]
+    assert has_checkpoint(journal.folder(first)) and not has_checkpoint(journal.folder(killed.id))
+    assert known_run(journal, RUN)["id"] == first
+    assert Trainer(RUN, journal=tmp_path).resume().step_count == (40 if end == "done" else 10)
+
+
+def test_a_run_whose_newest_checkpoint_lost_its_name_is_still_one_to_resume(tmp_path):
+    "The one before it is a checkpoint too: a kill between two renames leaves only that."
+    trainer = Trainer(RUN, journal=tmp_path).fit(10, progress=False)
+    path = trainer.checkpoint()
+    trainer.stop()
+    path.rename(path.with_suffix(".previous"))
+    assert Trainer(RUN, journal=tmp_path).resume().step_count == 10
 
 
 def test_a_change_that_a_checkpoint_holds_outlives_the_kill(tmp_path):

@@ -39,9 +39,10 @@ def check_name(
 def new_id(
     kind: str,  # What is run: "nem"
     now: float,  # Seconds since 1970
-) -> str:  # "20261121-120544-nem-3fa9c2", in UTC
-    "A name for a run that sorts by time and that no other process will choose."
-    return check_name(f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{kind}-{secrets.token_hex(3)}")
+) -> str:  # "20261121-120544-nem-3fa9c2e", in UTC
+    "A name for a run of a kind that sorts by time, within a second too, and that no other process will choose."
+    fraction = int(now % 1 * 16**3)
+    return check_name(f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{kind}-{fraction:03x}{secrets.token_hex(2)}")
 
 # %% ../../nbs/70_journal.files.ipynb #6bc76828
 @contextmanager

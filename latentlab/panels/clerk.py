@@ -16,7 +16,7 @@ from ..core.runtime import cores
 from ..core.settings import Settings
 from ..journal.journal import Journal
 from ..journal.runs import mean_interval, value_of
-from ..journal.writer import kind_of, label_changes, newest_checkpoint
+from ..journal.writer import has_checkpoint, kind_of, label_changes
 from .view import LabView
 from ..plots.style import figure_png
 from ..sweeps.plan import Plan
@@ -108,11 +108,8 @@ class Desk:
 
     def lines(self) -> list[dict[str, Any]]:
         "The view's `runs`, newest first."
-        return [run_row(row, self.trainer.run, self.metrics, current=row["id"] == self.trainer.scribe.id, able=self._able(row["id"])) for row in self._rows[::-1][:200]]
+        return [run_row(row, self.trainer.run, self.metrics, current=row["id"] == self.trainer.scribe.id, able=has_checkpoint(self.journal.root / row["id"])) for row in self._rows[::-1][:200]]
 
-    def _able(self, id: str) -> bool:
-        try: return bool(newest_checkpoint(self.journal.folder(id)))
-        except ValueError: return False
 
     def look(self, *, now: bool = False) -> None:
         "Tell what has changed; the list of runs is read again after some seconds, later when reading takes long."

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ..core.runtime import choose_device, cores
 from ..core.settings import Settings
 from ..core.terms import Parts
-from ..journal.writer import Writer, newest_checkpoint
+from ..journal.writer import Writer, has_checkpoint, newest_checkpoint
 from .cluster import needed
-from .workers import Outcome, asked, finished, has_checkpoint, known_run, prepare, work
+from .workers import Outcome, asked, finished, known_run, prepare, work
 from ..train.between import newest_readable
 from ..train.trainer import Trainer
 
@@ -174,7 +174,7 @@ def train_on(
     try:
         known = known_run(journal, run)
         if known and finished(known, run) and steps is None: return Outcome(state="found", id=known["id"])
-        id = known["id"] if known and has_checkpoint(journal, known["id"]) else None
+        id = known["id"] if known and has_checkpoint(journal.folder(known["id"])) else None
         with tempfile.TemporaryDirectory() as folder:
             outcome = launch(Together(run=run, devices=devices, root=str(journal.root), id=id, steps=steps, meeting=f"{folder}/meeting", build=build))
         return Outcome(state=outcome.state, id=outcome.id, seconds=time.monotonic() - begun)

@@ -26,7 +26,7 @@ from ..core.terms import Parts, Trainable
 from ..journal.files import read_lines, try_folder
 from ..journal.index import surviving
 from ..journal.record import digest
-from ..journal.writer import Writer, kind_of, newest_checkpoint
+from ..journal.writer import Writer, has_checkpoint, kind_of, newest_checkpoint
 from .checkpoint import load_checkpoint, save_checkpoint
 from .history import Curves
 from .rig import Measure, Rig
@@ -296,7 +296,7 @@ class Resumable(Keeper):
         mine = digest(as_dict(self.run))
         ids = [path] if path is not None else [row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine and row["state"] != "running"]
         if not ids: raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or start with fit().")
-        left = [id for id in ids if any((journal.folder(id) / "checkpoints").glob("*.ckpt"))]  # one that was killed at once left none
+        left = [id for id in ids if has_checkpoint(journal.folder(id))]  # one that was killed at once left none
         id = (left or ids)[0]
         return newest_checkpoint(journal.folder(id)), id
 
