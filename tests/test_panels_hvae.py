@@ -7,8 +7,10 @@ import pytest
 from browser.feeder import LatentFeeder
 
 from latentlab.models.hvae_run import HVAERun
+from latentlab.models.nem_run import NEMRun
 from latentlab.panels import hvae
 from latentlab.panels.panel import OPEN
+from latentlab.train.trainer import Trainer
 
 TINY = HVAERun().replace({"data.points": 400, "model.hidden": "8", "train.check_every": 5, "train.device": "cpu"})
 
@@ -109,3 +111,19 @@ def test_one_layer_and_no_noise(panel):
     sent = {block["key"] for meta in (shown.view.held_meta, shown.view.frame_meta) for block in meta["blocks"]}
     assert "difference" not in sent and not shown.view.plan["plots"][0]["lines"]
     assert any("no density is bounded" in note["text"] and note["loud"] for note in shown.view.notes)
+
+
+def test_a_trainer_with_data_of_its_own_gets_no_control_over_ours():
+    "Settings of the data would rebuild nothing, so they are not shown; everything about the model still is."
+    own, ours = Trainer(TINY, build=HVAERun.build), Trainer(TINY)
+    shown = []
+    for trainer in (own, ours):
+        panel = hvae.HVAEPanel(trainer, threads=1)
+        shown.append({control["name"] for control in panel.view.schema})
+        panel.close()
+    assert shown[1] - shown[0] == {"name", "noise", "points"} and {"layers", "latents", "beta"} <= shown[0]
+
+
+def test_settings_of_another_family_are_refused_before_anything_is_built():
+    with pytest.raises(ValueError, match="`run` must be HVAERun, or a trainer of one: got NEMRun. Open it with"): hvae.HVAEPanel(NEMRun())
+    assert not OPEN

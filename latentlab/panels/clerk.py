@@ -108,7 +108,8 @@ class Desk:
 
     def lines(self) -> list[dict[str, Any]]:
         "The view's `runs`, newest first."
-        return [run_row(row, self.trainer.run, self.metrics, current=row["id"] == self.trainer.scribe.id, able=has_checkpoint(self.journal.root / row["id"])) for row in self._rows[::-1][:200]]
+        able = lambda row: has_checkpoint(self.journal.root / row["id"])
+        return [run_row(row, self.trainer.run, self.metrics, current=row["id"] == self.trainer.scribe.id, able=able(row)) for row in self._rows[::-1][:200]]
 
 
     def look(self, *, now: bool = False) -> None:
