@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['from_data', 'prior_draw', 'Chain', 'Upward', 'descend', 'prior_log_prob', 'up_and_down', 'HierarchicalVAE',
-           'LadderParts', 'LadderVAE', 'AuxiliaryParts', 'AuxiliaryVAE', 'make_model']
+           'LadderParts', 'LadderVAE', 'AuxiliaryVAE', 'make_model']
 
 # %% ../../nbs/43_models.hvae.ipynb #edd6aeb7
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from torch.func import functional_call
 from ..core.settings import Hot
 from ..losses.bounds import Weights, refuse_analytic, toll
 from ..losses.gaussian import Normal, kl, kl_to_standard_normal, merge
-from .vae import LatentModel, Path, VAE, VAESettings, check_above, log_standard, noise
+from .vae import Coder, LatentModel, Path, VAE, VAESettings, check_above, log_standard, noise
 from ..nn.latents import ConvDown, ConvUp, Dense, linear, to_normal
 
 # %% ../../nbs/43_models.hvae.ipynb #fca9e744
@@ -270,30 +270,17 @@ class LadderVAE(LadderParts):
         nll, raw = self.judge(x, self.below(0, z), hot)
         return Path(nll=nll, kl=tuple(ratios), z=tuple(z), q=tuple(q), raw=raw)
 
-# %% ../../nbs/43_models.hvae.ipynb #dc7c28a6
-class AuxiliaryParts(LatentModel):
-    "The networks of an auxiliary model."
-
-    def __init__(
-        self,
-        settings: VAESettings,  # With one layer
-        shape: Sequence[int] = (2,),  # Of one datum
-        *,
-        generator: torch.Generator | None = None,  # For the initial weights
-    ):
-        super().__init__(settings, shape)
-        make, (z,), (hidden,), a = dict(activation=settings.activation, generator=generator), self.sizes, self.widths, settings.auxiliary
-        conv, self.names = settings.net == "conv", ("1", "a")
-        down = lambda more, outputs: ConvDown(self.shape, more, hidden, outputs, **make) if conv else Dense([self.event, *more], hidden, outputs, **make)
-        self.encoder_a, self.encoder_z, self.decoder_a = down([], 2 * a), down([a], 2 * z), down([z], 2 * a)
-        self.decoder = ConvUp([z], hidden, self.shape, self.parameters_each, **make) if conv else Dense([z], hidden[::-1], self.parameters_each * self.event, **make)
-
 # %% ../../nbs/43_models.hvae.ipynb #438ec857
-class AuxiliaryVAE(AuxiliaryParts):
+class AuxiliaryVAE(Coder):
     """One layer with an auxiliary latent. Source: Maaloe et al. 2016, eq. 5 and 6.
 
     model = AuxiliaryVAE(VAESettings(kind="auxiliary", latents=2, auxiliary=2))
     """
+
+    def infer(self, down: Callable[[Sequence[int], int], nn.Module], latent: int) -> None:
+        "Make the networks of both posteriors and of the auxiliary's prior, which has no part in `dream`."
+        self.names, a = ("1", "a"), self.settings.auxiliary
+        self.encoder_a, self.encoder_z, self.decoder_a = down([], 2 * a), down([a], 2 * latent), down([latent], 2 * a)
 
     def path(
         self,
@@ -320,11 +307,6 @@ class AuxiliaryVAE(AuxiliaryParts):
         ratios = q_z.log_prob(z) - log_standard(z), q_a.log_prob(a) - to_normal(self.decoder_a(x, z)).log_prob(a)
         nll, raw = self.judge(x, self.decoder(z), hot)
         return Path(nll=nll, kl=ratios, z=(z, a), q=(q_z, q_a), raw=raw)
-
-    def dream(self, n: int, *, generator: torch.Generator, temperature: float = 1.0) -> tuple[tuple[Tensor, ...], Tensor]:
-        "Draws from the prior, decoded; the auxiliary latent has no part in it."
-        z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
-        return (z,), self.split(self.decoder(z))
 
 # %% ../../nbs/43_models.hvae.ipynb #4043b96e
 def make_model(

@@ -8,7 +8,7 @@ __all__ = ['Shapes', 'listed', 'VAESettings', 'Path', 'log_standard', 'Built', '
 
 # %% ../../nbs/40_models.vae.ipynb #34b1e7ed
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -233,7 +233,7 @@ def check_above(
 
 # %% ../../nbs/40_models.vae.ipynb #cfea1108
 class Coder(LatentModel):
-    "Encoder and decoder of a VAE."
+    "Encoder and decoder of one layer of latents."
 
     def __init__(
         self,
@@ -243,12 +243,26 @@ class Coder(LatentModel):
         generator: torch.Generator | None = None,  # For the initial weights
     ):
         super().__init__(settings, shape)
-        if settings.layers != 1: raise ValueError(f"`layers` must be 1 for a VAE: got {settings.layers}. Build a HierarchicalVAE.")
+        if settings.layers != 1: raise ValueError(f"`layers` must be 1 for a {type(self).__name__}: got {settings.layers}. Build a HierarchicalVAE.")
         make = dict(activation=settings.activation, generator=generator)
-        (latent,), (hidden,), numbers = self.sizes, self.widths, self.parameters_each * self.event
-        conv = settings.net == "conv"
-        self.encoder = ConvDown(self.shape, [], hidden, 2 * latent, **make) if conv else Dense([self.event], hidden, 2 * latent, **make)
-        self.decoder = ConvUp([latent], hidden, self.shape, self.parameters_each, **make) if conv else Dense([latent], hidden[::-1], numbers, **make)
+        (latent,), (hidden,), conv = self.sizes, self.widths, settings.net == "conv"
+        self.infer(lambda more, outputs: ConvDown(self.shape, more, hidden, outputs, **make) if conv else Dense([self.event, *more], hidden, outputs, **make), latent)
+        self.decoder = ConvUp([latent], hidden, self.shape, self.parameters_each, **make) if conv else Dense([latent], hidden[::-1], self.parameters_each * self.event, **make)
+
+    def infer(self, down: Callable[[Sequence[int], int], nn.Module], latent: int) -> None:
+        "Make the networks from data to latents; `down` takes the sizes of what is read beside the data, and the number of outputs."
+        self.encoder = down([], 2 * latent)
+
+    def dream(
+        self,
+        n: int,  # How many
+        *,
+        generator: torch.Generator,  # For the draws
+        temperature: float = 1.0,  # Of the latents; the journal's slider
+    ) -> tuple[tuple[Tensor, ...], Tensor]:  # Latents of each layer [1, n, latent], raw [1, n, parameter, event]
+        "Draws from the prior, decoded."
+        z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
+        return (z,), self.split(self.decoder(z))
 
 # %% ../../nbs/40_models.vae.ipynb #0c306748
 class VAE(Coder):
@@ -283,17 +297,6 @@ class VAE(Coder):
         nll, raw = self.judge(x, self.decoder(z), hot)
         return Path(nll=nll, kl=(kl,), z=(z,), q=(q,), raw=raw)
 
-    def dream(
-        self,
-        n: int,  # How many
-        *,
-        generator: torch.Generator,  # For the draws
-        temperature: float = 1.0,  # Of the latents; the journal's slider
-    ) -> tuple[tuple[Tensor, ...], Tensor]:  # Latents of each layer [1, n, latent], raw [1, n, parameter, event]
-        "Draws from the prior, decoded."
-        z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
-        return (z,), self.split(self.decoder(z))
-
 # %% ../../nbs/40_models.vae.ipynb #dc864237
 def latent_terms(
     model: LatentModel,  # Of any kind
@@ -324,6 +327,7 @@ def latent_weights(
 class Evaluation:
     "Bounds of a data set, one number for each datum, nats."
     samples: int  # S, of both bounds
+    names: tuple[str, ...]  # Of the latents: "1", "2", or "a" for an auxiliary one
     elbo: Float[Tensor, " batch"]  # Mean log-weight
     iw: Float[Tensor, " batch"]  # Importance-weighted bound of S samples
     nll: Float[Tensor, " batch"]  # -log p(x|z), mean over the samples
@@ -334,7 +338,7 @@ class Evaluation:
         "Means over the data, and the standard errors of the bounds."
         of = lambda t: t.double().mean().item()
         error = lambda t: (t.double().std() / len(t) ** 0.5).item() if len(t) > 1 else float("nan")
-        layers = {f"kl_{i + 1}": of(kl) for i, kl in enumerate(self.kl)}
+        layers = {f"kl_{name}": of(kl) for name, kl in zip(self.names, self.kl)}
         return {"elbo": of(self.elbo), "elbo_se": error(self.elbo), "iw": of(self.iw), "iw_se": error(self.iw), "samples": float(self.samples),
                 "nll": of(self.nll), **layers, "effective": of(self.effective)}
 
@@ -365,4 +369,4 @@ def evaluate(
             nll, kl = nll + path.nll.sum(0), kl + torch.stack([k.sum(0) for k in path.kl])
         parts.append((running.elbo, running.iw, nll / samples, kl / samples, running.effective))
     elbo, iw, nll, kl, effective = (torch.cat(column, -1) for column in zip(*parts))
-    return Evaluation(samples=samples, elbo=elbo, iw=iw, nll=nll, kl=tuple(kl), effective=effective)
+    return Evaluation(samples=samples, names=model.names, elbo=elbo, iw=iw, nll=nll, kl=tuple(kl), effective=effective)
