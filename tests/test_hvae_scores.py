@@ -14,10 +14,11 @@ from latentlab.data.toys import make_toy
 from latentlab.metrics import ood
 from latentlab.metrics.scores import compressed_bits, perturb
 from latentlab.models.hvae import make_model
+from latentlab.models.hvae_regret import Effort, heads, regret_score
 from latentlab.models.hvae_run import HVAERun
-from latentlab.models.hvae_scores import (CHUNK, SCORES, Corrupted, Detector, Effort, Reading, above_score, background_parts, below_score, check_data, check_k,
-                                          elbo_score, heads, ks_of, lack, llr_score, regret_score, score_table)
-from latentlab.models.vae import VAE, VAESettings, latent_terms
+from latentlab.models.hvae_scores import (CHUNK, SCORES, Corrupted, Detector, Reading, above_score, background_parts, below_score, check_k, elbo_score,
+                                          ks_of, lack, llr_score, score_table)
+from latentlab.models.vae import VAE, VAESettings, check_data, latent_terms
 from latentlab.train.trainer import Trainer
 
 KINDS = {

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Shapes', 'listed', 'VAESettings', 'Path', 'log_standard', 'Built', 'Judge', 'LatentModel', 'noise', 'check_above',
-           'Coder', 'VAE', 'latent_terms', 'latent_weights', 'Evaluation', 'evaluate']
+           'Coder', 'VAE', 'latent_terms', 'latent_weights', 'Evaluation', 'check_data', 'evaluate']
 
 # %% ../../nbs/40_models.vae.ipynb #34b1e7ed
 import json
@@ -343,6 +343,16 @@ class Evaluation:
                 "nll": of(self.nll), **layers, "effective": of(self.effective)}
 
 # %% ../../nbs/40_models.vae.ipynb #a968bbb7
+def check_data(
+    model: LatentModel,  # Of any kind
+    x: Float[Tensor, " data *event"],  # To be measured
+    hot: Hot | None = None,  # Settings in force; those it was built with when None
+) -> None:
+    "Refuse data of another shape than the model's, none at all, and data outside the likelihood's support."
+    if not len(x): raise ValueError("`x` must hold at least one datum: got none. Look at what the set left out.")
+    model.likelihood(hot).check(model.rows(x))
+
+
 @torch.no_grad()
 def evaluate(
     model: LatentModel,  # Of any kind
@@ -359,7 +369,7 @@ def evaluate(
     "Bounds of every datum. With `above` = k it is L>k, whose divergences below k are no part of it."
     for name, value, use in (("samples", samples, "1 gives the ELBO"), ("chunk", chunk, "500 data fit anywhere"), ("tile", tile, "10 samples are a good tile")):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise ValueError(f"`{name}` must be at least 1: got {value!r}. {use}.")
-    model.likelihood(hot).check(model.rows(x))
+    check_data(model, x, hot)
     parts = []
     for part in x.split(chunk):
         running, nll, kl = RunningBound(), 0.0, 0.0
