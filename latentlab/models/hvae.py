@@ -18,7 +18,7 @@ from torch.func import functional_call
 from ..core.settings import Hot
 from ..losses.bounds import Weights, refuse_analytic, toll
 from ..losses.gaussian import Normal, kl, kl_to_standard_normal, merge
-from .vae import Coder, LatentModel, Path, VAE, VAESettings, check_above, log_standard, noise
+from .vae import Coder, Common, LatentModel, Path, VAE, VAESettings, check_above, log_standard, noise
 from ..nn.latents import ConvDown, ConvUp, Dense, linear, to_normal
 
 # %% ../../nbs/43_models.hvae.ipynb #fca9e744
@@ -148,7 +148,7 @@ def up_and_down(
     x: Float[Tensor, "batch event"],  # Data
     samples: int,  # Draws for each datum
     temperature: float,  # Of the noise
-    generator: torch.Generator,  # For the noise
+    generator: torch.Generator | Common,  # For the noise
     *,
     again: bool,  # Whether the way down needs noise of its own
 ) -> tuple[list[Tensor], list[Tensor]]:  # Noise of each layer [sample, batch, latent] for the way up, and down
@@ -169,7 +169,7 @@ class HierarchicalVAE(Upward):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator,  # For the draws
+        generator: torch.Generator | Common,  # For the draws
         hot: Hot | None = None,  # Settings in force; those it was built with when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
@@ -244,7 +244,7 @@ class LadderVAE(LadderParts):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator,  # For the draws
+        generator: torch.Generator | Common,  # For the draws
         hot: Hot | None = None,  # Settings in force; those it was built with when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
@@ -287,7 +287,7 @@ class AuxiliaryVAE(Coder):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator,  # For the draws
+        generator: torch.Generator | Common,  # For the draws
         hot: Hot | None = None,  # Settings in force; those it was built with when None
         above: int = 0,  # 0: there is nothing to skip
         skip: Literal["mode", "sample"] = "mode",  # Unused by one layer

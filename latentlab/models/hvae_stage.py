@@ -21,7 +21,7 @@ from ..checks.latents import LATENT_CHECKS, LatentProbe, active_units, find_pock
 from ..core.settings import Hot
 from ..data.toys import Expectation, ToySet, largest_variance, log_density
 from ..losses.bounds import effective_samples, iw_bound
-from .vae import LatentModel, Path, evaluate
+from .vae import Common, LatentModel, Path, evaluate
 
 # %% ../../nbs/48_models.hvae_stage.ipynb #c9c235c7
 def has_closed_form(
@@ -135,7 +135,7 @@ class PointStage(Stage):
     @torch.no_grad()
     def views(self, model: LatentModel, x: Float[Tensor, "batch 2"], hot: Hot, generator: torch.Generator) -> dict[str, Tensor]:
         "The field, the points, samples of the model, latents of each layer, decoder scales."
-        field = model.path(self.grid, generator=generator, hot=hot).log_w[0].view(SIDE, SIDE)
+        field = model.path(self.grid, generator=Common(generator), hot=hot).log_w[0].view(SIDE, SIDE)
         path, (dreamt, raw) = model.path(x, generator=generator, hot=hot), model.dream(len(x), generator=generator)
         likelihood = model.likelihood(hot)
         drawn, scale = likelihood.sample(raw[..., :likelihood.parameters, :], generator)[0], numbers(model, path.raw, hot)[1]

@@ -100,7 +100,7 @@ def latent_pictures(
 
 def plane_picture() -> dict[str, Any]:  # For the plan
     "The data plane: the bound, and the bound minus the truth."
-    tabs = [dict(key="field", label="ELBO", unit="nats", levels="levels", span=14, smooth=2, help="lower bound on log p(x), one draw a node",
+    tabs = [dict(key="field", label="ELBO", unit="nats", levels="levels", span=14, smooth=2, help="lower bound on log p(x), one draw shared by all nodes",
                  note="contours hold 50 % and 95 % of the data"),
             dict(key="difference", label="model − oracle", axis="ELBO − log p*", unit="nats", signed=True, span=4, smooth=2, help="against the exact density of this set",
                  note="blue: too little density; red: too much; open: neither has any")]
