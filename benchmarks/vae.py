@@ -101,7 +101,7 @@ def bfloat16(device, rounds=5, steps=15):
     ratios = [timed_fit(runs["float32"], steps, device) / timed_fit(runs["bfloat16"], steps, device) for _ in range(rounds)]
     print(f"bfloat16: {statistics.median(ratios):.2f} times as fast as float32 ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
     run = vae_run(device)
-    x = held_out(parted(run.data, "test").kept, "dynamic", torch.device(device), "test")
+    x = held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
     for name, trainer in runs.items():
         trainer.fit(234, progress=False)
         found = evaluate(trainer.model, x, generator=torch.Generator(device=device).manual_seed(0)).figures()
@@ -119,7 +119,7 @@ def frame(device, rounds=20):
 def mnist(device):
     for seed in range(3):
         run = vae_run(device, seed=seed)
-        x = held_out(parted(run.data, "test").kept, "dynamic", torch.device(device), "test")
+        x = held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
         trainer, found = Trainer(run), []
         for epochs in (1, 9):
             trainer.fit(234 * epochs, progress=False)
