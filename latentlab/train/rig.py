@@ -131,7 +131,8 @@ def advance(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if share: share.mean_gradients(player.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(player.parameters, rig.run.train.clip or float("inf"))
+        clip, gradients = rig.run.train.clip, [p.grad for p in player.parameters if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(player.parameters, clip) if clip else torch.nn.utils.get_total_norm(gradients)
         suffix = "" if len(rig.players) == 1 else f"_{player.name}"
         found = {name: term.detach().mean() for name, term in terms.all().items()} | {f"loss{suffix}": loss.detach()}
         if share: found = share.mean(found)
