@@ -244,6 +244,7 @@ def test_an_estimate_trains_nothing_into_the_journal(tmp_path):
     found = estimate(Plan(base=RUN, seeds=range(7)), 5, 2)
     assert found.seconds == pytest.approx(found.each * 3) and found.each == pytest.approx(found.build + 40 * found.step) and 0 < found.step < 1
     assert "5 runs to train" in str(found) and list(tmp_path.iterdir()) == []
+    assert estimate(Plan(base=RUN, changes=[{"steps": 20}, {"steps": 100}]), 2, 1).steps == 60
     assert [spell(s) for s in (0.4, 99, 100, 5999, 7200)] == ["0 s", "99 s", "2 min", "100 min", "2.0 h"]
 
 

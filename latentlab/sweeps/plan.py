@@ -68,4 +68,6 @@ class Plan:
         return pd.DataFrame([{p: run.get(p) for p in names} | {"seed": run.get("seed")} for run in self.runs()])
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self)} runs, {len(self.changes)} settings x {len(self.seeds)} seeds, {self.base.train.steps} steps each"
+        long = sorted({run.train.steps for run in self.runs()})
+        steps = f"{long[0]}" if len(long) == 1 else f"{long[0]} to {long[-1]}"
+        return f"{self.name}: {len(self)} runs, {len(self.changes)} settings x {len(self.seeds)} seeds, {steps} steps each"

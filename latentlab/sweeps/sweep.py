@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from ..core.runtime import choose_device, cores
@@ -78,7 +79,7 @@ class Estimate:
     build: float  # Seconds to build one run, after the first
     step: float  # Seconds a training step
     runs: int  # Runs that are not in the journal yet
-    steps: int  # Of each
+    steps: float  # Of each, on average
     workers: int  # At once
 
     @property
@@ -104,7 +105,7 @@ def estimate(
     built = time.perf_counter()
     trainer.fit(2, progress=False)  # the first steps are slower
     timed = trainer.fit(steps, progress=False)._rig
-    return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=plan.base.train.steps, workers=workers)
+    return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=fmean(run.train.steps for run in plan.runs()), workers=workers)
 
 # %% ../../nbs/78_sweeps.sweep.ipynb #bcc8e630
 class Driver:
