@@ -4,8 +4,11 @@ import time
 
 import pytest
 import torch
+from latentlab.core.settings import Hot
 from latentlab.data.images import load
+from latentlab.models.hvae_run import HVAERun
 from latentlab.models.nem_run import NEMRun
+from latentlab.models.vae import evaluate
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.masking import straight_through
 from latentlab.train.checkpoint import save_checkpoint
@@ -216,3 +219,21 @@ def test_a_checkpoint_is_written_again_after_a_rebuild(tmp_path):
     trainer.rebuild().fit(10, progress=False)
     kept = Trainer(MeanRun(), folder=tmp_path).resume()
     assert torch.equal(kept.model.level, trainer.model.level)
+
+
+@pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": "8"}), {"scale_kind": "fixed", "decoder_scale": 0.5}),
+                                              (NEMRun().replace(images=64), {"smoothing": 2.0})], ids=["hvae", "nem"])
+def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
+    "After a hot change, and after a resume of it, whoever asks the model without naming settings gets those that train, not those it was built with."
+    def answer(trainer, **hot):
+        model, x = trainer.model, trainer.parts.probe
+        if isinstance(run, NEMRun): return model.explain(x, **hot).keep
+        return evaluate(model, x, generator=torch.Generator().manual_seed(0), **hot).elbo
+
+    trainer = Trainer(run.replace({"train.device": "cpu"}), folder=tmp_path).fit(2, progress=False)
+    before = answer(trainer)
+    trainer.set(changes)
+    assert torch.equal(answer(trainer), answer(trainer, hot=Hot(trainer.run, "cpu"))) and not torch.equal(answer(trainer), before)
+    trainer.fit(2, progress=False).checkpoint()
+    again = Trainer(run.replace({"train.device": "cpu"}), folder=tmp_path).resume()
+    assert again.run == trainer.run and torch.equal(answer(again), answer(trainer))

@@ -170,7 +170,7 @@ class HierarchicalVAE(Upward):
         *,
         samples: int = 1,  # Draws for each datum
         generator: torch.Generator | Common,  # For the draws
-        hot: Hot | None = None,  # Settings in force; those it was built with when None
+        hot: Hot | None = None,  # Settings in force; its own when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
         skip: Literal["mode", "sample"] = "mode",  # How skipped layers are passed
@@ -245,7 +245,7 @@ class LadderVAE(LadderParts):
         *,
         samples: int = 1,  # Draws for each datum
         generator: torch.Generator | Common,  # For the draws
-        hot: Hot | None = None,  # Settings in force; those it was built with when None
+        hot: Hot | None = None,  # Settings in force; its own when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
         skip: Literal["mode", "sample"] = "mode",  # How skipped layers are passed
@@ -288,7 +288,7 @@ class AuxiliaryVAE(Coder):
         *,
         samples: int = 1,  # Draws for each datum
         generator: torch.Generator | Common,  # For the draws
-        hot: Hot | None = None,  # Settings in force; those it was built with when None
+        hot: Hot | None = None,  # Settings in force; its own when None
         above: int = 0,  # 0: there is nothing to skip
         skip: Literal["mode", "sample"] = "mode",  # Unused by one layer
         temperature: float = 1.0,  # Of the noise; 0 for the mean

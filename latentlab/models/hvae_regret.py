@@ -90,7 +90,7 @@ def regret_score(
     *,
     effort: Effort = Effort(),  # How the posteriors are improved
     seed: int = 0,  # Of the draws
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
     chunk: int = 500,  # Data at a time
 ) -> Float[Tensor, " batch"]:  # Nats, 0 or more, higher = more out of distribution
     """What each datum's bound would gain from a posterior of its own. Source: Xiao et al. 2020, eq. 4.

@@ -38,7 +38,7 @@ class Reading:
     samples: int = 1  # S of the bounds that take more than one
     seed: int = 0  # Of the draws
     skip: Literal["mode", "sample"] = "mode"  # How skipped layers are passed; mode is what the published figures use
-    hot: Hot | None = None  # Settings in force; those the model was built with when None
+    hot: Hot | None = None  # Settings in force; the model's own when None
     background: LatentModel | None = None  # Trained on corrupted data
     ensemble: tuple[LatentModel, ...] = ()  # Trained like the model, with other seeds
     effort: Effort = Effort()  # Of the regret
@@ -169,7 +169,7 @@ def above_score(
     samples: int = 1,  # S; the mean of S draws
     seed: int = 0,  # Of the draws; any will do, and one for all scores lets them share their noise
     skip: Literal["mode", "sample"] = "mode",  # How skipped layers are passed; mode as in the published figures
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
 ) -> Float[Tensor, " batch"]:  # Nats, higher = more out of distribution
     "-L>k. Source: Havtorn et al. 2021, eq. 7."
     return SCORES["above"].number(Reading(model=model, x=x, samples=samples, seed=seed, skip=skip, hot=hot), check_k(model, "above", k))
@@ -181,7 +181,7 @@ def elbo_score(
     *,
     samples: int = 1,  # S; the mean of S draws
     seed: int = 0,  # Of the draws
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
 ) -> Float[Tensor, " batch"]:  # Nats, higher = more out of distribution
     "-L, the plain likelihood score."
     return above_score(model, x, 0, samples=samples, seed=seed, hot=hot)
@@ -195,7 +195,7 @@ def llr_score(
     samples: int = 1,  # S of the first bound: the ELBO for 1, importance-weighted above; the second has one
     seed: int = 0,  # Of the draws, which both bounds share
     skip: Literal["mode", "sample"] = "mode",  # How skipped layers are passed; mode as in the published figures
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
 ) -> Float[Tensor, " batch"]:  # Nats, higher = more out of distribution
     "LLR>k = L - L>k: what the lowest layers add when they may look at the datum. Source: Havtorn et al. 2021, eq. 9."
     return SCORES["llr"].number(Reading(model=model, x=x, samples=samples, seed=seed, skip=skip, hot=hot), check_k(model, "llr", k))
@@ -208,7 +208,7 @@ def below_score(
     *,
     samples: int = 1,  # S; the mean of S draws
     seed: int = 0,  # Of the draws
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
 ) -> Float[Tensor, " batch"]:  # Nats, higher = more out of distribution
     "-L<l: the complement, whose upper layers know nothing of the datum."
     return SCORES["below"].number(Reading(model=model, x=x, samples=samples, seed=seed, hot=hot), check_k(model, "below", place))
@@ -271,7 +271,7 @@ class Question:
         background: LatentModel | None = None,  # For ratio
         ensemble: Sequence[LatentModel] = (),  # For waic: more models, trained apart
         effort: Effort = Effort(),  # For regret
-        hot: Hot | None = None,  # Settings in force; those the model was built with when None
+        hot: Hot | None = None,  # Settings in force; the model's own when None
     ):
         if lacking := lack(model, score, background, ensemble): raise ValueError(lacking)
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1: raise ValueError(f"`samples` must be at least 1: got {samples!r}. 1 gives the ELBO.")
@@ -371,7 +371,7 @@ def score_table(
     ensemble: Sequence[LatentModel] = (),  # For waic
     effort: Effort | None = None,  # For regret, which takes long; None leaves it out
     resamples: int = 1000,  # Of the bootstrap
-    hot: Hot | None = None,  # Settings in force; those the model was built with when None
+    hot: Hot | None = None,  # Settings in force; the model's own when None
 ) -> ScoreTable:
     "Every score and every k on two sets, with the control of training against held-out data."
     options = dict(samples=samples, seed=seed, skip=skip, background=background, ensemble=tuple(ensemble), effort=effort or Effort(), hot=hot)

@@ -163,7 +163,7 @@ class NEM(MaskerTerms):
         self,
         x: Float[Tensor, "batch channel height width"],  # Images in [0, 1]
         *,
-        hot: Hot | None = None,  # Settings in force; those the model was built with when None
+        hot: Hot | None = None,  # Settings in force; the model's own when None
         generator: torch.Generator | None = None,  # For neighbourhood averaging, where it is always on
     ) -> Explanation:  # Never scaled, never rounded
         "Which pixels the embedding depends on, in one pass."

@@ -139,8 +139,9 @@ class Built(nn.Module):
 
     @property
     def hot(self) -> Hot:
-        "The hot settings that the model was built with, for use outside a trainer."
-        if self._hot is None or self._hot[0] != self.steps.device: self._hot = self.steps.device, Hot(self.settings, self.steps.device)
+        "The model's own hot settings, for use outside a training step; a trainer keeps them at those in force."
+        wanted = self.steps.device, self.settings
+        if self._hot is None or self._hot[0] != wanted: self._hot = wanted, Hot(self.settings, self.steps.device)
         return self._hot[1]
 
     def __getstate__(self) -> dict[str, Any]: return {**self.__dict__, "_hot": None}  # what can be made again, and cannot be copied
@@ -288,7 +289,7 @@ class VAE(Coder):
         *,
         samples: int = 1,  # Draws for each datum
         generator: torch.Generator | Common,  # For the draws
-        hot: Hot | None = None,  # Settings in force; those it was built with when None
+        hot: Hot | None = None,  # Settings in force; its own when None
         above: int = 0,  # 0: there is nothing to skip
         skip: Literal["mode", "sample"] = "mode",  # Unused by one layer
         temperature: float = 1.0,  # Of the noise; 0 for the mean
@@ -356,7 +357,7 @@ class Evaluation:
 def check_data(
     model: LatentModel,  # Of any kind
     x: Float[Tensor, " data *event"],  # To be measured
-    hot: Hot | None = None,  # Settings in force; those it was built with when None
+    hot: Hot | None = None,  # Settings in force; its own when None
 ) -> None:
     "Refuse data of another shape than the model's, none at all, and data outside the likelihood's support."
     if not len(x): raise ValueError("`x` must hold at least one datum: got none. Look at what the set left out.")
@@ -370,7 +371,7 @@ def evaluate(
     *,
     samples: int = 1,  # Draws for each datum, 1 or more
     generator: torch.Generator,  # For the draws
-    hot: Hot | None = None,  # Settings in force; those it was built with when None
+    hot: Hot | None = None,  # Settings in force; its own when None
     above: int = 0,  # Lowest layers taken from the prior
     skip: Literal["mode", "sample"] = "mode",  # How the skipped layers are passed
     chunk: int = 500,  # Data at a time

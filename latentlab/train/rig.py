@@ -65,6 +65,14 @@ class Rig:
         self.images = parts.probe.float().cpu().numpy()
         self.between = True  # False while a step has moved some weights and is not counted yet
 
+    def adopt(
+        self,
+        run: Settings,  # The same but for hot settings
+    ) -> None:
+        "Take over hot settings. The model's own follow, so that whoever asks it without naming any is answered with those in force."
+        self.run, fields, own = run, run.fields(), self.model.settings
+        self.model.settings = own.replace({name: fields[path].value for name, info in own.fields().items() if info.kind == "hot" and (path := f"model.{name}") in fields})
+
     def add(
         self,
         measure: Measure,  # The newest
