@@ -63,7 +63,8 @@ notebooks: $(STAMP) ## Run every notebook with nbdev_test
 pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those marked slow are left to `make slow`
 	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
 
-slow: $(STAMP) ## Run what takes long: kills at random moments, SLURM jobs, several devices, more of the browser
+slow: $(STAMP) ## Run what takes long: cells marked slow, kills at random moments, SLURM jobs, several devices, more of the browser
+	$(call stage,slow cells,for book in $$(grep -l '#| slow' nbs/*.ipynb nbs/*/*.ipynb); do MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --path $$book --flags slow --do_print || exit 1; done)
 	$(call stage,slow tests,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -m slow -ra --durations=10 $(PYTEST_ARGS))
 
 hooks: $(STAMP) ## For developers: git merges and cleans notebooks the way nbdev does

@@ -29,7 +29,7 @@ from ..journal.record import digest
 from ..journal.writer import Writer, has_checkpoint, kind_of, newest_checkpoint
 from .checkpoint import load_checkpoint, save_checkpoint
 from .history import Curves
-from .rig import Measure, Rig
+from .rig import Measure, Rig, adopt
 from .scribe import Ending
 
 # %% ../../nbs/59_train.between.ipynb #36f7b5bc
@@ -144,7 +144,7 @@ class Turnable(Loop):
             for path, (old, new) in run.diff(self.run).items():
                 self.changes.append(Change(step=self._next, name=path.split(".")[-1], old=old, new=new))
                 self.scribe.changed(self._next + 1, path, old, new)
-            self._rig.adopt(run)
+            adopt(self._rig, run)
             self._hot = Hot(run, self.device)
             self.say("" if self.notice.startswith("not rebuilt") else self.notice)
         return self
@@ -210,7 +210,7 @@ class Loadable(Rebuildable):
         with self._swap:
             self.error, self.notice = None, ""
             rebuilt = {begun.path(name) for name in order.changes}
-            if not order.start: rig.adopt(rig.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))  # set while it was built
+            if not order.start: adopt(rig, rig.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))  # set while it was built
             if self.state == "failed": self.state = "idle"
             self.scribe.forget(id=order.start if order.go_on else None, parent=None if order.go_on else parent)
             self._install(rig)
@@ -285,7 +285,7 @@ class Resumable(Keeper):
             self.scribe.forget(id=id)
             self._rig.load(state)
             for found in measured_before(own.parents[1], self.step_count) if id else (): self._rig.add(found)
-            self._rig.adopt(self.run.replace({p: i.value for p, i in run.fields().items() if i.kind == "hot"}))
+            adopt(self._rig, self.run.replace({p: i.value for p, i in run.fields().items() if i.kind == "hot"}))
             self._install(self._rig)
             self.error, self.notice, self._own = None, notice, own
             if self.state == "failed": self.state = "idle"
