@@ -14,6 +14,8 @@ PYTHON ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?= tests
 WORKERS ?= 2
+# Bytecode is made when a module is first imported: most of what is installed never is.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 # Torch in one thread for each of the WORKERS processes: two threads each on two cores are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -42,8 +44,8 @@ $(STAMP): constraints.txt settings.ini setup.py
 	  echo "== make $(VENV) with $$($$python --version)"; \
 	  "$$python" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "Python could not make $(VENV) (see above). On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
-	$(call stage,install torch,$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch </dev/null)
-	$(call stage,install latentlab,$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' </dev/null)
+	$(call stage,install torch,$(PIP) -c constraints.txt torch </dev/null)
+	$(call stage,install latentlab,$(PIP) -c constraints.txt -e '.[dev]' </dev/null)
 	@touch $@
 
 lab: $(STAMP) ## Open JupyterLab on the live lab

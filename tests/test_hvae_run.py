@@ -211,7 +211,7 @@ def test_a_class_left_out_is_gone_from_training_and_becomes_the_outside(labels):
     assert all(rows_in(stage.outside, seen_as("grey", test.images[gone]))) and all(rows_in(parts.watch, seen_as("grey", test.images[~gone])))
     assert all(rows_in(stage.reference, seen_as("grey", parts.images))) and len(stage.reference) == min(500, len(parts.images))
     words = ", ".join(map(str, chosen.tolist()))
-    assert parts.info["outside"] == f"fashion-mnist only {words}" and parts.info["data"] == f"fashion-mnist without {words}"
+    assert parts.info["outside"] == ", ".join(test.classes[k] for k in chosen.tolist()) and parts.info["data"] == f"fashion-mnist without {words}"
     kept = [k for k in range(10) if k not in chosen][:8]
     assert parts.info["columns"] == " | ".join(test.classes[k] for k in kept) and len(parts.probe) == len(kept)
 
@@ -327,9 +327,9 @@ def test_views_and_probe_of_images(kind):
     for name in ("generated", *(f"recon{k}" for k in range(layers))): assert ((views[name] > 0) & (views[name] < 1)).all()
     assert torch.equal(views["labels"], stage.labels.float()) and ((views["active"] >= 0) & (views["active"] <= views["width"])).all()
     probe = stage.probe(model, parts.watch, model.hot, rng())
-    assert probe.samples == 4 and len(probe.elbo) == len(probe.train_elbo) == len(probe.generated) == 250
+    assert probe.samples == 4 and len(probe.elbo) == len(probe.train_elbo) == len(probe.generated) == 500
     assert probe.scale is None and probe.scale_min is None and probe.scale_kind == ""
-    assert torch.equal(probe.x, parts.watch[:250].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
+    assert torch.equal(probe.x, parts.watch[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
     assert set(views_of(model, parts)) == set(expected) | {f"pockets{layers}"}
 
 

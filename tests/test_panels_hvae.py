@@ -1,6 +1,7 @@
 "The look of a hierarchical VAE on made-up views and on a model that trains: every key of the plan is sent, every curve exists, every number says what it is of."
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -127,3 +128,14 @@ def test_a_trainer_with_data_of_its_own_gets_no_control_over_ours():
 def test_settings_of_another_family_are_refused_before_anything_is_built():
     with pytest.raises(ValueError, match="`run` must be HVAERun, or a trainer of one: got NEMRun. Open it with"): hvae.HVAEPanel(NEMRun())
     assert not OPEN
+
+
+def test_another_number_of_layers_brings_its_lists():
+    "A list of sizes is no dead end: it is cut to the layers asked for, and a longer list brings its layers."
+    panel = hvae.HVAEPanel(TINY.replace({"latents": "[2, 3]"}), threads=1)
+    for name, value, layers, latents in (("layers", 1, 1, "[2]"), ("latents", "2, 2, 2", 3, "2, 2, 2"), ("layers", 2, 2, "[2, 2]"), ("kind", "auxiliary", 1, "[2]")):
+        panel.view._receive(panel.view, dict(kind="set", name=name, value=value), None)
+        limit = time.monotonic() + 20
+        while panel.trainer.run.get(name) != value and time.monotonic() < limit: time.sleep(0.01)
+        assert (panel.trainer.run.model.layers, panel.trainer.run.model.latents) == (layers, latents) and not panel.trainer.notice
+    panel.close()

@@ -243,7 +243,8 @@ def pockets(
         there, elsewhere = off[inside].mean().item(), off[~inside].mean().item()
         sentence += f"; {there:.0%} of the samples drawn there lie off the data, {elsewhere:.0%} of the others"
         if there < elsewhere + 0.1: grade = "warn"
-    return judge("pockets", grade, found.share, limit, sentence, "add noise to the data, raise decoder_scale or beta, or rebuild with one more of layers")
+    remedy = "raise beta, or rebuild with one more of layers" if probe.scale is None else "add noise to the data, raise decoder_scale or beta, or rebuild with one more of layers"
+    return judge("pockets", grade, found.share, limit, sentence, remedy)
 
 # %% ../../nbs/66_checks.latents.ipynb #4eec783e
 def young(
@@ -328,7 +329,8 @@ def jumps(
     ago = len(changes) - 1 - at
     sentence = f"largest fall of the ELBO in {len(changes)} probes {brief(max(fall, 0.0))} nats, {brief(max(fall, 0.0) / unit)} times the usual change"
     if grade != "ok": sentence += f", {ago} probes ago, and it {'came back' if back else 'has not come back'}"
-    return judge("jumps", grade, fall / unit, LATENT_LIMITS["jump"], sentence, "lower learning_rate, raise scale_floor, or set scale_kind to fixed")
+    remedy = "lower learning_rate, raise scale_floor, or set scale_kind to fixed" if probe.scale_kind == "learnt" else "lower learning_rate"
+    return judge("jumps", grade, fall / unit, LATENT_LIMITS["jump"], sentence, remedy)
 
 # %% ../../nbs/66_checks.latents.ipynb #c114b6ec
 def broken_rules(

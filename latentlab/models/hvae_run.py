@@ -138,7 +138,7 @@ def build_points(
     stage = point_stage(held, more, train.points[:1000], oracle).to(device)
     model = make_model(run.built, (2,), generator=generator(run.train.seed, "weights")).to(device)
     model.stage, model.checks = stage, stage.checks
-    info = {"data": data.name, "source": f"{len(train):,} points, noise {data.noise:g}", "device": str(device), "classes": "arm 0 | arm 1"}
+    info = {"data": data.name, "source": f"{len(train):,} points, noise {data.noise:g}", "device": str(device), "classes": "arm 0 | arm 1", "watched": f"{len(held):,}"}
     if oracle: info |= {"oracle": f"{oracle.mean:.3f}", "oracle_se": f"{oracle.se:.3f}"}
     return Parts(model=model, images=train.points.to(device), probe=more.points.to(device), watch=held.points.to(device), info=info)
 
@@ -154,12 +154,13 @@ def build_images(
     x, other = (held_out(part, data.bits, device, stream) for part, stream in ((test.subset(rows), "test"), (outside.subset(some(outside, "outside")), "outside")))
     seen = some(train, "reference")
     reference = bits(train.images[seen], seen, 0)  # the very bits of training where they are drawn once
-    labels = test.labels[rows]
+    labels, left_out = test.labels[rows], ", ".join(test.classes[k] for k in sorted(set(read_labels(data.exclude))))
     model = make_model(run.built, x.shape[1:], generator=generator(run.train.seed, "weights")).to(device)
     model.likelihood().check(x.flatten(1))
     stage = ImageStage(labels=labels[500:], reference=reference, inside=x[500:], outside=other).to(device)
     model.stage, model.checks = stage, stage.checks
     shown = torch.tensor([int((labels == k).nonzero()[0]) for k in labels.unique()])[:8]
     columns = " | ".join(test.classes[int(labels[i])] for i in shown)
-    info = {"data": train.name, "source": train.source, "outside": outside.name, "device": str(device), "columns": columns, "classes": " | ".join(test.classes)}
+    info = {"data": train.name, "source": train.source, "outside": left_out or outside.name, "device": str(device), "watched": "500"}
+    info |= {"columns": columns, "classes": " | ".join(test.classes)}
     return Parts(model=model, images=train.images.to(device), probe=x[shown], watch=x, prepare=bits, info=info)

@@ -166,8 +166,8 @@ class ImageStage(Stage):
     outside: Float[Tensor, "outside channel height width"]  # Images from elsewhere
 
     def probe(self, model: LatentModel, x: Float[Tensor, " batch *event"], hot: Hot, generator: torch.Generator) -> LatentProbe:
-        "S = 4 on 250 of the watched images: about the cost of one step."
-        return self.remembered(probe_of(model, x[:250], self.reference[:250], hot, generator, 4))
+        "S = 4 on 500 of the watched images: about the cost of two steps."
+        return self.remembered(probe_of(model, x[:500], self.reference, hot, generator, 4))
 
     @torch.no_grad()
     def views(self, model: LatentModel, x: Float[Tensor, " batch *event"], hot: Hot, generator: torch.Generator) -> dict[str, Tensor]:

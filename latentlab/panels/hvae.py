@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..models.hvae_run import HVAEData, HVAERun
+from ..models.vae import fitted
 from .panel import FamilyPanel
 from .view import image_bytes
 from ..plots.latents import difference, plot_latents
@@ -92,7 +93,7 @@ def latent_pictures(
         words = ("top" if top and layers > 1 and not auxiliary else "nearest the data" if i == 0 and not top else "", f"2 of {width} units" if width > 2 else "")
         prior = {"prior": "normal"} if top else {"prior": f"prior{i + 1}"} if f"prior{i + 1}" in views else {}
         panels.append(dict(key=f"z{i + 1}", label=names[i], note=", ".join(filter(None, words)), regions=f"pockets{i + 1}", reach=3.2, **prior))
-    bars = dict(kind="bars", place=places[1], title="KL per layer", note="nats a datum, mean over the shown data, S = 1", key="kl", unit="nats", labels=names,
+    bars = dict(kind="bars", place=places[1], title="KL per layer", note="nats a datum, sampled, S = 1; about 0 may lie below 0", key="kl", unit="nats", labels=names,
                 active="active", total="width", low=0.05,
                 word="collapsed", colour=term_colour("kl"))
     return [dict(kind="scatter", place=places[0], title="Latents", note="one draw of q(z|x) a datum, held out", labels="labels", classes=list(classes), panels=panels), bars]
@@ -137,7 +138,7 @@ def words_of(
     snapshot: Snapshot,  # With the run's settings and words
 ) -> dict[str, str]:  # data, outside, classes, columns, oracle, noise, kind, ...; those that are known
     "What the plan needs to say about a run."
-    fields = {info.name: str(info.value) for info in snapshot.run.fields().values() if info.name in ("noise", "kind")}
+    fields = {info.name: str(info.value) for info in snapshot.run.fields().values() if info.name in ("noise", "kind", "exclude")}
     info = {**fields, "outside": "foreign data", **snapshot.info}
     return info | {name: spoken(info[name]) for name in ("data", "outside")}
 
@@ -207,12 +208,13 @@ def said(
     trained = "nothing is paid for the latents, and what is trained is no bound" if beta == 0 else "what is trained is not the bound"
     if beta != 1: loud.append(f"`beta` is {beta:g}: {trained}. Every bound shown is still measured with beta 1.")
     if floor: loud.append(f"`free_nats` is {floor:g}: below it a layer pays nothing, so its KL says little about what it needs. Bounds shown are without it.")
-    if info.get("noise") in ("0", "0.0"): loud.append(f"The data have no noise: they lie on curves, where no density is bounded. {FLOOR}")
+    floor = FLOOR if values.get("scale_kind", "learnt") == "learnt" else ""
+    if info.get("noise") in ("0", "0.0"): loud.append(f"The data have no noise: they lie on curves, where no density is bounded.{floor}")
     quiet = [f"`warmup_steps` is {warm}: the KL is not paid in full before step {warm}."] if warm else []
     return [*(dict(text=text, loud=True) for text in loud), *(dict(text=text, loud=False) for text in quiet)]
 
 
-FLOOR = "The decoder's scale floor decides how high the bound can go; compare no two floors."
+FLOOR = " The decoder's scale floor decides how high the bound can go; compare no two floors."
 
 # %% ../../nbs/88_panels.hvae.ipynb #c5c879b8
 POINTS_ONLY = ("noise", "points")
@@ -244,9 +246,12 @@ class HVAELook:
         rest = latent_pictures(views, classes=named(info.get("classes", "")), auxiliary=auxiliary, places=("right",
                 "left" if layers > 2 else "right") if plane else ("left", "right"))
         wanted = [row for row in ROWS if row[0] != "gap" or np.isfinite(oracle_of(info))]
-        return dict(title="HVAE", question=f"what do **{count}** hold of **{info['data']}**?", rows=[] if plane else image_rows(views), hidden=list(idle_settings(views)),
+        watched = f"{info['watched']} held out" if "watched" in info else "held out"
+        idle = [*idle_settings(views), *(["outside"] if info.get("exclude") else [])]
+        numbers = [dict(name=name, label=label, unit=unit.replace("held out", watched), help=help) for name, label, unit, help in wanted]
+        return dict(title="HVAE", question=f"what {'does' if layers == 1 else 'do'} **{count}** hold of **{info['data']}**?", rows=[] if plane else image_rows(views), hidden=idle,
                     columns=named(info.get("columns", "")), plots=curve_plots(snapshot), pictures=[main, *rest],
-                    table=dict(columns=["", "samples", "± s.e."], rows=[dict(name=name, label=label, unit=unit, help=help) for name, label, unit, help in wanted]))
+                    table=dict(columns=["", "samples", "± s.e."], rows=numbers))
 
     def frame(self, snapshot: Snapshot) -> Mapping[str, np.ndarray]: return frame_arrays(snapshot.views, snapshot.images)
 
@@ -272,3 +277,5 @@ class HVAEPanel(FamilyPanel):
 
     family, looks, title = HVAERun, HVAELook, "hvae"
     replaced = tuple(info.name for info in HVAEData().fields().values())
+
+    def together(self, name: str, value: Any) -> dict[str, Any]: return fitted(self.trainer.run.model, name, value)

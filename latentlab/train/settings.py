@@ -19,9 +19,9 @@ from ..core.terms import Player
 class TrainSettings(Settings):
     "How a run is trained."
     learning_rate: float = setting(2e-3, kind="hot", low=1e-5, high=0.1, scale="log", label="learning rate",
-                                   reason="reaches small masks within a minute on a CPU")
+                                   reason="suits small networks; families bring their own")
     batch: int = setting(32, kind="build", low=1, high=4096, scale="log", unit="images",
-                         reason="large enough for a steady mask, small enough for 2 cores")
+                         reason="large enough for steady gradients, small enough for 2 cores")
     seed: int = setting(0, kind="build", low=0, high=2**31 - 1, reason="repeat with 1, 2, ... before believing a difference")
     optimiser: Literal["adamw", "adam", "sgd"] = setting("adamw", kind="build", reason="robust to the scale of the terms")
     weight_decay: float = setting(1e-4, kind="build", low=0, high=1, reason="as the published masking networks")
