@@ -13,11 +13,12 @@ import tempfile
 import threading
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from latentlab.core.settings import as_dict, to_json
+from latentlab.core.settings import as_dict, setting, to_json
 from latentlab.journal import files, index
 from latentlab.journal import record as record_module
 from latentlab.journal.files import LOST_AFTER, LineFile, Lock, check_name, machine, process_began, read_json, read_lines, true_state, write_json, writer
@@ -25,6 +26,8 @@ from latentlab.journal.index import summary
 from latentlab.journal.journal import Journal, card_data, harmless, markdown_table
 from latentlab.journal.runs import mean_interval
 from latentlab.journal.writer import Writer, has_checkpoint, newest_checkpoint
+from latentlab.panels.clerk import Buttons
+from latentlab.panels.view import LabView
 from latentlab.sweeps.workers import known_run, left_alone
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.example import MeanRun
@@ -903,7 +906,7 @@ def test_a_run_that_diverged_is_never_the_best(copied, trained):
 
 
 def test_numbers_that_are_not_finite_are_stored_counted_and_left_out_of_means(copied, trained):
-    journal = copied({}, {}, {}, {})
+    journal = copied({}, {"seed": 1}, {"seed": 2}, {"seed": 3})
     for name, value in (("", "1.0"), ("-1", "3.0"), ("-2", "NaN"), ("-3", "-Infinity")):
         (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     table = journal.group("loss").iloc[0]
@@ -972,6 +975,134 @@ def test_a_run_changed_on_the_way_is_a_group_of_its_own(tmp_path):
     assert table[table[("runs", "n")] == 3][("loss", "mean")].item() == pytest.approx(np.mean(losses))
     assert known_run(journal, RUN.replace(seed=3)) is None, "it was not trained with these settings"
     assert known_run(journal, RUN.replace(seed=2))["seed"] == 2
+
+
+def test_a_seed_counts_once_and_only_beside_runs_of_its_length(tmp_path):
+    "Three stops of one seed are no three seeds."
+    journal = Journal(tmp_path)
+    for steps in (40, 20, 30): Trainer(RUN, journal=tmp_path).fit(steps, progress=False)
+    newest = Trainer(RUN, journal=tmp_path).fit(40, progress=False).scribe.id
+    Trainer(RUN.replace(seed=1), journal=tmp_path).fit(40, progress=False)
+    table = journal.group("loss")
+    assert sorted(zip(table[("runs", "steps")], table[("runs", "n")])) == [(20, 1), (30, 1), (40, 2)]
+    whole = next(rows for rows in journal.groups().values() if len(rows) == 2)
+    assert sorted(row["seed"] for row in whole) == [0, 1] and newest in [row["id"] for row in whole]
+    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    repeats = text[text.index("## Repeats: mean") : text.index("## All runs: mean")]
+    assert repeats.count("\n| ") == 3 and "| 2 | 40 |" in repeats, "head, rule and the one group of two seeds"
+    lengths = {row.split(" | ")[2] for row in text[text.index("## All runs: mean") :].splitlines() if row.startswith("| 20")}
+    assert lengths == {"40", "20 of 40", "30 of 40"}
+    assert journal.compare("loss", where=ANY) is not None, "groups that differ in nothing but their length are one curve"
+
+
+def test_a_run_that_went_on_from_another_is_no_repeat_of_one_begun_anew(tmp_path):
+    journal, first = Journal(tmp_path), Trainer(RUN, journal=tmp_path).fit(20, progress=False)
+    Trainer(RUN, journal=tmp_path).fit(40, progress=False)
+    again = Trainer(RUN, journal=tmp_path)
+    again.load(first.scribe.id)
+    again.fit(20, progress=False)
+    assert journal.run(again.scribe.id).facts["parent"] == {"id": first.scribe.id, "step": 20} and again.step_count == 40
+    table = journal.group("loss")
+    assert sorted(zip(table[("runs", "steps")], table[("runs", "continued")], table[("runs", "n")])) == [(20, False, 1), (40, False, 1), (40, True, 1)]
+    assert "## Repeats" not in journal.book(cards=[]).read_text(encoding="utf-8")
+
+
+def test_a_run_is_told_by_the_settings_at_its_end(tmp_path):
+    "Lists, differences and groups are of what was in force, not of what was chosen before the first step."
+    journal, trainer = Journal(tmp_path), Trainer(RUN, journal=tmp_path).fit(10, progress=False)
+    trainer.set(pull=1.0)
+    trainer.fit(20, progress=False)
+    trainer.set(pull=2.0)
+    trainer.fit(10, progress=False)
+    row = only(journal)
+    assert row["settings"]["model.pull"] == 2.0 and row["changes"] == 2 and journal.run(row["id"]).facts["settings"]["model"]["pull"] == 0.0
+    after = Trainer(RUN.replace(pull=2.0, seed=1), journal=tmp_path).fit(40, progress=False)
+    facts = journal.run(after.scribe.id).facts
+    assert [c["path"] for c in facts["previous"]["changes"]] == [c["path"] for c in facts["best"]["changes"]] == ["train.seed"]
+    listed = journal.runs()
+    assert "model.pull" not in listed and sorted(listed["changes"]) == [0, 2]
+    assert sorted(journal.group("loss")[("runs", "n")]) == [1, 1], "it is no repeat of a run with those settings from its first step"
+    assert "done, changed on the way \\(2\\) | 40 |" in journal.book(cards=[]).read_text(encoding="utf-8")
+    record = journal.begin(RUN)
+    assert {(c["path"], c["old"]) for c in record.facts["previous"]["changes"]} == {("train.seed", 1), ("model.pull", 2.0)}
+    record.close()
+
+
+def test_a_change_that_no_step_saw_was_never_in_force(tmp_path):
+    journal, trainer = Journal(tmp_path), Trainer(RUN, journal=tmp_path).start(20).wait()
+    trainer.set(pull=1.0)
+    trainer.stop()
+    assert (only(journal)["steps"], only(journal)["settings"]["model.pull"]) == (20, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRun(MeanRun):
+    "The mean image of one of two sets."
+    data: str = setting("moons", kind="build", reason="the first")
+
+
+def test_the_best_is_a_run_on_the_same_data(tmp_path):
+    "A loss on other data is no better one."
+    journal, made = Journal(tmp_path), {}
+    for data, loss in (("moons", 0.1), ("images", 0.7), ("images", 0.5)):
+        record = journal.begin(DataRun(data=data))
+        record.log(10, 0.1, {"loss": loss}, {}, 10), record.state("done", step=10, seconds=0.1), record.close()
+        made[loss] = record
+    assert "best" not in made[0.7].facts and made[0.7].facts["previous"]["id"] == made[0.1].id
+    record = journal.begin(DataRun(data="images").replace(pull=1.0, seed=4, learning_rate=0.01))
+    assert record.facts["best"]["id"] == made[0.5].id and {c["path"] for c in record.facts["best"]["changes"]} == {"model.pull", "train.seed", "train.learning_rate"}
+    record.close()
+
+
+def bounds(journal, seed, *, figures, kind=RUN):
+    "A run with a term and a figure of one name."
+    record = journal.begin(kind.replace(seed=seed, steps=10))
+    record.log(10, 0.1, {"loss": 3.0, "elbo": -245.0 - seed}, {}, 10)
+    if figures: record.judged(10, {"elbo": -260.0 - seed, "iw": -254.0}, [])
+    record.state("done", step=10, seconds=0.1), record.close()
+    return record.id
+
+
+def test_a_number_says_whether_it_is_held_out_and_never_stands_in_for_the_other(tmp_path):
+    journal = Journal(tmp_path)
+    ids = [bounds(journal, seed, figures=seed < 2) for seed in range(3)]
+    listed, group = journal.runs(), journal.group("elbo", "iw", "loss").iloc[0]
+    assert listed.loc[ids[0], "elbo (held out)"] == -260.0 and "elbo" not in listed and np.isnan(listed.loc[ids[2], "elbo (held out)"])
+    assert (group["elbo", "measured on"], group["elbo", "n"], group["elbo", "mean"]) == ("held out", 2, -260.5) and group["loss", "measured on"] == "training"
+    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    assert "elbo \\(held out\\)" in text and "iw \\(held out\\)" in text and "loss \\(training\\)" in text and "-245" not in text
+    figure = journal.compare("elbo")
+    assert figure.axes[0].get_ylabel() == "elbo (held out)" and {float(v) for line in figure.axes[0].lines[:2] for v in line.get_ydata()} == {-260.0, -261.0}
+
+
+def test_a_book_has_a_table_for_each_kind_with_its_own_columns(tmp_path):
+    journal = Journal(tmp_path)
+    for seed in range(2): bounds(journal, seed, figures=True), bounds(journal, 0, figures=True, kind=DataRun(data=f"set {seed}"))
+    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    data, mean = text[text.index("## All runs: data") : text.index("## All runs: mean")], text[text.index("## All runs: mean") :]
+    assert data.splitlines()[2] == "| run | state | steps | data | loss \\(training\\) | checks | note or error |"
+    assert mean.splitlines()[2] == "| run | state | steps | seed | loss \\(training\\) | checks | note or error |"
+    assert [part.count("| done |") for part in (data, mean)] == [2, 2] and text.count("## Repeats") == 1
+
+
+def test_a_card_says_of_which_step_its_checks_are(tmp_path):
+    trainer = Trainer(RUN.replace(check_every=10), journal=tmp_path).start(35).wait()
+    trainer.stop()
+    assert [sentence.split(":")[0] for *_, sentence in card_data(Journal(tmp_path).run(trainer.scribe.id), "done").checks] == ["step 35"]
+
+
+def test_a_card_asked_for_while_training_looks_first(tmp_path):
+    "Checks, picture and the step beside the card are of one moment."
+    trainer, view = Trainer(RUN.replace(check_every=10**6), journal=tmp_path), LabView([], {"title": "mean"})
+    trainer.start()
+    until(lambda: trainer.step_count > 50)
+    try: Buttons(trainer, view, ["loss"], lambda name, value: None)._do_card(None)
+    finally: trainer.pause()
+    run = Journal(tmp_path).run(trainer.scribe.id)
+    steps = [row["step"] for row in run.checks()]
+    trainer.stop()
+    step = view.card_meta["step"]
+    assert step > 50 and step in steps and (run.folder / "figures" / f"step-{step}.npz").exists()
 
 
 def test_a_change_early_in_a_long_run_is_not_forgotten(tmp_path):
@@ -1148,7 +1279,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_words(copied, trained):
 def test_runs_without_their_identity_are_not_thrown_together(copied, trained):
     slow, fast = (as_dict(RUN.replace(learning_rate=rate)) for rate in (0.01, 0.05))
     gone_keys = {"group": GONE, "digest": GONE}
-    journal = copied({"settings": slow} | gone_keys, {"settings": fast} | gone_keys, {"settings": as_dict(RUN.replace(learning_rate=0.05, seed=1))} | gone_keys)
+    journal = copied({"settings": slow} | gone_keys, {"settings": fast} | gone_keys, {"settings": as_dict(RUN.replace(learning_rate=0.05, seed=1)), "seed": 1} | gone_keys)
     assert sorted(journal.group("loss")[("runs", "n")]) == [1, 2]
 
 

@@ -94,30 +94,33 @@ FILES = ("run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl")
 def summary(
     folder: Path,  # Of one run
 ) -> dict[str, Any]:  # Plain values, ready for JSON
-    "A run in one record: what `run.json` says, final terms, last figures, level of each check, first note."
+    "A run in one record: what `run.json` says, the settings in force at its end, final terms, last figures, level of each check, first note."
     try: facts = sound_facts(read_json(folder / "run.json"), check_name(folder.name))
     except ValueError as error: facts = sound_facts({"state": "damaged", "kind": "?", "error": str(error)}, folder.name)
     found, notes = read_lines(folder / "metrics.jsonl", last=END), read_lines(folder / "notes.jsonl").rows
     rows, timed = surviving(found.rows), [row["seconds"] for row in found.rows if "seconds" in row]
     checks = {row["name"]: row["level"] for row in read_lines(folder / "checks.jsonl").rows if "name" in row and "level" in row}
     kept = {name: facts[name] for name in ("kind", "state", "by", "seed", "started", "updated", "digest", "group", "device", "info", "parent", "words", "commit", "sweep")}
+    steps = max([facts["steps"], *(row["step"] for row in rows[-3:])]) if facts["state"] == "running" else facts["steps"]
+    settings, changes = flat(facts["settings"]), moved(folder)
+    if settings: settings |= {path: new for step, path, new in changes if step <= steps}
     return kept | {
-        "id": folder.name, "steps": max([facts["steps"], *(row["step"] for row in rows[-3:])]) if facts["state"] == "running" else facts["steps"],
-        "seconds": max([facts["seconds"], *timed[-1:]]), "settings": flat(facts["settings"]), "metrics": final_terms(rows), "figures": last_figures(rows),
-        "changes": moved(folder), "checks": checks,
+        "id": folder.name, "steps": steps, "seconds": max([facts["seconds"], *timed[-1:]]), "settings": settings, "metrics": final_terms(rows), "figures": last_figures(rows),
+        "changes": len(changes), "checks": checks,
         "note": next((row["text"] for row in notes if "text" in row), ""), "kept": next((row["kept"] for row in reversed(notes) if "kept" in row), False),
         "version": facts["versions"].get("latentlab", "?"), "error": facts["error"].strip().split("\n")[-1], "skipped": found.skipped,
     }
 
 
-def moved(folder: Path) -> int:
+def moved(folder: Path) -> list[tuple[int, str, Any]]:  # First step with the new value, path, new value
     "Hot changes on the way of a run that count; the whole file is parsed only when it holds one."
     try: held = b'"set":' in (folder / "metrics.jsonl").read_bytes()
-    except OSError: return 0
-    return sum("set" in row for row in surviving(read_lines(folder / "metrics.jsonl").rows)) if held else 0
+    except OSError: return []
+    rows = surviving(read_lines(folder / "metrics.jsonl").rows) if held else []
+    return [(row["step"], path, pair[1]) for row in rows if isinstance(row.get("set"), dict) for path, pair in row["set"].items() if isinstance(pair, list) and len(pair) == 2]
 
 # %% ../../nbs/72_journal.index.ipynb #57cfd9c3
-LAYOUT = 3  # Of the summaries; another number makes the index anew
+LAYOUT = 4  # Of the summaries; another number makes the index anew
 
 
 def stamp(

@@ -15,7 +15,7 @@ from typing import Any
 from ..core.runtime import cores
 from ..core.settings import Settings
 from ..journal.journal import Journal
-from ..journal.runs import mean_interval, value_of
+from ..journal.runs import changed_of, mean_interval, sources_of, steps_of, value_of
 from ..journal.writer import has_checkpoint, kind_of, label_changes
 from .view import LabView
 from ..plots.style import figure_png
@@ -38,21 +38,22 @@ def bar_facts(
 def run_row(
     row: Mapping[str, Any],  # Summary of a run
     now: Settings,  # Settings that the panel shows
-    metrics: Sequence[str],  # Columns
+    metrics: Mapping[str, str],  # Columns, and whether they are held out or of training
     *,
     current: bool,  # Whether it is the panel's own
     able: bool,  # Whether it left a checkpoint
 ) -> dict[str, Any]:  # One line of the view's `runs`
-    "A run as the drawer shows it: its difference is from what the panel shows now."
+    "A run as the drawer shows it: its difference is from what the panel shows now to what was in force at its end."
     began = time.localtime(row["started"])
     when = time.strftime("%H:%M:%S" if began[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", began)
     changes = [dict(label=c["label"], old=c["new"], new=c["old"]) for c in label_changes(now, row["settings"])] if row["settings"] else []
     action = "" if current or not able or row["state"] == "running" else "resume" if row["state"] in ("interrupted", "lost") else "load"
-    note = row["note"] or row.get("error", "")
-    return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=row["steps"], seed=row.get("seed"), metrics={m: value_of(row, m) for m in metrics},
+    note = "; ".join(filter(None, [changed_of(row), row["note"] or row.get("error", "")]))
+    numbers = {f"{name} ({source})": value_of(row, name, source) for name, source in metrics.items()}
+    return dict(id=row["id"], when=when, state=row["state"], kept=row["kept"], steps=steps_of(row), seed=row.get("seed"), metrics=numbers,
                 changes=changes, note=note, action=action, current=current)
 
-# %% ../../nbs/89_panels.clerk.ipynb #edab23dd
+# %% ../../nbs/89_panels.clerk.ipynb #c3fdb7a2
 def repeat_plan(
     trainer: Trainer,  # What the panel shows
     seeds: int,  # How many
@@ -64,7 +65,7 @@ def repeat_plan(
     first = trainer.run.get("seed")
     return Plan(base=trainer.run.replace(steps=trainer.step_count), seeds=range(first, first + seeds), name=f"repeat of {trainer.scribe.id or 'a run'} with {seeds} seeds")
 
-
+# %% ../../nbs/89_panels.clerk.ipynb #760f34d8
 def sweep_facts(
     sweep: Sweep,  # Running or ended
     rows: Sequence[Mapping[str, Any]],  # Summaries of the journal, not older than its end
@@ -74,8 +75,9 @@ def sweep_facts(
     p, result = sweep.progress(), ""
     if p.state in ("done", "stopped") and p.done + p.found:
         ids = {o.id for o in list(sweep.outcomes.values()) if o.state in ("done", "found")}
-        values = lambda name: [value_of(row, name) for row in rows if row["id"] in ids]
-        result = "; ".join(f"{m.replace('_', ' ')} {mean_interval(values(m))}" for m in metrics)
+        chosen = [row for row in rows if row["id"] in ids]
+        sources = sources_of(chosen)
+        result = "; ".join(f"{m.replace('_', ' ')} ({sources[m]}) {mean_interval([value_of(r, m, sources[m]) for r in chosen])}" for m in metrics if m in sources)
     state = "failed" if sweep.error or (p.state == "done" and p.failed == p.total) else p.state
     if p.failed: result = (result and result + "; ") + f"{p.failed} failed: " + next(o.error for o in list(sweep.outcomes.values()) if o.state == "failed")[:300]
     return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state,
@@ -108,9 +110,10 @@ class Desk:
 
     def lines(self) -> list[dict[str, Any]]:
         "The view's `runs`, newest first."
-        able = lambda row: has_checkpoint(self.journal.root / row["id"])
-        return [run_row(row, self.trainer.run, self.metrics, current=row["id"] == self.trainer.scribe.id, able=able(row)) for row in self._rows[::-1][:200]]
-
+        rows = self._rows[::-1][:200]
+        root, own, sources = self.journal.root, self.trainer.scribe.id, sources_of(rows)
+        columns = {m: sources[m] for m in self.metrics if m in sources}
+        return [run_row(row, self.trainer.run, columns, current=row["id"] == own, able=has_checkpoint(root / row["id"])) for row in rows]
 
     def look(self, *, now: bool = False) -> None:
         "Tell what has changed; the list of runs is read again after some seconds, later when reading takes long."
@@ -143,8 +146,11 @@ class Buttons(Desk):
     def _do_note(self, text: str) -> None: self.journal.note(self._run(), text)
 
     def _do_card(self, value: None) -> None:
-        self.trainer.keep()
-        self.view.show_card(figure_png(self.journal.card(self._run())), {"id": self._run(), "step": self.trainer.step_count})
+        id, trainer = self._run(), self.trainer
+        with trainer._turn:  # no step comes between what the card shows
+            if trainer.scribe.record and trainer.state == "running": trainer.scribe.concluded(trainer.measure())
+            step = trainer.keep().step_count
+        self.view.show_card(figure_png(self.journal.card(id)), {"id": id, "step": step})
 
     def _do_repeat(self, seeds: int) -> None:
         if self.sweep and self.sweep.state == "running": raise ValueError("`repeat` must wait for the one that runs: got a second. Cancel the first.")

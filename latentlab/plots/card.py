@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STATES', 'MARKS', 'ALLOWANCES', 'WIDTH', 'HEIGHT', 'BAND', 'LEFT', 'GUTTER', 'MARGIN', 'seen_by_encoder',
            'plot_views', 'Change', 'CardData', 'Allowance', 'change_rows', 'check_rows', 'note_rows', 'column_rows',
-           'fitted_rows', 'number_events', 'frame', 'draw_unit', 'draw_curve_block', 'clock', 'draw_header',
-           'picture_of', 'draw_picture', 'plot_card']
+           'fitted_rows', 'split_by_size', 'axes_of', 'number_events', 'frame', 'draw_unit', 'draw_curve_block',
+           'clock', 'draw_header', 'picture_of', 'draw_picture', 'plot_card']
 
 # %% ../../nbs/84_plots.card.ipynb #b90e88bf
 import io
@@ -62,7 +62,7 @@ def plot_views(
         shapes = {name: view.shape for name, view in arrays.items()}
         if not rows: raise ValueError(f"`views` must hold a stack of pictures, [b, h, w] or [b, 1 or 3, h, w]: got {shapes or 'none'}. Save pictures with the run.")
         names, figure = rows.keys(), plot_tile(list(rows.values()), columns=heads, theme=theme, cell=cell)
-    left = [f"{name} {tuple(view.shape)}" for name, view in arrays.items() if name not in names]
+    left = [f"{name} {tuple(view.shape)}" for name, view in arrays.items() if name not in names and tile_row(name, view)]
     add_line(figure, " ".join([*says, *([f"Not drawn: {', '.join(left)}."] if left else [])]), theme)
     return figure
 
@@ -226,6 +226,27 @@ def fitted_rows(
         if sum(row.height for row in last) <= height: break
     return last
 
+# %% ../../nbs/84_plots.card.ipynb #db2492ac
+def split_by_size(
+    names: Sequence[str],  # Of curves of one unit
+    curves: Mapping[str, Num[np.ndarray, " point"]],  # By name
+) -> list[list[str]]:  # One list, or two with the large ones first, each in the given order
+    "Which curves can be seen on one axis: a unit is parted at its widest gap when medians of their sizes are more than ten times apart."
+    sizes = {name: float(np.median(finite)) for name in names if len(finite := np.abs(curves[name][np.isfinite(curves[name])])) and np.median(finite) > 0}
+    order = sorted(sizes.values())
+    if len(order) < 2 or order[-1] <= 10 * order[0]: return [list(names)]
+    edge = max(zip(order, order[1:]), key=lambda pair: pair[1] / pair[0])[1]
+    large = [name for name in names if sizes.get(name, 0.0) >= edge]
+    return [large, [name for name in names if name not in large]]
+
+
+def axes_of(
+    card: CardData,  # With curves
+) -> list[tuple[str, list[str]]]:  # Unit and names of each axis
+    "What is drawn on which axis; sums of other curves are left out."
+    curves = {name: curve for name, curve in card.curves.items() if name.split("_")[0] != "loss"} or card.curves
+    return [(unit, part) for unit, names in by_unit(curves, card.units).items() for part in split_by_size(names, curves)]
+
 # %% ../../nbs/84_plots.card.ipynb #9bdfc963
 def number_events(
     ax: Axes,  # With its limits set
@@ -280,7 +301,9 @@ def draw_unit(
     heads = ["".join(fit_text(label(name), min(1.6, wide - 0.5), size=7.5)) for name in names]
     columns = max(1, min(len(names), int((wide + 0.1) / (max(text_width(head, 7.5) for head in heads) + 0.34))))
     most = columns * (2 if height > 1 else 1)
-    if len(names) > most: heads[most - 1] = f"{heads[most - 1][:12].rstrip()}, {len(names) - most} more"
+    if len(names) > most:
+        rest = f", {len(names) - most} more"
+        heads[most - 1] = "".join(fit_text(heads[most - 1], max(0.4, min(1.6, wide - 0.5) - text_width(rest, 7.5)), size=7.5)) + rest
     names, heads = names[:most], heads[:most]
     legend = 0.16 * -(-len(names) // columns)
     high = height - legend - 0.24
@@ -306,12 +329,12 @@ def draw_curve_block(
     card: CardData,  # What
     theme: Theme,  # Ground and ink
 ) -> None:
-    "All units, and the words of the events below them."
+    "All axes, and the words of the events below them."
     left, top, width, height = box
-    groups = list(by_unit(card.curves, card.units).items())
+    groups = axes_of(card)
     share = 2.6 * width / max(len(card.events), 1) - 0.7  # Inches for the words of one event
     told = [f"{i + 1}: step {step:,}, {''.join(fit_text(words, max(share, 0.5), size=7.5))}" for i, (step, words) in enumerate(card.events)]
-    more = [f"{len(groups) - 6} more units are not drawn"] if len(groups) > 6 else []
+    more = [f"{len(groups) - 6} more axes are not drawn"] if len(groups) > 6 else []
     lines = fit_text("; ".join([*told, *more]), width, size=7.5, lines=3)
     groups = groups[:6]
     columns = 1 if len(groups) == 1 else 2
@@ -369,7 +392,7 @@ def picture_of(
     if not card.picture: return "No picture was saved."
     if isinstance(card.picture, bytes): return matplotlib.image.imread(io.BytesIO(card.picture), format="png")
     try: return matplotlib.image.imread(io.BytesIO(figure_png(plot_views(card.picture, theme=theme, cell=(width - 2.0) / 6 - 0.05, most=6), dpi=200)), format="png")
-    except ValueError as error: return str(error)
+    except ValueError: return "What was saved holds no pictures."  # points and embeddings
 
 
 def draw_picture(
@@ -404,7 +427,7 @@ def plot_card(
     left = MARGIN + LEFT + GUTTER
     width = WIDTH - left - MARGIN
     picture, curves = picture_of(card, theme, width), bool(card.curves) and len(card.steps_axis) > 0
-    rows = -(-min(len(set(card.units.get(name, "") for name in card.curves)), 6) // 2)
+    rows = -(-min(len(axes_of(card)), 6) // 2)
     most = min(2.85, bottom - top - 1.4 - 0.95 * rows) if curves else bottom - top - 0.95
     tall = 0.2 if isinstance(picture, str) else min(width * picture.shape[0] / picture.shape[1], most)
     split = bottom - tall - 0.33 if curves else top + 0.7
