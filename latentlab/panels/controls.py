@@ -73,7 +73,8 @@ def controls(
         if info.choices and info.optional: choices.insert(0, None)
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
-            high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded))
+            high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded,
+            free=bool(info.suggest) and not info.choices))
     return found
 
 # %% ../../nbs/85_panels.controls.ipynb #c3a3ba62

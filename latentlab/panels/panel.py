@@ -251,7 +251,7 @@ class Panel(Wished):
         if self.clerk: self.clerk.close()
         self.view.on_request(None)
         if stop: self.trainer.stop()
-        self.view.tell({"status": self.face.status(self.face.last) | {"state": "stopped", "message": "this panel was closed"}})
+        self.view.tell({"status": self.face.status(self.face.last) | {"state": "stopped", "closed": True, "message": "this panel was closed"}})
         self.keep_picture()
         if OPEN.get(self.name) is self: del OPEN[self.name]
 

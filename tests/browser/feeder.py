@@ -246,6 +246,8 @@ class Latent(Settings):
     free_nats: float = setting(0.0, kind="hot", low=0.0, high=4.0, step=0.1, unit="nats", label="free nats", reason="A layer pays nothing below this.")
     layers: int = setting(2, kind="build", low=1, high=5, reason="Two show what a hierarchy is.")
     likelihood: Literal["gaussian", "fixed"] = setting("gaussian", kind="build", reason="Learns its scale.")
+    samples: int = setting(1, kind="hot", low=1, high=1024, scale="log", unit="samples", label="samples S", reason="One is the ELBO.")
+    latents: str = setting("2", kind="build", suggest=("2", "8", "64"), label="latent sizes", reason="One size for all layers, or one each.")
     seed: int = setting(0, kind="build", low=0, reason="Weights, data, noise.")
 
 

@@ -82,6 +82,14 @@ def test_words_are_said_once_and_loudly(panel):
     panel.page.wait_for_timeout(400)
     assert panel.page.locator(".ll-notes > .loud").all_inner_texts() == [words.replace("`", "")]
     assert panel.page.locator(".ll-notes code").inner_text() == "mask_kl"
+    more = ["`fill` is blur; the default is mean.", "`optional smoothing` is True; the default is False."]
+    panel.execute(f"said = feeder.kept\nfeeder.kept = said | {{'words': [*said['words'], *{more}]}}\nfeeder.write()")
+    quiet = panel.page.locator(".ll-notes > .quiet")
+    quiet.wait_for(state="visible", timeout=5000)
+    assert quiet.all_inner_texts() == ["2 switches differ from their defaults: fill blur, optional smoothing on"]  # ordinary choices are no warning, and one line
+    assert panel.page.locator(".ll-notes > .loud").all_inner_texts() == [words.replace("`", "")]
+    panel.execute("feeder.kept = said\nfeeder.write()")
+    quiet.wait_for(state="hidden", timeout=5000)
 
 
 def test_save_keeps_the_moment(panel):

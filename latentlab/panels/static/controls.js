@@ -6,7 +6,9 @@ LL.scale = (spec) => {
   if (spec.widget === "log") {
     const low = Math.log10(spec.low), high = Math.log10(spec.high), step = spec.step || 0.02;
     const read = (p) => Math.min(spec.high, Math.max(spec.low, int ? Math.round(10 ** p) : Number((10 ** p).toPrecision(3))));
-    return { low, high, step, place: (v) => Math.log10(Math.max(v, spec.low)), read };
+    const fine = Math.max(spec.step || 0, (high - low) / 100, Math.log10(1.02)); // a press of a key is seen: a hundredth of the range, at least 2 %
+    const move = (v, k) => { const next = read(Math.log10(Math.max(v, spec.low)) + k * fine); return int && next === v ? Math.min(spec.high, Math.max(spec.low, v + Math.sign(k))) : next; };
+    return { low, high, step, place: (v) => Math.log10(Math.max(v, spec.low)), read, move };
   }
   const step = spec.step || (int ? 1 : (spec.high - spec.low) / 200);
   const read = (p) => (int ? Math.round(p) : Number(Number(p).toPrecision(10)));
@@ -17,17 +19,19 @@ LL.scale = (spec) => {
 LL.makers = {
   slider: (spec, id, told) => {
     const scale = LL.scale(spec);
+    let at = null; // the value itself: the thumb may stand beside it by a rounding
     const input = LL.el("input", { type: "range", id, min: scale.low, max: scale.high, step: spec.widget === "log" ? "any" : scale.step });
     const fill = () => input.style.setProperty("--p", `${(100 * (input.value - scale.low)) / (scale.high - scale.low || 1)}%`);
-    input.addEventListener("keydown", (event) => { // a log slider has no native step: keys move it by one
+    const show = (v) => { at = v; input.value = scale.place(v); fill(); };
+    input.addEventListener("keydown", (event) => { // a log slider has no native step: keys move its value
       if (spec.widget !== "log") return;
       const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
       if (!move) return;
-      event.preventDefault(); input.value = Number(input.value) + move * scale.step; fill(); told(false); told(true);
+      event.preventDefault(); show(scale.move(at ?? scale.read(Number(input.value)), move)); told(false); told(true);
     });
-    input.addEventListener("input", () => { fill(); told(false); });
+    input.addEventListener("input", () => { at = scale.read(Number(input.value)); fill(); told(false); });
     input.addEventListener("change", () => told(true));
-    return { input, value: () => scale.read(Number(input.value)), show: (v) => { input.value = scale.place(v); fill(); },
+    return { input, value: () => at ?? scale.read(Number(input.value)), show,
       say: (text) => input.setAttribute("aria-valuetext", text) };
   },
   number: (spec, id, told) => {
@@ -37,10 +41,29 @@ LL.makers = {
     return { input, value: () => (input.value === "" ? null : Number(input.value)), show: (v) => { input.value = v ?? ""; } };
   },
   choice: (spec, id, told) => {
+    if (spec.free) return LL.makers.suggest(spec, id, told);
     const input = LL.el("select", { id });
     spec.choices.forEach((choice, i) => input.append(LL.el("option", { value: i, text: choice === null ? "none" : LL.number(choice) })));
     input.addEventListener("change", () => told(true));
     return { input, value: () => spec.choices[Number(input.value)], show: (v) => { input.value = spec.choices.findIndex((c) => LL.same(c, v)); } };
+  },
+  // a free text with usual values: a menu of those, of what was in force before, and of "other …", which is typed
+  suggest: (spec, id, told) => {
+    const known = spec.seen ?? new Set(), input = LL.el("select", { id }), node = LL.el("span", { class: "ll-suggest" }, input);
+    let now = null;
+    for (const choice of spec.choices) known.add(choice);
+    const show = (v) => {
+      now = v;
+      const texts = [...new Set([...known, v ?? ""])], list = JSON.stringify(texts);
+      if (input.dataset.known !== list) { input.dataset.known = list; input.replaceChildren(...texts.map((text) => LL.el("option", { value: `=${text}`, text: text === "" ? "none" : text })), LL.el("option", { value: "other", text: "other …" })); }
+      input.value = `=${v}`; input.title = String(v ?? "");
+    };
+    input.addEventListener("change", () => {
+      if (input.value !== "other") { now = input.value.slice(1); told(true); return; }
+      input.value = `=${now}`;
+      LL.typed(input, String(now ?? ""), spec.label, (text) => { show(text.trim()); told(true); return true; });
+    });
+    return { input, node, value: () => now, show, keep: (v) => known.add(v ?? "") };
   },
   switch: (spec, id, told) => {
     const input = LL.el("input", { type: "checkbox", role: "switch", id });
@@ -55,13 +78,30 @@ LL.makers = {
 };
 LL.makers.log = LL.makers.slider;
 
+// a field in the place of a node: Enter hands its text on, Escape and blur bring the node back
+LL.typed = (node, text, label, done) => {
+  const field = LL.el("input", { type: "text", class: "ll-typed", spellcheck: "false", autocomplete: "off", "aria-label": `${label}, type a value`, title: "Enter sends, Escape leaves it as it is" });
+  let open = true;
+  const close = (focus) => { if (!open) return; open = false; field.replaceWith(node); if (focus) node.focus({ preventScroll: true }); };
+  field.value = text;
+  field.addEventListener("keydown", (event) => { // the focus moves to the node: the key must not press it as well
+    if (event.isComposing || (event.key !== "Enter" && event.key !== "Escape")) return;
+    event.preventDefault(); event.stopPropagation();
+    const said = field.value;
+    if (event.key === "Escape") close(true); else if (done(said)) close(true);
+  });
+  field.addEventListener("blur", () => close(false));
+  node.replaceWith(field); field.focus({ preventScroll: true }); field.select();
+};
+
 // Enter means "now": inside a notebook the page may keep the key from becoming a change event
 LL.onEnter = (input, call) => input.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.stopPropagation(); call(); } });
 
 LL.control = (spec, id, send) => {
   const ROW = { choice: 1, number: 1, switch: 1, text: 1 };
   let sent = null, posted = null, sentAt = 0, timer = null, lastSent = 0, value = null, waiting = null;
-  const shown = LL.el("output", { class: "ll-value", for: id });
+  const shown = ROW[spec.widget] ? null : LL.el("button", { class: "ll-value", type: "button", "aria-label": `${spec.label}: type a value`, title: "click, or press Enter, to type a value" });
+  const exact = (v) => (typeof v === "number" ? String(v) : "");
   const reset = LL.el("button", { class: "ll-reset", type: "button", text: "↺", hidden: true, title: `back to the default, ${LL.number(spec.default)}`, "aria-label": `${spec.label}: back to the default` });
   const error = LL.el("div", { class: "ll-error", role: "alert", hidden: true });
   const queued = LL.el("div", { class: "ll-queued", hidden: true });
@@ -79,19 +119,28 @@ LL.control = (spec, id, send) => {
     if (typeof next === "number" && !Number.isFinite(next)) { refuse(`${spec.label} must be a number.`); return; }
     ask(next, final);
   });
+  shown?.addEventListener("click", () => {
+    LL.typed(shown, exact(waiting?.value ?? sent ?? value), spec.label, (text) => {
+      const next = Number(text.trim());
+      if (text.trim() === "" || !Number.isFinite(next)) { refuse(`${spec.label} must be a number: got ${text.trim() || "nothing"}.`); return true; }
+      maker.show(next); ask(next, true);
+      return true;
+    });
+  });
   const display = (v) => {
-    const text = LL.number(v) + (spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${spec.unit}` : "");
-    if (shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), text === LL.number(v) ? "" : LL.el("small", { text: ` ${spec.unit}` })); }
+    const unit = spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${LL.unit(v, spec.unit)}` : "", text = LL.number(v) + unit;
+    if (shown && shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), unit ? LL.el("small", { text: unit }) : ""); shown.setAttribute("aria-label", `${spec.label}, ${text}: type a value`); }
     maker.say?.(text); reset.hidden = LL.same(v, spec.default);
     node.classList.toggle("changed", !reset.hidden);
   };
   reset.addEventListener("click", () => { maker.show(spec.default); ask(spec.default, true); });
   const label = LL.el("label", { for: id, text: spec.label });
   const node = LL.el("div", { class: `ll-control ${ROW[spec.widget] ? "row" : "range"} ${spec.widget}`, "data-name": spec.name, title: [spec.unit, spec.help].filter(Boolean).join(": ") },
-    label, reset, ROW[spec.widget] ? null : shown, maker.input, queued, error);
+    label, reset, shown, maker.node ?? maker.input, queued, error);
 
   const truth = (v) => {
     if (!LL.same(value, v)) error.hidden = true;
+    maker.keep?.(v);
     value = v;
     if (waiting !== null) return;
     const busy = sent !== null && !LL.same(sent, v);
@@ -115,7 +164,7 @@ LL.control = (spec, id, send) => {
       queued.hidden = false; LL.put(queued, `${LL.same(value, waiting.value) ? "" : `${LL.number(value)} → ${LL.number(waiting.value)} `}waits for the rebuild`);
       if (document.activeElement !== maker.input) { maker.show(waiting.value); display(waiting.value); }
     },
-    applies: (yes, why) => { maker.input.disabled = !yes; node.classList.toggle("off", !yes); node.title = yes ? [spec.unit, spec.help].filter(Boolean).join(": ") : why; },
+    applies: (yes, why) => { maker.input.disabled = !yes; if (shown) shown.disabled = !yes; node.classList.toggle("off", !yes); node.title = yes ? [spec.unit, spec.help].filter(Boolean).join(": ") : why; },
     now: () => waiting?.value ?? sent ?? value,
     stop: () => clearTimeout(timer),
   };
@@ -123,7 +172,8 @@ LL.control = (spec, id, send) => {
 
 LL.controls = (host, send) => {
   const all = new Map(), help = LL.el("div", { class: "ll-help", "aria-live": "off" });
-  let values = {};
+  let values = {}, closed = false;
+  const seen = new Map(); // control -> texts that were offered or in force since the page was loaded: a schema forgets them
   const explain = (control) => {
     help.replaceChildren();
     if (!control) { help.append(LL.el("span", { class: "ll-note", text: "Point at a control to see what it does and why it starts where it does." })); return; }
@@ -143,6 +193,7 @@ LL.controls = (host, send) => {
   };
   const build = (schema) => {
     host.replaceChildren(); all.clear();
+    for (const spec of schema) if (!seen.has(spec.path ?? spec.name)) seen.set(spec.path ?? spec.name, new Set());
     const prefix = `ll${Math.random().toString(36).slice(2, 8)}`;
     for (const [key, title, note] of LL.GROUPS) {
       const members = schema.filter((spec) => spec.group === key && LL.makers[spec.widget]);
@@ -151,7 +202,7 @@ LL.controls = (host, send) => {
       const folded = members.filter((spec) => spec.folded), summary = LL.el("summary", {}), more = LL.el("details", { class: "ll-more" }, summary);
       summary.textContent = `${folded.length} more: ${folded.map((spec) => spec.label).join(", ")}`;
       for (const spec of members) {
-        const control = LL.control(spec, `${prefix}-${spec.name}`, (name, value) => { send(name, value); applies(); });
+        const control = LL.control({ ...spec, seen: seen.get(spec.path ?? spec.name) }, `${prefix}-${spec.name}`, (name, value) => { send(name, value); applies(); });
         control.node.addEventListener("pointerenter", () => explain(control));
         control.node.addEventListener("focusin", () => explain(control));
         all.set(spec.name, control); (spec.folded ? more : group).append(control.node);
@@ -159,9 +210,10 @@ LL.controls = (host, send) => {
       if (folded.length) group.append(more);
       host.append(group);
     }
-    host.append(help); explain(null);
+    host.append(help); explain(null); shut(closed);
     if (Object.keys(values).length) show(values);
   };
+  const shut = (yes) => { closed = yes; for (const group of host.querySelectorAll("fieldset")) group.disabled = yes; };
   const show = (next) => {
     values = next;
     for (const [name, control] of all) if (name in next) control.truth(next[name]);
@@ -170,7 +222,7 @@ LL.controls = (host, send) => {
   };
   host.addEventListener("pointerleave", () => explain(null));
   return {
-    build, values: show,
+    build, values: show, shut,
     refresh: () => show(values),
     refuse: (name, sentence) => { const control = all.get(name); control?.refuse(sentence); applies(); return Boolean(control); },
     pending: (wanted) => { for (const [name, control] of all) control.pending(name in wanted, wanted[name]); },

@@ -11,10 +11,10 @@ LL.header = (host, send) => {
   let timer = null;
   const press = (name) => { send(name); host.classList.add("asked"); clearTimeout(timer); timer = setTimeout(() => host.classList.remove("asked"), 1500); };
   const layout = (next) => { LL.put(title, next.title ?? ""); question.replaceChildren(...LL.rich(next.question)); };
-  const status = (now, step, stale) => {
+  const status = (now, step, stale, closed = false) => {
     const name = LL.STATES[now.state] ? now.state : "idle", running = name === "running";
     pill.dataset.state = stale ? "stale" : name;
-    LL.put(state, stale ? "no frames" : LL.STATES[name]);
+    LL.put(state, closed ? "closed" : stale ? "no frames" : LL.STATES[name]);
     const parts = [];
     if (step !== null && step !== undefined) parts.push(`step ${LL.number(step)}`);
     if (running && !stale && now.rate > 0) parts.push(`${LL.number(now.rate, now.rate < 10 ? 2 : 3)} steps/s`);
@@ -23,10 +23,10 @@ LL.header = (host, send) => {
     toggle.dataset.command = running ? "pause" : "run";
     LL.put(toggle, running ? "❚❚ Pause" : "▶ Run");
     toggle.title = running ? "pause after this step" : "train until paused";
-    toggle.disabled = name === "building";
-    buttons.step.disabled = running || name === "building";
-    buttons.stop.disabled = name === "idle" || name === "stopped";
-    buttons.rebuild.disabled = name === "building";
+    toggle.disabled = closed || name === "building";
+    buttons.step.disabled = closed || running || name === "building";
+    buttons.stop.disabled = closed || name === "idle" || name === "stopped";
+    buttons.rebuild.disabled = closed || name === "building";
   };
   return { layout, status, answered: () => host.classList.remove("asked"), stop: () => clearTimeout(timer) };
 };

@@ -1,4 +1,5 @@
 // The journal's bar below the header: the run that is recorded, what can be done with it, a repeat over seeds, its notes; and, at the foot, what is new in it.
+LL.CLOSED = "this panel was closed"; // what the status says of a panel that nobody answers any more
 LL.FIRST_STEP = "comes with the first step: a run is recorded from there on";
 
 // `mask_kl` has weight 0 -> text and <code> nodes
@@ -51,6 +52,7 @@ LL.since = (host) => {
 
 LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   const mark = LL.el("i", { "aria-hidden": "true" }), id = LL.el("b"), word = LL.el("span"), folder = LL.el("span", { class: "ll-run-folder" }), label = LL.el("span", { class: "ll-run", role: "status" }, mark, id, word, folder);
+  let closed = false;
   const error = LL.el("div", { class: "ll-error", role: "alert", hidden: true }), notes = LL.el("div", { class: "ll-run-notes", role: "list", "aria-label": "notes of this run", hidden: true, tabindex: "0" });
   const button = (name, text, why, call) => LL.el("button", { type: "button", class: "ll-button", "data-journal": name, text, title: why, "data-why": why, on: { click: call } });
   let now = {}, run = {}, waiting = new Set(), rows = 0, hide = null, noted = "";
@@ -83,9 +85,10 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   });
 
   const buttons = () => {
-    const none = !run.id, busy = now.sweep?.state === "running";
-    for (const one of [save, note, picture, repeat]) { one.disabled = none; one.title = none ? LL.FIRST_STEP : one.dataset.why; }
-    seeds.disabled = none; group.hidden = busy;
+    const none = !run.id || closed, busy = now.sweep?.state === "running";
+    for (const one of [save, note, picture, repeat]) { one.disabled = none; one.title = closed ? LL.CLOSED : none ? LL.FIRST_STEP : one.dataset.why; }
+    seeds.disabled = none; group.hidden = busy; toggle.disabled = closed; progress.inert = closed;
+    if (closed && !drawer.hidden) runs.open(false); // nobody would answer
     save.classList.toggle("kept", Boolean(run.kept)); LL.put(save, run.kept ? "★ Kept" : "☆ Save");
     if (run.kept) save.title = "kept; press again to keep this later moment, too";
     LL.put(note, run.notes?.length ? `✎ Note (${run.notes.length})` : "✎ Note");
@@ -100,17 +103,17 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
     now = next; run = next.run ?? {}; waiting.clear();
     host.hidden = !Object.keys(next).length;
     if (host.hidden) { runs.open(false); editor.hidden = true; foot.hidden = true; since({}); return; }
-    const state = run.id ? (LL.RUN_STATES[run.state] ? run.state : "unknown") : "none", where = String(next.folder ?? "").split(/[\\/]/).filter(Boolean).pop() ?? "journal", [sign, name, why] = LL.RUN_STATES[state] ?? ["○", "", LL.FIRST_STEP];
+    const state = closed ? "closed" : run.id ? (LL.RUN_STATES[run.state] ? run.state : "unknown") : "none", where = String(next.folder ?? "").split(/[\\/]/).filter(Boolean).pop() ?? "journal", [sign, name, why] = LL.RUN_STATES[state] ?? ["○", "", closed ? LL.CLOSED : LL.FIRST_STEP];
     label.dataset.state = state; label.title = [run.id, why, next.folder].filter(Boolean).join("\n");
     LL.put(mark, sign); LL.put(id, LL.shortId(run.id)); id.hidden = !run.id;
-    LL.put(word, state === "none" ? "records from the first step" : state === "running" ? "recorded" : name || String(run.state ?? ""));
-    LL.put(folder, state === "none" ? "" : state === "running" ? `in ${where}` : `· recorded in ${where}`);
+    LL.put(word, state === "none" ? "records from the first step" : closed ? (run.id ? "was recorded" : "recorded nothing") : state === "running" ? "recorded" : name || String(run.state ?? ""));
+    LL.put(folder, state === "none" || (closed && !run.id) ? "" : closed || state === "running" ? `in ${where}` : `· recorded in ${where}`);
     const list = run.notes ?? [], said = JSON.stringify(list);
     if (said !== noted) { noted = said; notes.hidden = !list.length; notes.replaceChildren(...list.map((one) => LL.el("div", { role: "listitem", text: one }))); notes.scrollTop = notes.scrollHeight; }
     sweep(next.sweep ?? {}); since(run); buttons();
   };
   return {
-    show,
+    show, shut: (yes) => { if (closed !== yes) { closed = yes; show(now); } },
     runs: (list) => { rows = list.length; waiting.delete("runs"); waiting.delete("load"); runs.rows(list); runs.answered(); buttons(); },
     card: (bytes, meta) => { card.show(bytes, meta); buttons(); },
     answered: runs.answered,

@@ -47,7 +47,7 @@ LL.box = (ctx, ink, { left, top, width, height }, [x0, x1], [y0, y1], { x = "", 
   ctx.fillStyle = ink.text; ctx.lineWidth = 1; ctx.textAlign = "center"; ctx.textBaseline = "top";
   ctx.strokeStyle = ink.grid;
   const across = xs ?? LL.steps(x0, x1, width, room), up = ys ?? LL.steps(y0, y1, height, Math.min(room, 34));
-  for (const v of across) { const p = Math.round(at.x(v)) + 0.5; if (grid) { ctx.beginPath(); ctx.moveTo(p, top); ctx.lineTo(p, top + height); ctx.stroke(); } ctx.fillText(LL.number(v), Math.min(Math.max(p, left + 6), left + width - 4), top + height + 4); }
+  for (const v of across) { const p = Math.round(at.x(v)) + 0.5; if (grid) { ctx.beginPath(); ctx.moveTo(p, top); ctx.lineTo(p, top + height); ctx.stroke(); } const text = LL.number(v), half = ctx.measureText(text).width / 2; ctx.fillText(text, Math.min(Math.max(p, left + 6, half + 1), (ctx.canvas.clientWidth || Infinity) - half - 1), top + height + 4); }
   ctx.textAlign = "right"; ctx.textBaseline = "middle";
   for (const v of up) { const p = Math.round(at.y(v)) + 0.5; if (grid) { ctx.beginPath(); ctx.moveTo(left, p); ctx.lineTo(left + width, p); ctx.stroke(); } ctx.fillText(LL.number(v), left - 5, Math.min(Math.max(p, top + 5), top + height - 4)); }
   ctx.textAlign = "center"; ctx.textBaseline = "top";
@@ -152,12 +152,13 @@ LL.field = (spec) => {
     }
     ctx.putImageData(pixels, 0, 0);
   };
-  const bar = (ctx, ink, x, top, height, item, [low, high], colours, clipped) => {
+  const bar = (ctx, ink, x, top, height, item, [low, high], colours, [below, above]) => {
     for (let i = 0; i < height; i++) { const k = 3 * Math.round((255 * (height - 1 - i)) / (height - 1)); ctx.fillStyle = `rgb(${colours[k]},${colours[k + 1]},${colours[k + 2]})`; ctx.fillRect(x, top + i, 11, 1.5); }
     ctx.fillStyle = ink.text; ctx.textAlign = "left"; ctx.textBaseline = "middle";
-    const ticks = LL.steps(low, high, height, 30).filter((v) => !clipped || v - low > 0.09 * (high - low)), place = (v) => top + height - ((v - low) / (high - low)) * height;
+    const ticks = LL.steps(low, high, height, 30).filter((v) => (!below || v - low > 0.09 * (high - low)) && (!above || high - v > 0.09 * (high - low))), place = (v) => top + height - ((v - low) / (high - low)) * height;
     for (const v of ticks) ctx.fillText(LL.number(v), x + 15, Math.min(Math.max(place(v), top + 5), top + height - 5));
-    if (clipped) ctx.fillText(`≤ ${LL.number(low, 2)}`, x + 15, top + height - 5);
+    if (below) ctx.fillText(`≤ ${LL.number(low, 2)}`, x + 15, top + height - 5); // colours end here, the numbers do not
+    if (above) ctx.fillText(`≥ ${LL.number(high, 2)}`, x + 15, top + 5);
     ctx.save(); ctx.translate(x + 54, top + height / 2); ctx.rotate(-Math.PI / 2); ctx.textAlign = "center"; ctx.fillText(`${item.axis ?? item.label}, ${item.unit}`, 0, 0); ctx.restore();
   };
   const paint = () => {
@@ -193,9 +194,10 @@ LL.field = (spec) => {
     ctx.restore();
     ctx.strokeStyle = ink.grid; ctx.strokeRect(box.left + 0.5, top + 0.5, width - 1, height - 1);
     LL.box(ctx, ink, box, [x0, x1], [y0, y1]);
-    let least = Infinity; for (const v of field.data) if (v < least) least = v;
-    bar(ctx, ink, box.left + width + 8, top, height, item, range, colours, !item.signed && least < range[0] - 1e-6);
-    Object.assign(frame.node.dataset, { tab: item.key, range: range.map((v) => v.toFixed(3)).join(), points: String(drawn), contours: String(segments), levels: String(levels.length) });
+    let least = Infinity, most = -Infinity; for (const v of field.data) { if (v < least) least = v; if (v > most) most = v; }
+    const ends = [least < range[0] - 1e-6, most > range[1] + 1e-6];
+    bar(ctx, ink, box.left + width + 8, top, height, item, range, colours, ends);
+    Object.assign(frame.node.dataset, { tab: item.key, range: range.map((v) => v.toFixed(3)).join(), points: String(drawn), contours: String(segments), levels: String(levels.length), clipped: ends.map(Number).join() });
     LL.put(frame.note, item.note ?? spec.note ?? "");
     view = { box, field, item, extent, rows, columns };
   };
@@ -263,7 +265,8 @@ LL.scatter = (spec) => {
   const one = (panel) => {
     const block = blocks[panel.key], place = panel.sheet.begin();
     if (!block || !place) return;
-    const { ctx, ink, width, height } = place, { half, middle } = span(panel), left = 26, below = 18, side = Math.min(width - left - 4, height - below - 4);
+    const { ctx, ink, width, height } = place, { half, middle } = span(panel), below = 18, two = block.shape[1] > 1;
+    const wide = two ? Math.max(...LL.steps(middle[1] - half, middle[1] + half, height - below - 4, height < 200 ? 26 : 34).map((v) => ctx.measureText(LL.number(v)).width), 0) : 0, left = Math.max(22, Math.ceil(wide) + 8), side = Math.min(width - left - 4, height - below - 4);
     const box = { left: left + Math.max(0, (width - left - 4 - side) / 2), top: 4, width: side, height: side }, xr = [middle[0] - half, middle[0] + half], yr = block.shape[1] > 1 ? [middle[1] - half, middle[1] + half] : [-1, 1];
     const at = LL.box(ctx, ink, box, xr, yr, { grid: true, room: side < 180 ? 26 : 46, ys: block.shape[1] > 1 ? null : [] });
     ctx.save(); ctx.beginPath(); ctx.rect(box.left, box.top, side, side); ctx.clip();

@@ -36,16 +36,19 @@ LL.curves = (spec) => {
   if (spec.log !== null) frame.tools.append(toggle);
 
   const lines = (spec.lines ?? []).filter((line) => Number.isFinite(line.value)); // what a curve is held against: an oracle, a floor
-  const settled = () => { // values after the first tenth, with the lines: a start far away must not flatten the rest
+  const settled = () => { // values after the first tenth, of each curve all but the outermost hundredths, with the lines: neither a start far away nor a spike may flatten the rest
     const found = lines.map((line) => line.value);
-    for (const term of terms) { const column = term.off ? null : data?.columns[term.name]; if (column) for (let i = Math.floor(column.length / 10); i < column.length; i++) if (column[i] !== null) found.push(column[i]); }
+    for (const term of terms) {
+      const column = term.off ? null : data?.columns[term.name], late = (column ?? []).slice(Math.floor((column ?? []).length / 10)).filter((v) => v !== null).sort((a, b) => a - b), last = late.length - 1;
+      if (last >= 0) found.push(late[Math.floor(0.01 * last)], late[Math.ceil(0.99 * last)]);
+    }
     return found.length ? [Math.min(...found), Math.max(...found)] : [0, 1];
   };
   const range = (u, low, high) => {
     if (low === null || high === null) return log ? [0.01, 1] : [0, 1];
     for (const { value } of lines) if (!log || value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
     if (log) return uPlot.rangeLog(Math.max(low, high * 1e-6), high, 10, false);
-    if (spec.settled) { const [a, b] = settled(), room = 0.08 * (b - a) || 0.5; return [a - room, b + room]; }
+    if (spec.settled) { const [a, b] = settled(), room = 0.08 * (b - a) || 0.5; frame.node.dataset.range = `${a.toPrecision(6)},${b.toPrecision(6)}`; return [a - room, b + room]; }
     const room = (high - Math.min(0, low)) * 0.06 || 0.1;
     return [low < 0 ? low - room : 0, high + room];
   };
@@ -79,7 +82,7 @@ LL.curves = (spec) => {
       grid: { stroke: () => ink.grid, width: 1 }, ticks: { show: false }, ...extra });
     const hasRight = terms.some((t) => right(t) && !t.off), scale = { distr: log ? 3 : 1, log: 10, range };
     plot = new uPlot({
-      width, height, legend: { show: false }, padding: [8, hasRight ? 0 : 10, 0, 0],
+      width, height, legend: { show: false }, padding: [8, hasRight ? 0 : 20, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { size: 6 }, y: false },
       scales: { x: { time: false, range: (u, low, high) => (low === null ? [0, 1] : [low, high + Math.max((high - low) * 0.025, 1e-9)]) }, y: { ...scale }, r: { ...scale } },
       axes: [axis("x", 2, "step", { size: 24, space: 60 }), axis("y", 3, units(false), { size: 40, space: log ? 22 : 34 }),
@@ -155,7 +158,7 @@ LL.path = (spec) => {
     const axis = (scale, side, label, extra) => ({ scale, side, label, labelSize: 16, labelGap: 0, labelFont: LL.FONT, font: LL.FONT, gap: 4, values: LL.ticks, stroke: () => ink.text,
       grid: { stroke: () => ink.grid, width: 1 }, ticks: { show: false }, ...extra });
     plot = new uPlot({
-      width, height, legend: { show: false }, padding: [8, 12, 0, 0], cursor: { drag: { x: false, y: false }, points: { show: false } },
+      width, height, legend: { show: false }, padding: [8, 16, 0, 0], cursor: { drag: { x: false, y: false }, points: { show: false } },
       scales: { x: { time: false, range: () => bounds(0) }, y: { range: () => bounds(1) } },
       axes: [axis("x", 2, spec.x_label ?? spec.x, { size: 24, space: 44 }), axis("y", 3, spec.y_label ?? spec.y, { size: 44, space: 34 })],
       series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
@@ -181,12 +184,15 @@ LL.numbers = (host, spec) => {
   const cards = new Map();
   host.replaceChildren();
   for (const row of spec?.rows ?? []) {
-    const parts = (spec.columns ?? [""]).map((name, i) => { const value = LL.el(i ? "span" : "b", { text: "–" }); return { name, value, node: LL.el("span", {}, value, name ? LL.el("small", { text: name }) : null) }; });
+    const parts = (spec.columns ?? [""]).map((name, i) => { 
+      const value = LL.el(i ? "span" : "b", { text: "–" }), [, sign, word] = /^(± )?(.*)$/.exec(name), after = word ? LL.el("small", { text: word }) : null; // "± s.e." stands around its number
+      return { name: word, value, after, node: LL.el("span", {}, sign ?? "", value, after) };
+    });
     const card = LL.el("div", { class: "ll-card", title: row.help ?? "" }, LL.el("span", { class: "ll-card-label" }, row.colour ? LL.el("i", { class: "ll-dot", style: `--c:${LL.themed(row.colour)}` }) : null, row.label),
       LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => p.node)));
     if (row.unit) card.firstChild.append(LL.el("small", { text: row.unit }));
     cards.set(row.name, { parts, card }); host.append(card);
   }
   host.hidden = cards.size === 0;
-  return (table) => { const some = Object.keys(table ?? {}).length > 0; for (const [name, { parts, card }] of cards) { card.hidden = some && !(name in table); parts.forEach((p, i) => { LL.put(p.value, LL.number(table?.[name]?.[i] ?? null)); p.node.hidden = i > 0 && i >= (table?.[name]?.length ?? parts.length); }); } }; // a row with fewer numbers shows fewer
+  return (table) => { const some = Object.keys(table ?? {}).length > 0; for (const [name, { parts, card }] of cards) { card.hidden = some && !(name in table); parts.forEach((p, i) => { const v = table?.[name]?.[i] ?? null; LL.put(p.value, LL.number(v)); if (p.after) LL.put(p.after, LL.unit(v, p.name)); p.node.hidden = i > 0 && i >= (table?.[name]?.length ?? parts.length); }); } }; // a row with fewer numbers shows fewer
 };

@@ -54,7 +54,9 @@ LL.hist = (spec) => {
     if (!place) return;
     const { ctx, ink, width, height } = place, box = { left: 7, top: 6, width: width - 14, height: height - 40 }, bins = Math.max(12, Math.min(48, Math.round(box.width / 9)));
     const counts = [groups.inside, groups.outside].map((values) => { const c = new Float32Array(bins); for (const v of values) { const k = Math.floor((bins * (v - range[0])) / (range[1] - range[0])); if (k >= 0 && k < bins) c[k] += 1 / values.length; } return c; });
-    const most = Math.max(...counts[0], ...counts[1]) * 1.05 || 1, at = LL.box(ctx, ink, box, range, [0, most], { ys: [], x: `${item.axis ?? item.label}, ${item.unit} → more out of distribution` });
+    const most = Math.max(...counts[0], ...counts[1]) * 1.05 || 1, named = `${item.axis ?? item.label}, ${item.unit}`;
+    const x = [`${named} → more out of distribution`, `${named} → more out`, named].find((text) => ctx.measureText(text).width <= width - 2) ?? named, at = LL.box(ctx, ink, box, range, [0, most], { ys: [], x });
+    bars.canvas.title = `${named} → more out of distribution`; frame.node.dataset.axis = x;
     [[counts[0], one], [counts[1], other]].forEach(([count, group]) => {
       ctx.beginPath(); ctx.moveTo(box.left, at.y(0));
       count.forEach((c, k) => { const x0 = box.left + (k * box.width) / bins; ctx.lineTo(x0, at.y(c)); ctx.lineTo(x0 + box.width / bins, at.y(c)); });
@@ -62,8 +64,8 @@ LL.hist = (spec) => {
       ctx.globalAlpha = 0.28; ctx.fillStyle = LL.themed(group.colour); ctx.fill(); ctx.globalAlpha = 1; ctx.strokeStyle = LL.themed(group.colour); ctx.lineWidth = 1.5; ctx.stroke();
     });
     ctx.strokeStyle = ink.text; ctx.lineWidth = 1; ctx.beginPath(); ctx.moveTo(box.left, at.y(0) + 0.5); ctx.lineTo(box.left + box.width, at.y(0) + 0.5); ctx.stroke();
-    const x = at.x(Math.max(range[0], Math.min(range[1], t)));
-    ctx.strokeStyle = ink.accent; ctx.lineWidth = 2; ctx.beginPath(); ctx.moveTo(x, box.top); ctx.lineTo(x, box.top + box.height); ctx.stroke();
+    const mark = at.x(Math.max(range[0], Math.min(range[1], t)));
+    ctx.strokeStyle = ink.accent; ctx.lineWidth = 2; ctx.beginPath(); ctx.moveTo(mark, box.top); ctx.lineTo(mark, box.top + box.height); ctx.stroke();
   };
   const corner = (curve, fpr, tpr) => {
     const place = roc.begin();
@@ -102,7 +104,7 @@ LL.bars = (spec) => {
       row.bar.style.width = `${Math.max(0, Math.min(100, (100 * values[k]) / top))}%`;
       LL.put(row.value, Number.isFinite(values[k]) ? LL.number(values[k]) : "–"); row.node.classList.toggle("low", low); row.node.dataset.value = values[k].toFixed(4);
       if (!active || !total) return;
-      LL.put(row.units, `${Math.round(active[k])} of ${Math.round(total[k])} units active${low ? `: ${spec.word ?? "collapsed"}` : ""}`);
+      LL.put(row.units, `${Math.round(active[k])} of ${Math.round(total[k])} ${LL.unit(Math.round(total[k]), "units")} active${low ? `: ${spec.word ?? "collapsed"}` : ""}`);
       const few = total[k] <= 8 ? Math.round(total[k]) : 0;
       while (row.dots.children.length > few) row.dots.lastChild.remove();
       while (row.dots.children.length < few) row.dots.append(LL.el("i"));

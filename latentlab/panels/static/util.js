@@ -37,6 +37,9 @@ LL.number = (v, digits = 3) => {
   return Number(v.toPrecision(digits)).toLocaleString("en-US", { maximumSignificantDigits: digits });
 };
 
+// "samples" beside 1 is "sample"
+LL.unit = (value, unit) => (Math.abs(value) === 1 ? String(unit ?? "").replace(/^([a-z]+[a-rt-z])s\b/, "$1") : String(unit ?? ""));
+
 LL.bytes = (view) => (view && view.byteLength ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : null);
 
 LL.floats = (view) => {

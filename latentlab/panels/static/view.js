@@ -6,9 +6,9 @@ LL.render = ({ model, el }) => {
   const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
   const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
   const journalHost = part("ll-journal", { hidden: true }), drawer = part("ll-drawer", { hidden: true }), sinceHost = part("ll-foot since", { hidden: true });
-  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), rowHost = part("ll-rows"), cards = part("ll-cards"), plotHost = part("ll-plots");
+  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), wideHost = part("ll-wide"), rowHost = part("ll-rows"), cards = part("ll-cards"), plotHost = part("ll-plots");
   const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs");
-  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost); pictures.append(leftHost, rightHost); leftHost.append(rowHost);
+  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost); pictures.append(leftHost, rightHost, wideHost); leftHost.append(rowHost);
   const body = part("ll-body"); body.append(side, main);
   const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body, checkHost, differsHost, sinceHost);
   const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
@@ -44,6 +44,7 @@ LL.render = ({ model, el }) => {
 
   const meta = () => model.get("frame_meta") ?? {};
   const status = () => model.get("status") ?? {};
+  const closed = () => Boolean(status().closed);
 
   // name -> value that waits for a rebuild; undefined where Python named the control only
   const pending = () => { const list = status().pending ?? {}; return Array.isArray(list) ? Object.fromEntries(list.map((name) => [name, undefined])) : list; };
@@ -65,7 +66,7 @@ LL.render = ({ model, el }) => {
       const now = meta();
       grid.paint(); for (const one of shown) one.paint();
       numbers(now.table);
-      header.status(status(), now.step ?? status().step, stale);
+      header.status(status(), now.step ?? status().step, stale, closed());
       if (now.seq !== undefined && now.seq !== lastSeq) {
         lastSeq = now.seq; painted += 1;
         root.dataset.painted = String(painted); root.dataset.step = String(now.step ?? ""); root.dataset.values = JSON.stringify(now.values ?? {});
@@ -110,7 +111,7 @@ LL.render = ({ model, el }) => {
     banner.className = `ll-banner ${now.error || kept.error || error ? "bad" : stale ? "warn" : "info"}`;
     if (banner.textContent !== all.join("")) banner.replaceChildren(...all.map((text, i) => LL.el("div", { class: i < bad.length ? "" : "info", text })));
     pictures.classList.toggle("stale", stale);
-    header.status(now, meta().step ?? now.step, stale);
+    header.status(now, meta().step ?? now.step, stale, closed());
   };
   const tick = setInterval(() => {
     const was = stale;
@@ -134,9 +135,12 @@ LL.render = ({ model, el }) => {
     plotHost.hidden = plots.length === 0;
     const chosen = (layout.pictures ?? []).filter((spec) => LL.PICTURES[spec.kind]);
     shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec));
-    const side = (name) => shown.filter((_, i) => (chosen[i].place ?? "left") === name).map((one) => one.node);
-    leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right"));
-    rightHost.hidden = !rightHost.children.length; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
+    // beside rows of images there is no room for three scatters and more: they go below, over the whole width, and the bars beside them
+    const wide = (layout.rows ?? []).length > 0 && chosen.some((spec) => spec.kind === "scatter" && spec.panels.length > 2);
+    const placeOf = (spec) => (wide && ["scatter", "bars"].includes(spec.kind) ? "wide" : spec.place ?? "left");
+    const side = (name) => shown.filter((_, i) => placeOf(chosen[i]) === name).map((one) => one.node);
+    leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
+    rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
     numbers = LL.numbers(cards, layout.table);
     blocks(); repaint(true, true);
   };
@@ -146,13 +150,23 @@ LL.render = ({ model, el }) => {
     if (stale) { stale = false; say(); }
     repaint(true, true);
   };
-  const readStatus = () => { error = null; header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say(); };
-  const readNotes = () => { // the journal's words stand among the notes, each sentence once
-    const words = ((model.get("journal") ?? {}).run?.words ?? []).map((text) => ({ text, loud: true })), seen = new Set();
-    const list = [...(model.get("notes") ?? []), ...words].filter((note) => !seen.has(note.text) && seen.add(note.text)), text = JSON.stringify(list);
+  const readStatus = () => {
+    error = null; root.classList.toggle("closed", closed()); root.dataset.closed = String(closed()); controls.shut(closed()); journal.shut(closed());
+    header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say();
+  };
+  const readNotes = () => { // the journal's words stand among the notes, each sentence once; an ordinary choice is no warning, and all of them are one line
+    const words = ((model.get("journal") ?? {}).run?.words ?? []).map((text) => ({ text, loud: true })), seen = new Set(), chosen = [];
+    const rest = [...(model.get("notes") ?? []), ...words].filter((note) => {
+      const [, name, value] = /^`([^`]+)` is (.+); the default is .+\.$/.exec(note.text) ?? [];
+      if (name) chosen.push(`${name} ${{ True: "on", False: "off" }[value] ?? value}`);
+      return !name && !seen.has(note.text) && seen.add(note.text);
+    });
+    const some = [...new Set(chosen)], one = some.length === 1;
+    if (some.length) rest.push({ text: `${some.length} switch${one ? " differs from its default" : "es differ from their defaults"}: ${some.join(", ")}`, loud: false, folded: true });
+    const list = [...rest.filter((note) => note.loud), ...rest.filter((note) => !note.loud)], text = JSON.stringify(list);
     if (notes.dataset.said === text) return;
     notes.dataset.said = text; notes.hidden = !list.length; notes.classList.toggle("loud", list.some((note) => note.loud));
-    notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : "" }, ...LL.coded(note.text))));
+    notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : note.folded ? "quiet ll-clip" : "quiet", title: note.folded ? note.text : null }, ...LL.coded(note.text))));
   };
   const readJournal = () => {
     const now = model.get("journal") ?? {}, sweep = now.sweep ?? {};
