@@ -81,7 +81,7 @@ def timed(work, steps, device):
 def timed_fit(trainer, steps, device): return timed(lambda i: trainer.fit(steps, progress=False), 1, device) / steps
 
 
-def step(device, rounds=8, steps=15):
+def step(device, rounds=8, steps=60):
     trainer = Trainer(vae_run(device)).fit(10, progress=False)
     bare, shares = bare_loop(trainer.parts.images.flatten(1).float() / 255, device), {"trainer": [], "bare loop": []}
     timed(bare, 10, device)
@@ -96,7 +96,7 @@ def step(device, rounds=8, steps=15):
     print(f"matrix rate {rate / 1e9:.0f} GFLOP/s, step {1e3 * ours:.1f} ms in the last round")
 
 
-def bfloat16(device, rounds=5, steps=15):
+def bfloat16(device, rounds=5, steps=30):
     runs = {name: Trainer(vae_run(device, precision=name)).fit(10, progress=False) for name in ("float32", "bfloat16")}
     ratios = [timed_fit(runs["float32"], steps, device) / timed_fit(runs["bfloat16"], steps, device) for _ in range(rounds)]
     print(f"bfloat16: {statistics.median(ratios):.2f} times as fast as float32 ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
