@@ -3,9 +3,12 @@
 `--parts step` trainer's step of a 784-512-512-64 VAE, batch 256, as a share of the float32 matrix rate measured in turns with it, beside a bare loop
 `--parts bfloat16` the same step in bfloat16 against float32, and the test ELBO of both after one epoch
 `--parts frame` one frame of the toy lab: heat map of 100 x 100 points, latents, samples
-`--parts mnist` test ELBO after 10 epochs of dynamic MNIST, three seeds (needs $LATENTLAB_DATA with MNIST)
+`--parts mnist` test ELBO after 10 epochs of dynamic MNIST, three seeds (needs $LATENTLAB_DATA with MNIST, as the next two)
+`--parts long` the same for 427 epochs with a rate that falls to 1e-5: ELBO and bound of 10 samples (about an hour)
+`--parts iwae` 784-200-200-50 with the importance-weighted objective, k = 5, 217 epochs of batches of 100: bound of 1,000 samples (about an hour)
 """
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -128,7 +131,33 @@ def mnist(device):
         print(f"{run.data.name}, seed {seed}: test ELBO (S = 1, {len(x):,} images) {first['elbo']:.2f} after 1 epoch, {last['elbo']:.2f} ± {last['elbo_se']:.2f} after 10")
 
 
-PARTS = {part.__name__: part for part in (step, bfloat16, frame, mnist)}
+def annealed(run, leg, device):
+    "Trains to the end, the learning rate on a cosine from its value to 1e-5, moved once a leg; held-out images as well."
+    trainer, rate, whole = Trainer(run), run.train.learning_rate, run.train.steps
+    while trainer.step_count < whole:
+        trainer.fit(min(leg, whole - trainer.step_count), progress=False)
+        trainer.set(learning_rate=max(1e-5, 0.5 * rate * (1 + math.cos(math.pi * trainer.step_count / whole))))
+    return trainer, held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
+
+
+def said(trainer, x, samples, device):
+    found = evaluate(trainer.model, x, samples=samples, generator=torch.Generator(device=device).manual_seed(3), tile=50, chunk=100).figures()
+    bounds = f"ELBO {found['elbo']:.2f} ± {found['elbo_se']:.2f}, IW bound of {samples:,} {found['iw']:.2f} ± {found['iw_se']:.2f} nats"
+    print(f"{trainer.step_count:,} steps, {len(x):,} test images: {bounds}")
+
+
+def long(device, steps=100_000):
+    trainer, x = annealed(vae_run(device, steps=steps, kl="analytic"), 2340, device)
+    said(trainer, x, 10, device)
+
+
+def iwae(device, steps=130_000):
+    k5 = dict(hidden="200, 200", latents="50", activation="tanh", objective="iw", samples=5, gradient="dreg", batch=100)
+    trainer, x = annealed(vae_run(device, steps=steps, **k5), 6000, device)
+    said(trainer, x, 1000, device)
+
+
+PARTS = {part.__name__: part for part in (step, bfloat16, frame, mnist, long, iwae)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
