@@ -23,7 +23,7 @@ def browser() -> Iterator[Browser]:
     with chromium_browser() as started: yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_notebook(lab: Lab, browser: Browser) -> Iterator[Callable[..., Notebook]]:
     "Opens a notebook with the given cells; see `harness.notebooks`."
     with notebooks(lab, browser) as open_: yield open_
