@@ -62,7 +62,8 @@ def test_the_same_run_with_jitter_is_no_comb():
     assert {name for name, verdict in verdicts(trainer).items() if verdict.level == "bad"} == set()
 
 
-@pytest.mark.parametrize("changes", [dict(kl_scale=1.0), pytest.param(dict(penalty="area", area_scale=10.0), marks=pytest.mark.slow)], ids=["kl", "area"])
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [dict(kl_scale=1.0), dict(penalty="area", area_scale=10.0)], ids=["kl", "area"])
 def test_a_heavy_penalty_hides_everything_and_the_remedy_mends_it(changes):
     trainer = train(40, **changes)
     weight, default = ("area_scale", 0.05) if "area_scale" in changes else ("kl_scale", 0.005)

@@ -110,6 +110,7 @@ def test_dask_trains_what_the_pool_trains(client: Client, here: Grouped, tmp_pat
     assert len({row["by"]["pid"] for row in sweep.journal.rows()}) == 2 and {row["sweep"] for row in sweep.journal.rows()} == {"both"}
 
 
+@pytest.mark.slow
 def test_dask_finds_what_was_done_elsewhere_and_goes_on(client: Client, here: Grouped, tmp_path: Path) -> None:
     "Two runs are done and one is begun by this process; an address is as good as a client."
     runs = PLAN.runs()
