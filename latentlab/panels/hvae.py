@@ -246,7 +246,7 @@ class HVAELook:
         rest = latent_pictures(views, classes=named(info.get("classes", "")), auxiliary=auxiliary, places=("right",
                 "left" if layers > 2 else "right") if plane else ("left", "right"))
         wanted = [row for row in ROWS if row[0] != "gap" or np.isfinite(oracle_of(info))]
-        watched = f"{info['watched']} held out" if "watched" in info else "held out"
+        watched = f"{info['watched']} test" if "watched" in info else "held out"
         idle = [*idle_settings(views), *(["outside"] if info.get("exclude") else [])]
         numbers = [dict(name=name, label=label, unit=unit.replace("held out", watched), help=help) for name, label, unit, help in wanted]
         return dict(title="HVAE", question=f"what {'does' if layers == 1 else 'do'} **{count}** hold of **{info['data']}**?", rows=[] if plane else image_rows(views), hidden=idle,
