@@ -184,7 +184,7 @@ LL.numbers = (host, spec) => {
   const cards = new Map();
   host.replaceChildren();
   for (const row of spec?.rows ?? []) {
-    const parts = (spec.columns ?? [""]).map((name, i) => { 
+    const parts = (spec.columns ?? [""]).map((name, i) => {
       const value = LL.el(i ? "span" : "b", { text: "–" }), [, sign, word] = /^(± )?(.*)$/.exec(name), after = word ? LL.el("small", { text: word }) : null; // "± s.e." stands around its number
       return { name: word, value, after, node: LL.el("span", {}, sign ?? "", value, after) };
     });
