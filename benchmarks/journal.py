@@ -22,7 +22,7 @@ from machine import machine, table  # noqa: E402
 
 from latentlab.core.runtime import choose_device  # noqa: E402
 from latentlab.journal.journal import Journal  # noqa: E402
-from latentlab.models.nem_run import NEMRun  # noqa: E402
+from latentlab.families.nem.experiment import NEMRun  # noqa: E402
 from latentlab.sweeps.plan import Plan  # noqa: E402
 from latentlab.sweeps.sweep import Sweep  # noqa: E402
 from latentlab.sweeps.workers import Pool, train_one  # noqa: E402

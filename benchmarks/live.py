@@ -21,13 +21,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser.harness import Notebook, chromium_browser, jupyterlab, notebooks  # noqa: E402
 from machine import machine, table  # noqa: E402
 
-IMPORTS = "from latentlab.models.nem_run import NEMRun\nfrom latentlab.panels.nem import NEMPanel\nimport time; imported = time.time()"
+IMPORTS = "from latentlab.families.nem.experiment import NEMRun\nfrom latentlab.families.nem.display import NEMPanel\nimport time; imported = time.time()"
 PANEL = 'panel = NEMPanel(NEMRun(), journal="runs").run()\npanel'
 METER = """
 import json, os, psutil, sys, time
 def meter():
-    if panel.live.error is not None: raise panel.live.error
-    print(json.dumps(dict(steps=panel.trainer.step_count, cpu=time.process_time(), wall=time.perf_counter(), frames=panel.live.frames,
+    if panel.pump.error is not None: raise panel.pump.error
+    print(json.dumps(dict(steps=panel.trainer.step_count, cpu=time.process_time(), wall=time.perf_counter(), frames=panel.pump.frames,
                           rss=psutil.Process().memory_info().rss, state=panel.trainer.state)))
 """
 
@@ -62,7 +62,7 @@ def first_explanation(lab: Notebook) -> list[tuple[str, str, str]]:
 
 def painted_rate(lab: Notebook, fps: int, seconds: float, target: str) -> list[tuple[str, str, str]]:
     "Painted frames a second, and what the training runs at meanwhile."
-    lab.execute(f"panel.live.fps = {fps}")
+    lab.execute(f"panel.pump.fps = {fps}")
     time.sleep(1.5)
     before, begun = meter(lab), time.time()
     lab.page.wait_for_timeout(1000 * seconds)
@@ -80,7 +80,7 @@ def painted_rate(lab: Notebook, fps: int, seconds: float, target: str) -> list[t
 def rate_kept(lab: Notebook, pairs: int, block: float) -> list[tuple[str, str, str]]:
     "Blocks with and without frames in turns: same kernel, same trainer, same page."
     def measured(looking: bool) -> tuple[float, float]:
-        lab.execute("panel.live.start()" if looking else "panel.live.stop()")
+        lab.execute("panel.pump.start()" if looking else "panel.pump.stop()")
         time.sleep(0.4)
         before = meter(lab)
         time.sleep(block)
@@ -95,7 +95,7 @@ def rate_kept(lab: Notebook, pairs: int, block: float) -> list[tuple[str, str, s
             cpu.append(sides[True][0] / sides[False][0])
             wall.append(sides[True][1] / sides[False][1])
             rates.append((*sides[True], *sides[False]))
-    finally: lab.execute("panel.live.start()")
+    finally: lab.execute("panel.pump.start()")
     with_cpu, with_wall, bare_cpu, bare_wall = np.median(rates, axis=0)
     return [("training rate kept, steps per kernel CPU second", f"{np.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})", "at least 0.75"),
             ("  with frames / detached", f"{with_cpu:.1f} / {bare_cpu:.1f} steps per CPU s", ""),

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from machine import machine
 
-from latentlab.checks.masks import MaskProbe
+from latentlab.families.nem.checks import MaskProbe
 from latentlab.core.runtime import generator
-from latentlab.core.settings import Hot
+from latentlab.core.settings import Live
 from latentlab.data.images import load
 from latentlab.losses.distances import half_cosine_distance
 from latentlab.losses.masks import area
 from latentlab.metrics.masks import channel_mean, hard_keep, random_logits, relevance_mass, top_share
-from latentlab.models.nem import NEMSettings, compare_masks
-from latentlab.models.nem_run import NEMRun, encoder_for, images_for
+from latentlab.families.nem.model import NEMSettings, compare_masks
+from latentlab.families.nem.experiment import NEMRun, encoder_for, images_for
 from latentlab.nn.masking import Fill, blend
 from latentlab.nn.planted import PlantedEncoder
 from latentlab.train.trainer import Trainer
@@ -40,12 +40,12 @@ SCALES = (DEFAULT_SCALE / 2.5, DEFAULT_SCALE, DEFAULT_SCALE * 2.5)
 
 # Fashion-MNIST -------------------------------------------------------------------------------------------------------
 
-def probe_all(model, x, hot, part=100):
+def probe_all(model, x, live, part=100):
     "One probe of many images."
     draws = generator(0, "quality")
-    probes = [compare_masks(model, some, hot, draws) for some in x.split(part)]
+    probes = [compare_masks(model, some, live, draws) for some in x.split(part)]
     fields = ("images", "keep", "logits", "distance_soft", "distance_hard", "distance_moved", "distance_blank")
-    return MaskProbe(**{f: torch.cat([getattr(p, f) for p in probes]) for f in fields}, distance_name=hot.distance, hot=hot.values)
+    return MaskProbe(**{f: torch.cat([getattr(p, f) for p in probes]) for f in fields}, distance_name=live.distance, live=live.values)
 
 
 def garments(seconds, seed, fill, images=600):
@@ -55,7 +55,7 @@ def garments(seconds, seed, fill, images=600):
     begun = time.process_time()
     while time.process_time() - begun < seconds: trainer.fit(10, progress=False)
     x = load("fashion-mnist", "test", limit=images).float()
-    probe, other = (probe_all(trainer.model, x, Hot(trainer.run.model.replace(fill=f), "cpu")) for f in (fill, "blur" if fill == "mean" else "mean"))
+    probe, other = (probe_all(trainer.model, x, Live(trainer.run.model.replace(fill=f), "cpu")) for f in (fill, "blur" if fill == "mean" else "mean"))
     verdicts = {v.name: v.level for v in (check(probe) for check in trainer.model.checks) if v.level != "ok"}
     return {"fill": fill, "seed": seed, "steps": trainer.step_count, "images": len(x), **probe.figures(),
             "images below .1": (probe.distance_hard < 0.1).float().mean().item(), "blank images below .1": (probe.distance_blank < 0.1).float().mean().item(),
@@ -153,7 +153,7 @@ def masker(encoder_name, seed, fill, kl_scale, steps, images, train_images=2000)
     shown = {"keep": pack((keep[:PICTURES] * 255).round().to(torch.uint8)), "top": pack(top[:PICTURES])}
     return {"encoder": encoder_name, "seed": seed, "fill": fill, "kl_scale": kl_scale, "steps": steps, "seconds": seconds,
             **judge_map(model.encoder, x, truth, fills_for(x), logits), "mass": spread(relevance_mass(keep, truth)), "area": area(keep).mean().item(),
-            "wrong pixels within 2 px of the truth": near[outside > 0].mean().item(), "figures": probe_all(model, x, Hot(run.model, "cpu")).figures(),
+            "wrong pixels within 2 px of the truth": near[outside > 0].mean().item(), "figures": probe_all(model, x, Live(run.model, "cpu")).figures(),
             "pictures": shown if seed == 0 and kl_scale in (DEFAULT_SCALE, UNTRAINED_SCALE) else None}
 
 

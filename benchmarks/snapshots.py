@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import machine, table  # noqa: E402
 
 from latentlab.core.runtime import choose_device  # noqa: E402
-from latentlab.models.nem_run import NEMRun  # noqa: E402
-from latentlab.train.live import Live  # noqa: E402
+from latentlab.families.nem.experiment import NEMRun  # noqa: E402
+from latentlab.train.live import FramePump  # noqa: E402
 from latentlab.train.trainer import Trainer  # noqa: E402
 
 
@@ -64,7 +64,7 @@ def main():
     for turn in range(a.pairs):
         both = {}
         for looking in ((True, False) if turn % 2 == 0 else (False, True)):
-            live = Live(trainer, sink, fps=a.fps)
+            live = FramePump(trainer, sink, fps=a.fps)
             if looking: live.start()
             both[looking] = train(steps)
             live.stop()

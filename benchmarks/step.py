@@ -10,14 +10,14 @@ import time
 import torch
 
 from latentlab.core.runtime import choose_device, generator
-from latentlab.core.settings import Hot
-from latentlab.models.nem_run import NEMRun
+from latentlab.core.settings import Live
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
 
 
 def bare_loop(run, device):
     "The loop a researcher writes by hand: the same terms and weights, nothing kept, nothing watched."
-    parts, hot = run.build(device), Hot(run, device)
+    parts, live = run.build(device), Live(run, device)
     parameters = list(parts.model.unet.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=run.train.learning_rate, weight_decay=run.train.weight_decay, fused=True)
     draws = generator(0, "bare", device=device)
@@ -30,8 +30,8 @@ def bare_loop(run, device):
         for _ in range(n):
             i = done * run.train.batch % (len(order) - run.train.batch)
             x = parts.images[order[i : i + run.train.batch]].float() / 255
-            terms = parts.model.terms(x, hot=hot, generator=draws)
-            loss = sum(w * terms[name].mean() for name, w in parts.model.weights(hot).items())
+            terms = parts.model.terms(x, live=live, generator=draws)
+            loss = sum(w * terms[name].mean() for name, w in parts.model.weights(live).items())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, run.train.clip)

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from latentlab.core.runtime import cores, set_threads
-from latentlab.models.hvae_run import HVAERun, held_out, parted
-from latentlab.models.vae import evaluate
+from latentlab.families.hvae.experiment import HVAERun, held_out, parted
+from latentlab.latents.model import evaluate
 from latentlab.train.trainer import Trainer
 
 SIZES = ((784, 512), (512, 512), (512, 128), (64, 512), (512, 512), (512, 784))

@@ -15,7 +15,7 @@ class Weighed:
 
 
 def build_double(run: Settings, device: torch.device) -> Parts:
-    "What a run builds, every floating number of it in float64; from here on new tensors are float64 too, such as hot settings."
+    "What a run builds, every floating number of it in float64; from here on new tensors are float64 too, such as live settings."
     torch.set_default_dtype(torch.float32)
     parts = run.build(device)
     images = parts.images if parts.images.is_floating_point() else parts.images.float() / 255
@@ -23,5 +23,5 @@ def build_double(run: Settings, device: torch.device) -> Parts:
     model = parts.model.double()
     if hasattr(model, "encoder"): model.encoder.double()  # held, not a part of the model
     if hasattr(model, "fill"): model.fill = type(model.fill).of(images.double())
-    model.checks, model.probe = (), lambda x, *, hot, generator: Weighed(sum(p.sum().item() for p in model.parameters()))
+    model.checks, model.probe = (), lambda x, *, live, generator: Weighed(sum(p.sum().item() for p in model.parameters()))
     return replace(parts, model=model, images=images.double(), probe=parts.probe.double(), watch=parts.watch.double())

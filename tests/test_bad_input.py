@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from latentlab.core.settings import Hot
+from latentlab.core.settings import Live
 from latentlab.data.images import GARMENTS, ImageSet, load
 from latentlab.data.scenes import SceneSettings, draw_scenes
-from latentlab.models.nem import NEM, NEMSettings
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.model import NEM, NEMSettings
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn import encoders as encoders_module
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder, load_encoder, read_encoder
 from latentlab.panels.panel import OPEN, Panel
@@ -59,9 +59,9 @@ def trained():
 @pytest.fixture
 def unharmed(trained):
     "A trainer, and afterwards the proof that nothing of it was lost and it trains on."
-    before, model, hot = state_of(trained), trained.model, trained._hot
+    before, model, live = state_of(trained), trained.model, trained._live
     yield trained
-    assert same(state_of(trained), before) and trained.model is model and trained._hot is hot
+    assert same(state_of(trained), before) and trained.model is model and trained._live is live
     pictures = trained.snapshot()
     assert np.isfinite(pictures.views["keep"]).all() and pictures.step == before[3]
 
@@ -234,8 +234,8 @@ def test_build_settings_out_of_range(unharmed, name, value, words, unchecked):
 
 def test_names_that_mean_nothing(unharmed):
     for change in (unharmed.set, unharmed.rebuild): refused(lambda change=change: change(kl_scal=0.1), "`kl_scal` must be a field of NEMRun", "Known: ", "model.kl_scale")
-    refused(lambda: unharmed.set(layers=4), "`layers` must be a hot setting", "got one of kind build", "rebuild(layers=...)")
-    with pytest.raises(AttributeError, match="must be a hot setting"): getattr(Hot(TINY), "layers")  # noqa: B009
+    refused(lambda: unharmed.set(layers=4), "`layers` must be a live setting", "got one of kind build", "rebuild(layers=...)")
+    with pytest.raises(AttributeError, match="must be a live setting"): getattr(Live(TINY), "layers")  # noqa: B009
 
 
 # Memory, folders, checkpoints ---------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_a_device_that_is_full_in_a_rebuild_keeps_the_old_model(unharmed, monkey
 
     def none_left(*_, **__): raise full
 
-    from latentlab.models import nem_run
+    from latentlab.families.nem import experiment
     monkeypatch.setattr(nem_run, {"images": "images_for", "encoder": "encoder_for", "masker": "NEM"}[where], none_left)
     with pytest.raises(torch.cuda.OutOfMemoryError) as caught: unharmed.rebuild(width=64)
     assert caught.value is full and unharmed.notice == f"not rebuilt, the old model stays: {full}"
@@ -307,7 +307,7 @@ def test_a_panel_cell_run_twice_leaves_one_panel_and_one_thread(panel):
     old = panel(one, "lab").run()
     new = panel(Trainer(MeanRun()), "lab").run()
     assert OPEN == {"lab": new}
-    assert old.live._thread is None or not old.live._thread.is_alive()
+    assert old.pump._thread is None or not old.pump._thread.is_alive()
     assert not one.busy and new.trainer.busy
     again = panel(new.trainer, "lab")  # the same trainer shown anew: it keeps its steps
     assert OPEN == {"lab": again} and again.trainer.busy

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.checks.masks import LIMITS, NEM_CHECKS, MaskProbe, border, collapse, combs, dimming, lines, loud, said, saturation, switches
+from latentlab.families.nem.checks import LIMITS, NEM_CHECKS, MaskProbe, border, collapse, combs, dimming, lines, loud, said, saturation, switches
 from latentlab.metrics.masks import hard_keep, move
 
 HOT = dict(penalty="kl", kl_scale=0.01, area_scale=0.1, prior=1e-4, distance="half_cosine", fill="mean", neighbourhood="off", gate="soft",
@@ -35,13 +35,13 @@ def cut(field, area, steep=8.0):
 
 def measure(images, logits, **changes):
     "The probe that a masker with these logits would give."
-    keep, hot = logits.sigmoid(), HOT | changes
-    ground = torch.zeros_like(images) if hot["fill"] == "zero" else images.mean().expand_as(images)
+    keep, live = logits.sigmoid(), HOT | changes
+    ground = torch.zeros_like(images) if live["fill"] == "zero" else images.mean().expand_as(images)
     hard, code = hard_keep(logits, keep.mean((-2, -1))), encode(images)
     far = lambda mask: (1 - F.cosine_similarity(encode(torch.lerp(ground, images, mask[:, None])), code, dim=-1)) / 2
     moved = torch.stack([far(move(hard, *shift)) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1))]).mean(0)
     return MaskProbe(images=images, keep=keep, logits=logits, distance_soft=far(keep), distance_hard=far(hard), distance_moved=moved,
-                     distance_blank=far(torch.zeros_like(keep)), distance_name="half_cosine", hot=hot)
+                     distance_blank=far(torch.zeros_like(keep)), distance_name="half_cosine", live=live)
 
 
 def healthy(seed, side):
@@ -123,7 +123,7 @@ def test_the_remedy_fits_the_settings():
     hidden = measure(images, cut(field, 0.2) - 30, penalty="area")
     assert "area_scale" in collapse(hidden).remedy and "kl_scale" not in collapse(hidden).remedy
     grey = math.log(0.1 / 0.9) + 0.01 * torch.randn(field.shape, generator=torch.Generator().manual_seed(0))
-    probe = dataclasses.replace(measure(images, grey, fill="zero"), distance_name="relative_l2", hot=HOT)
+    probe = dataclasses.replace(measure(images, grey, fill="zero"), distance_name="relative_l2", live=HOT)
     assert "set fill" not in dimming(probe).remedy and "relative_l2" not in dimming(probe).remedy
 
 
@@ -182,9 +182,9 @@ def test_defaults_are_quiet_but_say_what_is_off():
     (dict(new_term_scale=0.0), "new term", False),
 ])
 def test_each_switch_is_said(change, words, light):
-    hot = HOT | change
-    assert any(words in sentence for sentence in said(hot)), said(hot)
-    assert bool(loud(hot)) == light
+    live = HOT | change
+    assert any(words in sentence for sentence in said(live)), said(live)
+    assert bool(loud(live)) == light
     images, field = world(n=4)
     assert switches(measure(images, cut(field, 0.25), **change)).level == ("warn" if light else "ok")
 
@@ -199,7 +199,7 @@ def test_settings_of_another_family_say_nothing():
 
 
 def test_remedies_name_settings_that_exist():
-    from latentlab.models.nem import NEMSettings
+    from latentlab.families.nem.model import NEMSettings
 
     known = set(NEMSettings().fields()) | {"learning_rate", "mask_bias"}
     for kind, check, *_ in FAILURES:

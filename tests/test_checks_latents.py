@@ -6,13 +6,13 @@ import re
 
 import pytest
 import torch
-from latentlab.checks.latents import (LATENT_CHECKS, LATENT_LIMITS, LatentProbe, active_units, bound, collapse, find_pockets, fixed_scale, floor, jumps, kl_agreement,
+from latentlab.latents.checks import (LATENT_CHECKS, LATENT_LIMITS, LatentProbe, active_units, bound, collapse, find_pockets, fixed_scale, floor, jumps, kl_agreement,
                                       kl_weight, off_data, overfit, pockets, worst_pockets)
 from latentlab.data.toys import expected_log_density, largest_variance, make_toy
 from latentlab.losses.bounds import iw_bound
 from latentlab.losses.gaussian import kl_to_standard_normal
-from latentlab.models.hvae import make_model
-from latentlab.models.vae import VAESettings, latent_terms, latent_weights
+from latentlab.families.hvae.model import make_model
+from latentlab.latents.model import VAESettings, latent_terms, latent_weights
 
 HOT = ("beta", "warmup_steps", "free_nats", "free_steps", "kl", "objective", "samples", "scale_kind", "decoder_scale", "scale_floor")
 rng = lambda seed=0: torch.Generator().manual_seed(seed)
@@ -24,7 +24,7 @@ def train(model, points, steps, *, rate=3e-3, history=None, watched=None):
     optimiser, generator = torch.optim.Adam(model.parameters(), rate), rng(1)
     for step in range(steps):
         rows = torch.randint(len(points), (min(len(points), 256),), generator=generator)
-        terms, weights = latent_terms(model, points[rows], model.hot, generator), latent_weights(model, model.hot)
+        terms, weights = latent_terms(model, points[rows], model.live, generator), latent_weights(model, model.live)
         optimiser.zero_grad(), sum(weights[name] * value for name, value in terms.items()).mean().backward()
         optimiser.step(), model.after_step()
         if history is not None and step % 20 == 0: history.append(model.path(watched, samples=10, generator=rng(9)).log_w.mean().item())
@@ -48,7 +48,7 @@ def measure(model, toy, points, history=(), samples=50):
         labels=toy.labels, x=toy.points, generated=likelihood.sample(use(raw), rng(6))[0], generated_z=z[-1][0], scale=scale.mean((0, 2)), scale_min=scale.min().item(),
         floor=model.settings.scale_floor, scale_kind=model.settings.scale_kind, largest_variance=largest_variance(toy.points),
         train_elbo=model.path(points[:len(toy)], samples=samples, generator=rng(4)).log_w.mean(0), oracle=oracle and oracle.mean, oracle_se=oracle and oracle.se,
-        history=tuple(history), hot={name: getattr(model.settings, name) for name in HOT}, steps=int(model.steps))
+        history=tuple(history), live={name: getattr(model.settings, name) for name in HOT}, steps=int(model.steps))
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import functools
 
 import pytest
 from latentlab.data.images import load
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
 
 DIMMING = dict(penalty="area", area_scale=0.1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from doubles import build_double
 from latentlab.journal.runs import Runs
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.sweeps import devices as module
 from latentlab.sweeps.devices import DeviceFailed, DeviceShare, PeerLost, check_devices, train_on, verdict
 from latentlab.sweeps.workers import Outcome, train_one

@@ -6,14 +6,14 @@ import pickle
 
 import pytest
 import torch
-from latentlab.core.settings import Hot, from_json, to_json
+from latentlab.core.settings import Live, from_json, to_json
 from latentlab.core.terms import Trainable, weighted_sum
 from latentlab.losses.bounds import iw_bound
 from latentlab.losses.gaussian import Normal
-from latentlab.models import hvae
-from latentlab.models.hvae import AuxiliaryVAE, HierarchicalVAE, LadderVAE, make_model
-from latentlab.models.hvae_run import HVAERun
-from latentlab.models.vae import VAE, Path, VAESettings, evaluate, latent_terms
+from latentlab.families.hvae import model
+from latentlab.families.hvae.model import AuxiliaryVAE, HierarchicalVAE, LadderVAE, make_model
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.latents.model import VAE, Path, VAESettings, evaluate, latent_terms
 from latentlab.nn.latents import FLOOR, Dense, hidden_sizes, layer_sizes, read_lists
 from latentlab.train.trainer import Trainer
 from torch import nn
@@ -36,9 +36,9 @@ def draw(*shape, seed=0, dtype=torch.float32): return torch.randn(*shape, genera
 def make(kind="vae", shape=(2,), seed=0, **changes): return make_model(VAESettings(**{"hidden": "16, 16"} | KINDS.get(kind, {}) | changes), shape, generator=rng(seed))
 
 
-def loss_of(model, x, hot=None, seed=0):
-    hot = hot or model.hot
-    return weighted_sum(model.terms(x, hot=hot, generator=rng(seed)), model.weights(hot))
+def loss_of(model, x, live=None, seed=0):
+    live = live or model.live
+    return weighted_sum(model.terms(x, live=live, generator=rng(seed)), model.weights(live))
 
 
 def far(draws, truth):
@@ -278,17 +278,17 @@ def test_dream_is_the_ancestral_sampling_of_the_model(kind):
 def test_with_everything_off_the_loss_is_minus_the_elbo(kind):
     model, x = make(kind), draw(6, 2)
     torch.testing.assert_close(loss_of(model, x), -model.path(x, generator=rng()).log_w.mean(0))
-    iw = Hot(model.settings.replace(objective="iw", samples=5))
+    iw = Live(model.settings.replace(objective="iw", samples=5))
     torch.testing.assert_close(loss_of(model, x, iw), -iw_bound(model.path(x, samples=5, generator=rng()).log_w))
 
 
 @every_kind
 def test_faded_free_nats_leave_the_elbo_also_where_a_log_ratio_is_negative(kind):
     model, x = make(kind), draw(6, 2)
-    hot = Hot(model.settings.replace(free_nats=3.0, free_steps=10))
-    full = loss_of(model, x, hot)
+    live = Live(model.settings.replace(free_nats=3.0, free_steps=10))
+    full = loss_of(model, x, live)
     model.steps.fill_(10)
-    for seed in range(20): torch.testing.assert_close(loss_of(model, x, hot, seed), loss_of(model, x, seed=seed))
+    for seed in range(20): torch.testing.assert_close(loss_of(model, x, live, seed), loss_of(model, x, seed=seed))
     assert (full > loss_of(model, x)).any()
 
 
@@ -301,11 +301,11 @@ def test_a_negative_log_ratio_was_among_them():
 
 def test_beta_and_free_nats_weigh_what_they_name():
     model, x = make("two"), draw(6, 2)
-    terms = model.terms(x, hot=model.hot, generator=rng())
-    hot = Hot(model.settings.replace(beta=0.5, warmup_steps=10))
+    terms = model.terms(x, live=model.live, generator=rng())
+    live = Live(model.settings.replace(beta=0.5, warmup_steps=10))
     model.steps.fill_(5)
-    torch.testing.assert_close(loss_of(model, x, hot), terms["nll"] + 0.25 * terms["kl"])
-    floored = model.terms(x, hot=Hot(model.settings.replace(free_nats=20.0)), generator=rng())
+    torch.testing.assert_close(loss_of(model, x, live), terms["nll"] + 0.25 * terms["kl"])
+    floored = model.terms(x, live=Live(model.settings.replace(free_nats=20.0)), generator=rng())
     assert torch.equal(floored["kl"], torch.full((6,), 40.0))  # 20 for each layer
     assert torch.equal(floored.observed["elbo"], terms.observed["elbo"]) and torch.equal(floored.observed["kl_1"], terms.observed["kl_1"])
 
@@ -335,10 +335,10 @@ def apart(kind, gradient, *, beta=1.0, samples, objective="iw", layer=None, repe
     model, x = make(kind, layers=KINDS[kind].get("layers", 1), latents="2", hidden="[4]"), torch.tensor([[0.7, -0.4]]).expand(copies, 2)
     blocks = [model.encoder] if hasattr(model, "encoder") else list(model.encoders)
     parameters = [p for block in (blocks if layer is None else [blocks[layer]]) for p in block.parameters()]
-    hots = [Hot(model.settings.replace(objective=objective, samples=samples, beta=beta, gradient=name)) for name in ("plain", gradient)]
+    hots = [Live(model.settings.replace(objective=objective, samples=samples, beta=beta, gradient=name)) for name in ("plain", gradient)]
     found = []
     for seed in range(repeats):
-        two = [torch.autograd.grad(loss_of(model, x, hot, seed).mean(), parameters) for hot in hots]
+        two = [torch.autograd.grad(loss_of(model, x, live, seed).mean(), parameters) for live in hots]
         found.append(torch.cat([(a - b).flatten() for a, b in zip(*two)]))
     return far(torch.stack(found).double(), 0.0).nan_to_num().max().item()
 
@@ -423,7 +423,7 @@ def test_the_scale_of_this_step():
     worth = {}
     for step, kind, scale in ((0, "fixed", 0.25), (0, "annealed", 1.0), (2, "annealed", 0.5), (4, "annealed", 0.25)):
         model.steps.fill_(step)
-        path = model.path(x, generator=rng(), hot=Hot(model.settings.replace(decoder_scale=0.25, scale_kind=kind, anneal_steps=4)))
+        path = model.path(x, generator=rng(), live=Live(model.settings.replace(decoder_scale=0.25, scale_kind=kind, anneal_steps=4)))
         torch.testing.assert_close(-path.nll, torch.distributions.Normal(path.raw[..., 0, :], scale).log_prob(x).sum(-1))
         worth[step, kind] = path.nll
     assert torch.equal(worth[4, "annealed"], worth[0, "fixed"])
@@ -579,8 +579,8 @@ def test_warm_up_free_nats_and_scale_go_on_after_a_resume(trainer, tmp_path, cha
     trainer(changes, journal=tmp_path).fit(16, progress=False).stop()
     resumed = trainer(changes, journal=tmp_path).resume()
     assert resumed.step_count == 16 and resumed.model.steps.item() == 16
-    assert float(resumed.model.beta(resumed._hot)) == pytest.approx(16 / 24)
-    if "scale_kind" in changes: assert resumed.model.likelihood(resumed._hot).scale(torch.zeros(1, 1, 1, 2)).max().item() == pytest.approx(0.1 ** (16 / 24))
+    assert float(resumed.model.beta(resumed._live)) == pytest.approx(16 / 24)
+    if "scale_kind" in changes: assert resumed.model.likelihood(resumed._live).scale(torch.zeros(1, 1, 1, 2)).max().item() == pytest.approx(0.1 ** (16 / 24))
     assert same(state_of(resumed.fit(14, progress=False)), straight)
 
 
@@ -611,7 +611,7 @@ def test_what_is_refused_while_training_leaves_the_run_as_it_was(trainer, unchec
     for wrong in ({"kl": "analytic"}, {"samples": 0}, {"objective": "iw", "free_nats": 1.0}, {"gradient": "best"}, {"beta": math.nan}, {"beta": 0.5, "kl": "analytic"}):
         with pytest.raises(ValueError): run.set(wrong)
         assert run.run == before and not run.changes
-    with pytest.raises(ValueError, match="`layers` must be a hot setting"): run.set(layers=3)
+    with pytest.raises(ValueError, match="`layers` must be a live setting"): run.set(layers=3)
     for wrong in ({"latents": "[2, 2, 2]", "layers": 2}, {"kind": "auxiliary"}, {"hidden": "[[8], [8], [8]]"}, {"likelihood": "bernoulli"}):
         with pytest.raises(ValueError): run.rebuild(wrong)
         assert run.run == before and run.step_count == 3
@@ -621,9 +621,9 @@ def test_what_is_refused_while_training_leaves_the_run_as_it_was(trainer, unchec
 
 def test_hot_settings_change_while_it_trains_and_layers_come_and_go(trainer):
     run = trainer()
-    hot = ({"beta": 0.2}, {"kl": "analytic"}, {"kl": "sampled", "objective": "iw", "samples": 7}, {"gradient": "dreg"}, {"gradient": "stl"},
+    live = ({"beta": 0.2}, {"kl": "analytic"}, {"kl": "sampled", "objective": "iw", "samples": 7}, {"gradient": "dreg"}, {"gradient": "stl"},
            {"gradient": "plain", "objective": "elbo", "free_nats": 1.0}, {"free_kind": "example", "scale_kind": "fixed"}, {"scale_kind": "annealed"}, {"decoder_scale": 1.5})
-    for n, changes in enumerate(hot): assert run.set(changes).fit(2, progress=False).step_count == 2 * n + 2
+    for n, changes in enumerate(live): assert run.set(changes).fit(2, progress=False).step_count == 2 * n + 2
     run.set(free_nats=0.0, scale_kind="learnt")
     built = (({"layers": 3}, 3), ({"layers": 1}, 1), ({"latents": "[3, 2]"}, 2), ({"latents": "2", "layers": 1}, 1), ({"kind": "ladder", "layers": 2}, 2),
              ({"merge": "learnt"}, 2), ({"kind": "auxiliary", "layers": 1}, 1))
@@ -641,4 +641,4 @@ def test_one_way_to_build():
     one.encoders[0].load_state_dict(flat.encoder.state_dict()), one.decoders[0].load_state_dict(flat.decoder.state_dict())
     x = draw(4, 2)
     assert torch.equal(one.path(x, samples=3, generator=rng()).log_w, flat.path(x, samples=3, generator=rng()).log_w)
-    assert set(latent_terms(one, x, one.hot, rng()).observed) == {"kl_1", "elbo"}
+    assert set(latent_terms(one, x, one.live, rng()).observed) == {"kl_1", "elbo"}

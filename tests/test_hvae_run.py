@@ -6,18 +6,18 @@ import re
 
 import pytest
 import torch
-from latentlab.core.settings import Hot, from_json, to_json
+from latentlab.core.settings import Live, from_json, to_json
 from latentlab.data import images as files
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import ood_set, without
 from latentlab.data.images import load
 from latentlab.data.toys import TOYS, arc, largest_variance, log_density, make_toy
 from latentlab.metrics.ood import auroc
-from latentlab.models import hvae_run
-from latentlab.models.hvae import make_model
-from latentlab.models.hvae_run import HVAEData, HVAERun, held_out, read_labels
-from latentlab.models.hvae_stage import SIDE, ImageStage, has_closed_form, latent_views, probe_of, skippable
-from latentlab.models.vae import VAESettings, evaluate
+from latentlab.families.hvae import experiment
+from latentlab.families.hvae.model import make_model
+from latentlab.families.hvae.experiment import HVAEData, HVAERun, held_out, read_labels
+from latentlab.families.hvae.diagnostics import SIDE, ImageStage, has_closed_form, latent_views, probe_of, skippable
+from latentlab.latents.model import VAESettings, evaluate
 from latentlab.nn.latents import FLOOR
 from latentlab.train.trainer import Trainer
 
@@ -48,7 +48,7 @@ def built(run): return run.build()
 def rng(seed=0): return torch.Generator().manual_seed(seed)
 
 
-def views_of(model, parts, hot=None, seed=0): return parts.model.stage.views(model, parts.probe, hot or model.hot, rng(seed))
+def views_of(model, parts, live=None, seed=0): return parts.model.stage.views(model, parts.probe, live or model.live, rng(seed))
 
 
 def refusal(call):
@@ -151,7 +151,7 @@ def test_points_have_the_arm_that_they_lie_on(name):
 def test_the_oracle_is_there_where_there_is_noise(name):
     curve, noisy = (built(POINTS.replace({"data.name": name, "noise": noise})) for noise in (0.0, 0.05))
     for parts, there in ((curve, False), (noisy, True)):
-        views, probe = views_of(parts.model, parts), parts.model.stage.probe(parts.model, parts.watch, parts.model.hot, rng())
+        views, probe = views_of(parts.model, parts), parts.model.stage.probe(parts.model, parts.watch, parts.model.live, rng())
         told = [{"oracle", "oracle_se"} <= set(parts.info), "field_oracle" in views, probe.oracle is not None, probe.oracle_se is not None, "oracle_gap" in probe.figures()]
         assert told == [there] * 5
     stage = noisy.model.stage
@@ -277,7 +277,7 @@ def test_images_of_every_likelihood_are_drawn_and_measured(changes):
     run = IMAGES.replace(changes)
     parts = built(IMAGES.replace(bits=run.data.bits))
     model = make_model(run.built, (1, 28, 28), generator=rng())
-    views, probe = views_of(model, parts), parts.model.stage.probe(model, parts.watch, model.hot, rng())
+    views, probe = views_of(model, parts), parts.model.stage.probe(model, parts.watch, model.live, rng())
     assert all(view.isfinite().all() for view in views.values()) and all(math.isfinite(value) for value in probe.figures().values())
     discrete = run.built.likelihood != "gaussian"
     assert ((views["recon0"] >= 0) & (views["recon0"] <= 1)).all() == discrete and (probe.scale is None) == discrete == probe.discrete
@@ -304,12 +304,12 @@ def test_views_and_probe_of_points(kind):
     views, expected = views_of(model, parts), {"field": (SIDE, SIDE), "field_oracle": (SIDE, SIDE), "extent": (4,), "points": (500, 2)}
     expected |= {"labels": (500,), "samples": (500, 2), "scale": (500,)} | latents(kind, 500, 500)
     assert shapes(views) == expected and sound(views)
-    assert (views["scale"] >= model.hot.values["scale_floor"]).all() and set(views["labels"].tolist()) == {0.0, 1.0}
+    assert (views["scale"] >= model.live.values["scale_floor"]).all() and set(views["labels"].tolist()) == {0.0, 1.0}
     assert ((views["active"] >= 0) & (views["active"] <= views["width"])).all() and views["width"].tolist() == ([2.0, 3.0] if kind == "auxiliary" else [2.0] * layers)
-    probe = model.probe(parts.watch, hot=model.hot, generator=rng())
+    probe = model.probe(parts.watch, live=model.live, generator=rng())
     assert probe.samples == 10 and probe.names == model.names and len(probe.elbo) == len(probe.x) == len(probe.generated) == 1000 and len(probe.train_elbo) == 200
     assert len(probe.kl) == len(probe.loc) == len(probe.z) == len(model.names) and len(probe.prior) == layers and len(probe.analytic) == (layers if has_closed_form(model) else 0)
-    assert all(math.isfinite(value) for value in probe.figures().values()) and (probe.iw >= probe.elbo - 1e-4).all() and probe.steps == 0 and probe.hot == model.hot.values
+    assert all(math.isfinite(value) for value in probe.figures().values()) and (probe.iw >= probe.elbo - 1e-4).all() and probe.steps == 0 and probe.live == model.live.values
     assert shapes(views_of(model, parts)) == expected | {f"pockets{layers}": (SIDE, SIDE)}
     assert len({check(probe).name for check in model.checks}) == len(model.checks) == 9
 
@@ -326,7 +326,7 @@ def test_views_and_probe_of_images(kind):
     assert shapes(views) == expected and sound(views) and skippable(model) == layers
     for name in ("generated", *(f"recon{k}" for k in range(layers))): assert ((views[name] > 0) & (views[name] < 1)).all()
     assert torch.equal(views["labels"], stage.labels.float()) and ((views["active"] >= 0) & (views["active"] <= views["width"])).all()
-    probe = stage.probe(model, parts.watch, model.hot, rng())
+    probe = stage.probe(model, parts.watch, model.live, rng())
     assert probe.samples == 4 and len(probe.elbo) == len(probe.train_elbo) == len(probe.generated) == 500
     assert probe.scale is None and probe.scale_min is None and probe.scale_kind == ""
     assert torch.equal(probe.x, parts.watch[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
@@ -372,7 +372,7 @@ def test_a_blind_model_on_a_plane_is_one_gaussian(kind):
     "Its bound is the density itself whatever is drawn, its layers hold nothing, its samples and scales are what the decoder says."
     parts, centre, scales = built(POINTS), torch.tensor([0.8, -0.3]), torch.tensor([0.3, 0.6])
     model, stage = blind(kind, (2,), (*centre.tolist(), *(math.log(math.expm1(s - 1e-3)) for s in scales.tolist()))), parts.model.stage
-    views, probe = views_of(model, parts), stage.probe(model, parts.watch, model.hot, rng())
+    views, probe = views_of(model, parts), stage.probe(model, parts.watch, model.live, rng())
     density = torch.distributions.Normal(centre, scales)
     x0, x1, y0, y1 = stage.extent.tolist()
     nodes = torch.stack(torch.meshgrid(torch.linspace(x0, x1, SIDE), torch.linspace(y1, y0, SIDE), indexing="xy"), -1)
@@ -412,7 +412,7 @@ def test_scores_tell_apart_what_differs_and_nothing_else():
     parts = built(IMAGES)
     mean = parts.images.float().div(255).mean(0).flatten().clamp(0.01, 0.99)
     model, stage = blind("two", (1, 28, 28), mean.logit().tolist(), likelihood="bernoulli"), parts.model.stage
-    area = lambda stage: auroc(*(stage.views(model, parts.probe, model.hot, rng())[name] for name in ("in_elbo", "out_elbo")))
+    area = lambda stage: auroc(*(stage.views(model, parts.probe, model.live, rng())[name] for name in ("in_elbo", "out_elbo")))
     assert area(stage) > 0.95
     assert area(built(IMAGES.replace(outside="fashion-mnist")).model.stage) == pytest.approx(0.5, abs=4 * chance(500, 500))
     assert area(ImageStage(labels=stage.labels, reference=stage.reference, inside=stage.inside, outside=stage.inside)) == 0.5
@@ -455,7 +455,7 @@ def test_two_units_of_each_layer_are_drawn(sizes):
 def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     "The top layer's divergence depends on no draw; those below are the closed form given the same latents above."
     model, x = make_model(VAESettings(**{"hidden": "8"} | KINDS[kind]), generator=rng()), torch.randn(20, 2, generator=rng(1))
-    probe, again = (probe_of(model, x, x, model.hot, rng(3), samples) for samples in (6, 6))
+    probe, again = (probe_of(model, x, x, model.live, rng(3), samples) for samples in (6, 6))
     path = model.path(x, samples=6, generator=rng(3), analytic=True)
     for closed, kl in zip(probe.analytic, path.kl, strict=True): torch.testing.assert_close(closed, kl.mean(0))
     torch.testing.assert_close(probe.elbo, model.path(x, samples=6, generator=rng(3)).log_w.mean(0))
@@ -465,16 +465,16 @@ def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     torch.testing.assert_close(probe.analytic[-1], (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(-1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("hot", "scale", "floor"), [
+@pytest.mark.parametrize(("live", "scale", "floor"), [
     (dict(scale_kind="fixed", decoder_scale=0.25), 0.25, None), (dict(scale_kind="annealed", decoder_scale=0.25, anneal_steps=4), 0.5, None), (dict(scale_floor=0.4), None, 0.4),
 ], ids=["fixed", "annealed", "floor"])
-def test_settings_in_force_are_shown(hot, scale, floor):
+def test_settings_in_force_are_shown(live, scale, floor):
     parts = built(POINTS)
     model = make_model(POINTS.built, (2,), generator=rng())
     model.steps.fill_(2)
-    now = Hot(POINTS.model.replace(hot))
+    now = Live(POINTS.model.replace(live))
     views, probe = views_of(model, parts, now), parts.model.stage.probe(model, parts.watch, now, rng())
-    assert probe.hot == now.values and probe.floor == (None if floor is None else pytest.approx(floor)) and probe.steps == 2 and probe.scale_kind == hot.get("scale_kind", "learnt")
+    assert probe.live == now.values and probe.floor == (None if floor is None else pytest.approx(floor)) and probe.steps == 2 and probe.scale_kind == live.get("scale_kind", "learnt")
     if scale: assert views["scale"].sub(scale).abs().max() < 1e-6 and probe.scale.sub(scale).abs().max() < 1e-6 and probe.scale_min == pytest.approx(scale)
     else: assert views["scale"].min() > floor and probe.scale_min > floor
     usual = views_of(model, parts)
@@ -486,7 +486,7 @@ def test_settings_in_force_are_shown(hot, scale, floor):
 def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
     stage, model = POINTS.build().model.stage, make_model(VAESettings(latents="3", hidden="8"), generator=rng())
     x = torch.randn(50, 2, generator=rng(1))
-    bare = probe_of(model, x, x, model.hot, rng(), 2)
+    bare = probe_of(model, x, x, model.live, rng(), 2)
     first, second = stage.remembered(bare), stage.remembered(bare, oracle=1.5)
     value = bare.elbo.mean().item()
     assert first.history == () and second.history == (value,) and second.oracle == 1.5 and first.oracle is None and bare.history == ()
@@ -500,7 +500,7 @@ def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
 ], ids=str)
 def test_pockets_of_a_top_layer_with_two_units(changes, rows, name):
     stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8", **changes), generator=rng())
-    stage.remembered(probe_of(model, torch.randn(rows, 2, generator=rng(1)), stage.reference, model.hot, rng(), 1))
+    stage.remembered(probe_of(model, torch.randn(rows, 2, generator=rng(1)), stage.reference, model.live, rng(), 1))
     assert set(stage.regions) == ({name} if name else set())
     if name: assert set(stage.regions[name].unique().tolist()) <= {0.0, 1.0} and stage.regions[name].dtype == torch.float32 and stage.regions[name].shape == (SIDE, SIDE)
 
@@ -509,14 +509,14 @@ def test_a_posterior_far_from_the_prior_leaves_one_pocket():
     stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8"), generator=rng())
     say(model.encoder, 5.0, 5.0, raw_scale(0.1), raw_scale(0.1))
     x = torch.randn(500, 2, generator=rng(1))
-    stage.probe(model, x, model.hot, rng())
+    stage.probe(model, x, model.live, rng())
     assert 0.3 < stage.regions["pockets1"].mean() < 0.7  # the disc of 95 % of a normal, 2.45 deviations, in a square of 3.2: 0.46
 
 
 def test_numbers_that_are_none_stop_nothing_and_have_no_pockets():
     stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8"), generator=rng())
     model.encoder.rest[-1].bias.data.fill_(math.nan)
-    probe = stage.probe(model, torch.randn(500, 2, generator=rng(1)), model.hot, rng())
+    probe = stage.probe(model, torch.randn(500, 2, generator=rng(1)), model.live, rng())
     assert probe.elbo.isnan().all() and math.isnan(stage.history[-1]) and not stage.regions
 
 

@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from latentlab.core.runtime import generator
-from latentlab.core.settings import Hot
+from latentlab.core.settings import Live
 from latentlab.data.binarise import prepare
 from latentlab.data.toys import make_toy
 from latentlab.metrics import ood
 from latentlab.metrics.scores import compressed_bits, perturb
-from latentlab.models.hvae import make_model
-from latentlab.models.hvae_regret import Effort, heads, regret_score
-from latentlab.models.hvae_run import HVAERun
-from latentlab.models.hvae_scores import (CHUNK, SCORES, Corrupted, Detector, Reading, above_score, background_parts, below_score, check_k, elbo_score,
+from latentlab.families.hvae.model import make_model
+from latentlab.latents.regret import Effort, heads, regret_score
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.latents.detection import (CHUNK, SCORES, Corrupted, Detector, Reading, above_score, background_parts, below_score, check_k, elbo_score,
                                           ks_of, lack, llr_score, score_table)
-from latentlab.models.vae import VAE, VAESettings, check_data, latent_terms
+from latentlab.latents.model import VAE, VAESettings, check_data, latent_terms
 from latentlab.train.trainer import Trainer
 
 KINDS = {
@@ -88,13 +88,13 @@ def test_a_layer_whose_prior_is_its_posterior_has_no_ratio():
 
 def test_settings_in_force_are_used():
     model, x = build(), draw(9, 2)
-    hot = Hot(model.settings.replace(decoder_scale=0.05))
-    assert not torch.allclose(elbo_score(model, x), elbo_score(model, x, hot=hot))
+    live = Live(model.settings.replace(decoder_scale=0.05))
+    assert not torch.allclose(elbo_score(model, x), elbo_score(model, x, live=live))
     other = build(decoder_scale=0.05)
     other.load_state_dict(model.state_dict())
-    asked = [lambda m, h: elbo_score(m, x, hot=h), lambda m, h: llr_score(m, x, 1, hot=h), lambda m, h: below_score(m, x, 2, hot=h)]
-    for score in (*asked, lambda m, h: regret_score(m, x, effort=LIGHT_EFFORT, hot=h)):
-        assert torch.allclose(score(model, hot), score(other, None), atol=1e-3)
+    asked = [lambda m, h: elbo_score(m, x, live=h), lambda m, h: llr_score(m, x, 1, live=h), lambda m, h: below_score(m, x, 2, live=h)]
+    for score in (*asked, lambda m, h: regret_score(m, x, effort=LIGHT_EFFORT, live=h)):
+        assert torch.allclose(score(model, live), score(other, None), atol=1e-3)
 
 
 # every score -----------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_higher_is_more_out_of_distribution():
     model = build("hierarchy", layers=2, latents=[2, 2], skips=False)
     adam = torch.optim.Adam(model.parameters(), 5e-3)
     for step in range(200):
-        adam.zero_grad(), sum(latent_terms(model, points[:300], model.hot, rng(step)).values()).mean().backward()
+        adam.zero_grad(), sum(latent_terms(model, points[:300], model.live, rng(step)).values()).mean().backward()
         adam.step()
     inside, outside = points[300:], points[300:] + 4
     for score in ("elbo", "iw", "above", "below", "reconstruction", "mahalanobis", "knn", "typicality"):

@@ -103,16 +103,16 @@ def test_imports_point_one_way() -> None:
 
 PLANTED = [
     ("core/settings.py", "from latentlab.train.trainer import Trainer", "core (floor 0) must not import train"),
-    ("losses/masks.py", "from latentlab.models.nem import NEM", "losses (floor 1) must not import models"),
+    ("losses/masks.py", "from latentlab.families.nem.model import NEM", "losses (floor 1) must not import models"),
     ("losses/masks.py", "from ..models import nem", "losses (floor 1) must not import models"),
     ("data/images.py", "from latentlab.nn.planted import PlantedEncoder", "data (floor 1) must not import nn"),
-    ("models/nem_run.py", "from latentlab.models.vae import VAE", "families do not import one another"),
-    ("train/trainer.py", "from latentlab.models.nem_run import NEMRun", "train must not import models: the trainer knows only"),
-    ("checks/masks.py", "from latentlab.models.nem import NEM", "checks must not import models"),
+    ("models/nem_run.py", "from latentlab.latents.model import VAE", "families do not import one another"),
+    ("train/trainer.py", "from latentlab.families.nem.experiment import NEMRun", "train must not import models: the trainer knows only"),
+    ("checks/masks.py", "from latentlab.families.nem.model import NEM", "checks must not import models"),
     ("models/nem.py", "from latentlab.train.trainer import Trainer", "models (floor 2) must not import train"),
     ("data/images.py", "def draw():\n    from latentlab import plots", "data (floor 1) must not import plots"),
     ("models/nem.py", "from latentlab.panels.panel import Panel", "models (floor 2) must not import panels"),
-    ("models/nem.py", "from latentlab.models.vae import VAE", "families do not import one another"),
+    ("models/nem.py", "from latentlab.latents.model import VAE", "families do not import one another"),
     ("models/nem.py", "from .vae import VAE", "families do not import one another"),
     ("models/nem.py", "from latentlab.models import vae", "families do not import one another"),
     ("models/nem.py", "import matplotlib.pyplot as plt", "only panels and plots may import matplotlib"),
@@ -142,13 +142,13 @@ def test_a_planted_offender_is_named(tmp_path: Path, file: str, code: str, sente
 
 
 @pytest.mark.parametrize(("file", "code"), [
-    ("models/compvae.py", "from latentlab.models.vae import VAE"),
+    ("models/compvae.py", "from latentlab.latents.model import VAE"),
     ("models/nem.py", "import torch\nfrom latentlab.losses.masks import area\nfrom latentlab import __version__"),
     ("plots/masks.py", "import matplotlib.pyplot as plt"),
     ("panels/panel.py", "import anywidget, ipywidgets\nfrom latentlab.train.trainer import Trainer"),
     ("nn/encoders.py", "from latentlab.losses.contrastive import simclr_loss"),
-    ("models/nem.py", "from latentlab.checks.masks import MaskProbe"),
-    ("models/nem_run.py", "from latentlab.models.nem import NEM\nfrom latentlab.train.settings import TrainSettings"),
+    ("models/nem.py", "from latentlab.families.nem.checks import MaskProbe"),
+    ("models/nem_run.py", "from latentlab.families.nem.model import NEM\nfrom latentlab.train.settings import TrainSettings"),
 ])
 def test_what_is_allowed_passes(tmp_path: Path, file: str, code: str) -> None:
     assert offences(plant(tmp_path, file, code)) == []

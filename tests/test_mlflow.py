@@ -76,7 +76,7 @@ def test_every_state_has_its_status(uri: str, journal: Runs) -> None:
 
 
 def test_all_numbers_arrive_at_their_steps(uri: str, journal: Runs) -> None:
-    "A real run with a hot change: every term, weight and figure of its lines, and no other."
+    "A real run with a live change: every term, weight and figure of its lines, and no other."
     trainer = Trainer(MeanRun().replace(steps=60, check_every=20), journal=journal).fit(30, progress=False)
     trainer.set(pull=0.5)
     trainer.fit(30, progress=False)

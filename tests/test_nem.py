@@ -6,12 +6,12 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.core.settings import Hot
+from latentlab.core.settings import Live
 from latentlab.core.terms import weighted_sum
 from latentlab.data.images import load
 from latentlab.data.scenes import SceneSettings, draw_scenes
-from latentlab.models.nem import NEM, NEMSettings
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.model import NEM, NEMSettings
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.planted import PlantedEncoder
 from latentlab.train.trainer import Trainer
@@ -45,9 +45,9 @@ def make(encoder=None, images=None, **settings):
     return NEM(NEMSettings(**settings), encoder or small(channels=images.shape[1]), images, generator=seeded())
 
 
-def step(nem, x, hot, seed=0):
+def step(nem, x, live, seed=0):
     "Terms and the gradient of each term by itself for every weight, {term: {weight: gradient}}."
-    terms = nem.terms(x, hot=hot, generator=seeded(seed))
+    terms = nem.terms(x, live=live, generator=seeded(seed))
     named = dict(nem.unet.named_parameters())
     return terms, {n: dict(zip(named, torch.autograd.grad(t.sum(), list(named.values()), retain_graph=True, allow_unused=True))) for n, t in terms.items()}
 
@@ -60,12 +60,12 @@ def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate,
     images = pictures(40, side=14)
     nem, x = make(images=images), images[:2]
     for penalty, fill, distance in itertools.product(PENALTIES, FILLS, DISTANCES):
-        hot = Hot(nem.settings.replace(penalty=penalty, fill=fill, gate=gate, neighbourhood=neighbourhood, distance=distance))
-        terms, gradients = step(nem, x, hot)
+        live = Live(nem.settings.replace(penalty=penalty, fill=fill, gate=gate, neighbourhood=neighbourhood, distance=distance))
+        terms, gradients = step(nem, x, live)
         case = (penalty, fill, distance)
         assert set(terms) == {"distance", "mask_kl" if penalty == "kl" else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
         assert all(t.shape == (2,) and t.isfinite().all() for t in terms.all().values()), case
-        assert weighted_sum(terms, nem.weights(hot)).isfinite().all(), case
+        assert weighted_sum(terms, nem.weights(live)).isfinite().all(), case
         for term, of in gradients.items():  # of each term by itself: a penalty must not hide a distance without a slope
             assert all(g is not None and g.isfinite().all() and g.any() for g in of.values()), (*case, term)
 
@@ -73,23 +73,23 @@ def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate,
 @pytest.mark.parametrize("extra, term", [("complement_scale", "complement"), ("variation_scale", "total_variation"), ("border_scale", "border"), ("binarity_scale", "binarity")])
 def test_an_extra_is_there_when_it_has_a_weight(extra, term):
     nem, x = make(), pictures(4)
-    assert term not in nem.terms(x, hot=Hot(nem.settings), generator=seeded()).all()
-    hot = Hot(nem.settings.replace({extra: 0.5}))
-    terms, gradients = step(nem, x, hot)
-    assert nem.weights(hot)[term] == 0.5 and all(g.isfinite().all() and g.any() for g in gradients[term].values())
+    assert term not in nem.terms(x, live=Live(nem.settings), generator=seeded()).all()
+    live = Live(nem.settings.replace({extra: 0.5}))
+    terms, gradients = step(nem, x, live)
+    assert nem.weights(live)[term] == 0.5 and all(g.isfinite().all() and g.any() for g in gradients[term].values())
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_known_ends_of_the_distance(distance):
-    x, hot = pictures(4), Hot(NEMSettings(distance=distance, jitter=2, fill="mean"))
+    x, live = pictures(4), Live(NEMSettings(distance=distance, jitter=2, fill="mean"))
     kept = make(mask_bias=8.0)
     with torch.no_grad(): kept.unet.out.bias.fill_(40.0)  # keep is 1 in float32
-    terms = kept.terms(x, hot=hot, generator=seeded())
+    terms = kept.terms(x, live=live, generator=seeded())
     assert terms["distance"].abs().max() < 1e-3  # the unmasked image: 0 up to the square root of float32's rounding
     assert torch.equal(terms.all()["area"], torch.ones(4)) and abs(terms.all()["mask_kl"] - 9.2103404).max() < 1e-3  # -ln 1e-4
     hidden = make(mask_bias=-8.0)
     with torch.no_grad(): hidden.unet.out.bias.fill_(-40.0)
-    terms = hidden.terms(x, hot=hot, generator=seeded())
+    terms = hidden.terms(x, live=live, generator=seeded())
     fill = hidden.fill("mean", x, generator=seeded())
     expected = hidden.distances[distance](hidden.encoder.embed(x), hidden.encoder.embed(fill))
     assert torch.allclose(terms["distance"], expected, atol=1e-6) and terms.all()["area"].max() < 1e-12
@@ -97,34 +97,34 @@ def test_known_ends_of_the_distance(distance):
 
 def test_complement_is_the_distance_of_what_is_hidden_with_its_sign():
     nem, x = make(), pictures(4)
-    terms = nem.terms(x, hot=Hot(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero", distance="relative_l2")), generator=seeded())
+    terms = nem.terms(x, live=Live(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero", distance="relative_l2")), generator=seeded())
     assert terms["complement"].max() < -0.1 and terms["distance"].min() > 0.1  # far above the tolerance
-    keep, code = nem.explain(x, hot=Hot(nem.settings.replace(jitter=0))).keep, nem.encoder.embed(x)
+    keep, code = nem.explain(x, live=Live(nem.settings.replace(jitter=0))).keep, nem.encoder.embed(x)
     assert torch.allclose(terms["complement"], -nem.distances["relative_l2"](code, nem.encoder.embed(x * (1 - keep[:, None]))), atol=1e-5)
     assert torch.allclose(terms["distance"], nem.distances["relative_l2"](code, nem.encoder.embed(x * keep[:, None])), atol=1e-5)
 
 
 def test_terms_are_per_example():
-    nem, x, hot = make(), pictures(5), Hot(NEMSettings(jitter=0, fill="mean", distance="relative_l2"))
-    whole = nem.terms(x, hot=hot, generator=seeded()).all()
+    nem, x, live = make(), pictures(5), Live(NEMSettings(jitter=0, fill="mean", distance="relative_l2"))
+    whole = nem.terms(x, live=live, generator=seeded()).all()
     for i in range(5):
-        for name, value in nem.terms(x[i:i + 1], hot=hot, generator=seeded()).all().items():
+        for name, value in nem.terms(x[i:i + 1], live=live, generator=seeded()).all().items():
             assert torch.allclose(value, whole[name][i:i + 1], atol=1e-4), name  # another batch may take another kernel, which adds in another order
 
 
 def test_jitter_and_averaging_belong_to_training():
     nem, x = make(), pictures(4)
     base = NEMSettings(jitter=0, gate="soft", fill="mean")
-    still = nem.terms(x, hot=Hot(base), generator=seeded())
+    still = nem.terms(x, live=Live(base), generator=seeded())
     for change in ({"jitter": 2}, {"neighbourhood": "train"}):
-        hot = Hot(base.replace(change))
-        moved = nem.terms(x, hot=hot, generator=seeded())
+        live = Live(base.replace(change))
+        moved = nem.terms(x, live=live, generator=seeded())
         assert not torch.equal(moved["distance"], still["distance"])
-        assert torch.equal(nem.explain(x, hot=hot).keep, nem.explain(x, hot=Hot(base)).keep)
-        for view, plain in zip(nem.views(x, hot=hot, generator=seeded()).values(), nem.views(x, hot=Hot(base), generator=seeded()).values()):
+        assert torch.equal(nem.explain(x, live=live).keep, nem.explain(x, live=Live(base)).keep)
+        for view, plain in zip(nem.views(x, live=live, generator=seeded()).values(), nem.views(x, live=Live(base), generator=seeded()).values()):
             assert torch.equal(view, plain)
-    always = nem.explain(x, hot=Hot(base.replace(neighbourhood="always")))
-    assert not torch.equal(always.keep, nem.explain(x, hot=Hot(base)).keep) and torch.equal(always.logits, nem.explain(x, hot=Hot(base)).logits)
+    always = nem.explain(x, live=Live(base.replace(neighbourhood="always")))
+    assert not torch.equal(always.keep, nem.explain(x, live=Live(base)).keep) and torch.equal(always.logits, nem.explain(x, live=Live(base)).logits)
 
 
 # The encoder --------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_an_explanation_is_a_function_of_the_image(settings):
     torch.manual_seed(1)
     first = nem.explain(x)
     torch.manual_seed(2)
-    nem.terms(x, hot=Hot(nem.settings), generator=seeded(7))
+    nem.terms(x, live=Live(nem.settings), generator=seeded(7))
     again = nem.explain(x)
     assert torch.equal(first.keep, again.keep) and torch.equal(first.logits, again.logits)
     for i in range(5):
@@ -209,11 +209,11 @@ def test_logits_rank_where_probabilities_are_all_one():
 
 def test_smoothing_is_in_the_mask_that_the_encoder_gets_and_not_in_the_logits():
     nem, x = make(), pictures(2)
-    plain, smooth = nem.explain(x), nem.explain(x, hot=Hot(nem.settings.replace(smoothing=3.0)))
+    plain, smooth = nem.explain(x), nem.explain(x, live=Live(nem.settings.replace(smoothing=3.0)))
     assert torch.equal(plain.logits, smooth.logits)
     rough = lambda keep: keep.diff(dim=-1).abs().mean()
     assert rough(smooth.keep) < 0.5 * rough(plain.keep)
-    view = nem.views(x, hot=Hot(nem.settings.replace(smoothing=3.0)), generator=seeded())["keep"]
+    view = nem.views(x, live=Live(nem.settings.replace(smoothing=3.0)), generator=seeded())["keep"]
     assert torch.equal(view, smooth.keep)
 
 
@@ -232,12 +232,12 @@ def test_masks_follow_their_generator(seed):
 def test_sizes_and_grids(side, grid, strides):
     images = pictures(6, 3, side)
     nem = make(small(3, strides), images, grid=grid, layers=3)
-    hot = Hot(nem.settings.replace(neighbourhood="always", jitter=4))
-    terms, gradients = step(nem, images, hot)
+    live = Live(nem.settings.replace(neighbourhood="always", jitter=4))
+    terms, gradients = step(nem, images, live)
     assert all(t.isfinite().all() for t in terms.all().values()) and all(g.any() for g in gradients["distance"].values())
     explanation = nem.explain(images)
     assert explanation.keep.shape == (6, side, side)
-    probe = nem.probe(images, hot=hot, generator=seeded())
+    probe = nem.probe(images, live=live, generator=seeded())
     assert all(v.isfinite().all() for v in (probe.distance_soft, probe.distance_hard, probe.distance_moved, probe.distance_blank))
 
 
@@ -271,7 +271,7 @@ class Tokens(nn.Module):
 def test_any_module_is_explained_by_naming_its_maps(build):
     encoder, images = build(), pictures(12)
     nem = make(encoder, images, layers=len(encoder.maps))
-    terms, gradients = step(nem, images, Hot(nem.settings))
+    terms, gradients = step(nem, images, Live(nem.settings))
     assert all(g is not None and g.isfinite().all() and g.any() for g in gradients["distance"].values())
     explanation = nem.explain(images)
     assert explanation.keep.shape == (12, 28, 28) and torch.equal(explanation.keep, nem.explain(images).keep)
@@ -308,10 +308,10 @@ def test_the_planted_cause_is_found():
 
 def test_training_lowers_what_it_minimises(nem_images=pictures(64, seed=9)):
     nem = make(images=nem_images, mask_bias=2.0)
-    hot, optimiser = Hot(nem.settings.replace(kl_scale=0.02)), torch.optim.AdamW(nem.unet.parameters(), lr=1e-2)
+    live, optimiser = Live(nem.settings.replace(kl_scale=0.02)), torch.optim.AdamW(nem.unet.parameters(), lr=1e-2)
     losses = []
     for i in range(40):
-        loss = weighted_sum(terms := nem.terms(nem_images[:16], hot=hot, generator=seeded(i)), nem.weights(hot)).mean()
+        loss = weighted_sum(terms := nem.terms(nem_images[:16], live=live, generator=seeded(i)), nem.weights(live)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -128,9 +128,10 @@ def quote(book: Notebook) -> list[str]:
 
 
 def file_name(book: Notebook) -> list[str]:
-    named = re.fullmatch(r"\d\d_([a-z0-9_.]+)\.ipynb", book.path.name)
-    if named and named[1] == book.default_exp: return []
-    return [f"its name must be two digits, `_` and what it exports: exports {book.default_exp}"]
+    named = re.fullmatch(r"\d\d_([a-z0-9_]+)\.ipynb", book.path.name)
+    folder = book.path.parent.relative_to(NBS).parts if book.path.is_relative_to(NBS) else book.path.parent.parts
+    if named and ".".join([*folder, named[1]]) == book.default_exp: return []
+    return [f"its place must be the folder of what it exports, two digits, `_` and the module's name: exports {book.default_exp}"]
 
 
 def imports_apart(book: Notebook) -> list[str]:
@@ -231,7 +232,7 @@ def test_notebook(path: Path) -> None:
 
 
 def test_labs_and_questions_export_nothing() -> None:
-    books = [Notebook.read(path) for path in NOTEBOOKS if path.parent != NBS]
+    books = [Notebook.read(path) for path in NOTEBOOKS if path.parent.name in ("labs", "questions")]
     exporting = [book.path.name for book in books if book.default_exp or book.exported]
     assert not exporting, f"labs and questions use the package and export nothing: {exporting}"
 
@@ -278,7 +279,7 @@ def healthy() -> list[dict]:
     ]
 
 
-def planted(change: Callable[[list[dict]], object], name: str = "05_core.squares.ipynb", metadata: dict | None = None) -> Notebook:
+def planted(change: Callable[[list[dict]], object], name: str = "core/05_squares.ipynb", metadata: dict | None = None) -> Notebook:
     "The healthy notebook after one change."
     book = healthy()
     change(book)
@@ -302,8 +303,8 @@ PLANTED = [
     (machine_paths, planted(put(3, md("The data lie in /Users/someone/data, and there are a good many words here to read beside it.")))),
     (quote, planted(put(0, md("# Squares")))),
     (quote, planted(put(0, md("# Squares\n\n> One\n> Two, and some words to fill the line up to the number that is asked for.")))),
-    (file_name, planted(lambda book: None, name="05_core.cubes.ipynb")),
-    (file_name, planted(lambda book: None, name="5_core.squares.ipynb")),
+    (file_name, planted(lambda book: None, name="core/05_cubes.ipynb")),
+    (file_name, planted(lambda book: None, name="core/5_squares.ipynb")),
     (imports_apart, planted(put(2, py("#| export\nimport math\nroot = math.sqrt(2)")))),
     (imports_apart, planted(put(5, py("import math\nprint(square(4), math.pi)", shown("16"))))),
     (exported_cell, planted(put(4, py("#| export\ndef square(x):\n" + LONG)))),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from browser.feeder import LatentFeeder
 
-from latentlab.models.hvae_run import HVAERun
-from latentlab.models.nem_run import NEMRun
-from latentlab.panels import hvae
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.families.nem.experiment import NEMRun
+from latentlab.families.hvae import display
 from latentlab.panels.panel import OPEN
 from latentlab.train.trainer import Trainer
 

@@ -49,7 +49,7 @@ def test_an_unknown_term_has_the_same_colour_in_every_process():
 
 
 def test_every_term_of_nem_has_its_own_colour():
-    from latentlab.models.nem import EXTRAS
+    from latentlab.families.nem.model import EXTRAS
 
     terms = ["distance", "mask_kl", "area", "complement", *EXTRAS]
     assert set(terms) <= set(style.TERM_COLOURS)

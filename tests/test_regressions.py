@@ -4,11 +4,11 @@ import time
 
 import pytest
 import torch
-from latentlab.core.settings import Hot
+from latentlab.core.settings import Live
 from latentlab.data.images import load
-from latentlab.models.hvae_run import HVAERun
-from latentlab.models.nem_run import NEMRun
-from latentlab.models.vae import evaluate
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.families.nem.experiment import NEMRun
+from latentlab.latents.model import evaluate
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.masking import straight_through
 from latentlab.train.checkpoint import save_checkpoint
@@ -42,20 +42,20 @@ def test_1_a_change_during_a_rebuild_is_kept():
     gate.set()
     until(lambda: trainer.run.model.noise == 0.2)
     trainer.stop()
-    assert trainer.run.model.pull == 3.0 == trainer._hot.values["pull"]
+    assert trainer.run.model.pull == 3.0 == trainer._live.values["pull"]
 
 
 def test_2_a_change_within_a_step_is_recorded_for_the_next():
     trainer, seen = Trainer(MeanRun()), []
     terms = trainer.model.terms
 
-    def record(x, *, hot, generator):
-        seen.append(hot.values["pull"])
+    def record(x, *, live, generator):
+        seen.append(live.values["pull"])
         if len(seen) == 4:
             other = threading.Thread(target=lambda: trainer.set(pull=2.0))
             other.start()
             other.join(2)
-        return terms(x, hot=hot, generator=generator)
+        return terms(x, live=live, generator=generator)
 
     trainer.model.terms = record
     trainer.fit(8, progress=False)
@@ -138,7 +138,7 @@ def test_9_a_picture_asked_for_when_the_thread_fails_does_not_wait():
     trainer = Trainer(MeanRun())
     inside, go = threading.Event(), threading.Event()
 
-    def fail(x, *, hot, generator):
+    def fail(x, *, live, generator):
         inside.set()
         go.wait(5)
         raise RuntimeError("bad")
@@ -224,16 +224,16 @@ def test_a_checkpoint_is_written_again_after_a_rebuild(tmp_path):
 @pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": "8"}), {"scale_kind": "fixed", "decoder_scale": 0.5}),
                                               (NEMRun().replace(images=64), {"smoothing": 2.0})], ids=["hvae", "nem"])
 def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
-    "After a hot change, and after a resume of it, whoever asks the model without naming settings gets those that train, not those it was built with."
-    def answer(trainer, **hot):
+    "After a live change, and after a resume of it, whoever asks the model without naming settings gets those that train, not those it was built with."
+    def answer(trainer, **live):
         model, x = trainer.model, trainer.parts.probe
-        if isinstance(run, NEMRun): return model.explain(x, **hot).keep
-        return evaluate(model, x, generator=torch.Generator().manual_seed(0), **hot).elbo
+        if isinstance(run, NEMRun): return model.explain(x, **live).keep
+        return evaluate(model, x, generator=torch.Generator().manual_seed(0), **live).elbo
 
     trainer = Trainer(run.replace({"train.device": "cpu"}), folder=tmp_path).fit(2, progress=False)
     before = answer(trainer)
     trainer.set(changes)
-    assert torch.equal(answer(trainer), answer(trainer, hot=Hot(trainer.run, "cpu"))) and not torch.equal(answer(trainer), before)
+    assert torch.equal(answer(trainer), answer(trainer, live=Live(trainer.run, "cpu"))) and not torch.equal(answer(trainer), before)
     trainer.fit(2, progress=False).checkpoint()
     again = Trainer(run.replace({"train.device": "cpu"}), folder=tmp_path).resume()
     assert again.run == trainer.run and torch.equal(answer(again), answer(trainer))

@@ -1,4 +1,4 @@
-"""Settings of every family: round trips, bounds and choices field by field, refusals that name rule, value and remedy, and hot values as tensors."""
+"""Settings of every family: round trips, bounds and choices field by field, refusals that name rule, value and remedy, and live values as tensors."""
 import contextlib
 import dataclasses
 import json
@@ -7,14 +7,14 @@ import re
 
 import pytest
 import torch
-from latentlab.core.settings import Hot, Settings, as_dict, from_dict, from_json, put, setting, to_json
+from latentlab.core.settings import Live, Settings, as_dict, from_dict, from_json, put, setting, to_json
 from latentlab.data.scenes import SceneSettings
 from latentlab.journal.record import digest
-from latentlab.models.hvae_run import HVAEData, HVAERun
-from latentlab.models.nem import NEMSettings
-from latentlab.models.nem_run import NEMRun
-from latentlab.models.ssl import SSLSettings
-from latentlab.models.vae import VAESettings
+from latentlab.families.hvae.experiment import HVAEData, HVAERun
+from latentlab.families.nem.model import NEMSettings
+from latentlab.families.nem.experiment import NEMRun
+from latentlab.families.ssl.model import SSLSettings
+from latentlab.latents.model import VAESettings
 from latentlab.train.example import MeanRun
 from latentlab.train.settings import TrainSettings
 
@@ -56,7 +56,7 @@ def refusal(cls, path, value):
 def test_every_field_is_explained(cls):
     for path, info in cls().fields().items():
         assert info.reason, f"{path} has no reason for its default"
-        assert info.kind in ("hot", "build", "fixed", "view") and info.label
+        assert info.kind in ("live", "build", "fixed", "view") and info.label
         if info.scale == "log": assert info.low > 0 and info.high, f"{path}: a log slider needs both ends"
         if info.when: assert info.when[1] in next(i for i in cls().fields().values() if i.name == info.when[0]).choices
 
@@ -123,7 +123,7 @@ def test_none_is_allowed_where_it_means_something():
 
 def test_an_int_is_a_float_where_a_float_is_meant():
     run = NEMRun().replace(smoothing=2, mask_bias=-3)
-    assert type(run.model.smoothing) is float and type(run.model.mask_bias) is float and Hot(run).smoothing.dtype == torch.float32
+    assert type(run.model.smoothing) is float and type(run.model.mask_bias) is float and Live(run).smoothing.dtype == torch.float32
 
 
 def test_settings_are_frozen_and_stay_as_they_are():
@@ -179,21 +179,21 @@ def test_a_log_slider_needs_a_positive_end():
     with pytest.raises(ValueError, match="`low` must be above 0 on a log scale: got 0. Give a positive bound."): setting(1.0, low=0, scale="log")
 
 
-# Hot ----------------------------------------------------------------------------------------------------------------
+# Live ----------------------------------------------------------------------------------------------------------------
 
 def test_hot_holds_the_hot_settings_alone():
-    run, hot = NEMRun(), Hot(NEMRun())
-    assert set(hot.values) == {i.name for i in run.fields().values() if i.kind == "hot"}
-    for name, value in hot.values.items():
-        seen = getattr(hot, name)
+    run, live = NEMRun(), Live(NEMRun())
+    assert set(live.values) == {i.name for i in run.fields().values() if i.kind == "live"}
+    for name, value in live.values.items():
+        seen = getattr(live, name)
         if isinstance(value, float): assert seen.shape == () and seen.dtype == torch.float32 and abs(seen.item() - value) <= 1e-7 * abs(value)
         else: assert seen == value and not isinstance(seen, torch.Tensor)
 
 
 def test_hot_values_cannot_be_written_and_others_are_named():
-    hot = Hot(NEMRun())
-    with pytest.raises(TypeError): hot.values["kl_scale"] = 1.0
-    with pytest.raises(AttributeError, match="`width` must be a hot setting: got an unknown name. Known: .*kl_scale"): getattr(hot, "width")  # noqa: B009
+    live = Live(NEMRun())
+    with pytest.raises(TypeError): live.values["kl_scale"] = 1.0
+    with pytest.raises(AttributeError, match="`width` must be a live setting: got an unknown name. Known: .*kl_scale"): getattr(live, "width")  # noqa: B009
 
 
 # Pairs --------------------------------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from latentlab.core.runtime import generator
-from latentlab.core.settings import Hot, Settings
+from latentlab.core.settings import Live, Settings
 from latentlab.core.terms import Parts, Trainable
 from latentlab.data.images import load
-from latentlab.models.ssl import SSL, SSLSettings, make_augment, measure_spread, relight
+from latentlab.families.ssl.model import SSL, SSLSettings, make_augment, measure_spread, relight
 from latentlab.train.settings import TrainSettings
 from latentlab.train.trainer import Trainer
 
@@ -53,10 +53,10 @@ def test_shadow_is_smooth_grey_and_zero_at_zero():
 
 @pytest.mark.parametrize("settings", BOTH)
 def test_it_is_trainable_and_its_terms_are_per_example(settings, images):
-    model, hot = model_of(settings), Hot(settings)
+    model, live = model_of(settings), Live(settings)
     assert isinstance(model, Trainable)
-    terms = model.terms(images, hot=hot, generator=generator(0, "step", 0))
-    assert list(terms) == ["contrastive"] and list(terms.observed) == ["view_distance"] and set(model.weights(hot)) == set(terms)
+    terms = model.terms(images, live=live, generator=generator(0, "step", 0))
+    assert list(terms) == ["contrastive"] and list(terms.observed) == ["view_distance"] and set(model.weights(live)) == set(terms)
     assert all(t.shape == (64,) and t.isfinite().all() for t in terms.all().values()) and not terms.observed["view_distance"].requires_grad
     terms["contrastive"].mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
@@ -65,10 +65,10 @@ def test_it_is_trainable_and_its_terms_are_per_example(settings, images):
 
 @pytest.mark.parametrize("settings", BOTH)
 def test_looking_does_not_move_it(settings, images):
-    model, hot = model_of(settings), Hot(settings)
+    model, live = model_of(settings), Live(settings)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.probe(images, hot=hot, generator=generator(0, "p"))
-    shown = model.views(images[:8], hot=hot, generator=generator(0, "v"))
+    model.probe(images, live=live, generator=generator(0, "p"))
+    shown = model.views(images[:8], live=live, generator=generator(0, "v"))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
     assert all(v.shape == (8, 1, 28, 28) for v in shown.values())
 
@@ -102,10 +102,10 @@ class Run(Settings):
 @pytest.mark.parametrize("settings", BOTH)
 def test_the_trainer_lowers_the_loss_and_repeats_itself(settings, images):
     run = Run(model=settings)
-    first, hot = Trainer(run), Hot(run)
+    first, live = Trainer(run), Live(run)
 
     def loss():
-        with torch.no_grad(): return first.model.terms(images, hot=hot, generator=generator(0, "eval"))["contrastive"].mean().item()
+        with torch.no_grad(): return first.model.terms(images, live=live, generator=generator(0, "eval"))["contrastive"].mean().item()
 
     before = loss()
     first.fit(25)

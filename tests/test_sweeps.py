@@ -415,9 +415,9 @@ from latentlab.core.terms import Parts
 from latentlab.train.example import Mean, MeanRun
 
 class Slow(Mean):
-    def terms(self, x, *, hot, generator):
+    def terms(self, x, *, live, generator):
         time.sleep({seconds})
-        return super().terms(x, hot=hot, generator=generator)
+        return super().terms(x, live=live, generator=generator)
 
 @dataclass(frozen=True, kw_only=True)
 class SlowRun(MeanRun):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from latentlab.core.settings import Settings, setting
 from latentlab.core.terms import Parts, Player, Terms
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.example import Mean, MeanRun
 from latentlab.train.history import History
 from latentlab.train.rig import NonFiniteStep, Rig, advance
@@ -150,19 +150,19 @@ import sys, torch
 torch.set_num_threads(1)
 from latentlab.data.images import load
 from latentlab.core.settings import from_json
-from latentlab.models.nem_run import NEMRun
+from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn.encoders import load_encoder
 from latentlab.train.trainer import Trainer
 run, folder, at = from_json(NEMRun, sys.argv[1]), sys.argv[2], int(sys.argv[3])
 images, encoder = load("fashion-mnist", "train", limit=104), load_encoder("untrained:fashion-mnist")
 trainer = Trainer(run, folder=folder, build=lambda run, device: run.build(device, images=images, encoder=encoder))
 terms, calls = trainer.model.terms, []
-def slow(x, *, hot, generator):
+def slow(x, *, live, generator):
     calls.append(1)
     if len(calls) == at:
         print("inside", flush=True)
         sys.stdin.readline()
-    return terms(x, hot=hot, generator=generator)
+    return terms(x, live=live, generator=generator)
 trainer.model.terms = slow
 if sys.argv[4] == "thread": trainer.start().wait()
 else:
@@ -210,9 +210,9 @@ def test_ctrl_c_stops_between_two_steps_and_says_so(nem, tmp_path):
     trainer, terms = nem(folder=tmp_path), None
     terms = trainer.model.terms
 
-    def interrupt(x, *, hot, generator):
+    def interrupt(x, *, live, generator):
         if trainer.step_count == 6: signal.raise_signal(signal.SIGINT)
-        return terms(x, hot=hot, generator=generator)
+        return terms(x, live=live, generator=generator)
 
     trainer.model.terms, before = interrupt, signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt): trainer.fit(20, progress=False)
@@ -226,7 +226,7 @@ def test_hot_changes_are_part_of_what_is_resumed(nem, tmp_path):
     whole, first = nem(), nem(folder=tmp_path)
     for trainer in (whole, first): trainer.fit(6, progress=False).set(kl_scale=0.3, fill="mean", learning_rate=1e-3).fit(6, progress=False)
     later = nem(folder=tmp_path).resume()
-    assert later.run.model.kl_scale == 0.3 and later.run.model.fill == "mean" and later._hot.values["learning_rate"] == 1e-3
+    assert later.run.model.kl_scale == 0.3 and later.run.model.fill == "mean" and later._live.values["learning_rate"] == 1e-3
     assert same(state_of(later.fit(9, progress=False)), state_of(whole.fit(9, progress=False)))
 
 
@@ -242,12 +242,12 @@ def test_every_optimiser_learns_and_resumes(mean, tmp_path, optimiser):
 # Changes ------------------------------------------------------------------------------------------------------------
 
 def recording(trainer):
-    "The hot value of `pull` that each step saw, in order."
+    "The live value of `pull` that each step saw, in order."
     terms, seen = trainer.model.terms, []
 
-    def record(x, *, hot, generator):
-        seen.append((trainer.step_count, hot.values["pull"], hot.pull.item(), trainer.model.weights(hot)["pull"].item()))
-        return terms(x, hot=hot, generator=generator)
+    def record(x, *, live, generator):
+        seen.append((trainer.step_count, live.values["pull"], live.pull.item(), trainer.model.weights(live)["pull"].item()))
+        return terms(x, live=live, generator=generator)
 
     trainer.model.terms = record
     return seen
@@ -287,7 +287,7 @@ def test_two_threads_change_settings_at_once(mean):
     for thread in threads: thread.join()
     trainer.pause()
     assert (trainer.run.model.pull, trainer.run.train.learning_rate) == (15.0, 0.01 + 14 / 1000)
-    assert trainer._hot.values["pull"] == 15.0 and trainer.error is None
+    assert trainer._live.values["pull"] == 15.0 and trainer.error is None
     for name, values in jobs:  # none was lost and each begins where the one before ended
         moves = [c for c in trainer.changes if c.name == name]
         assert [c.new for c in moves] == values and [c.old for c in moves[1:]] == values[:-1]
@@ -295,11 +295,11 @@ def test_two_threads_change_settings_at_once(mean):
 
 def test_a_refused_change_changes_nothing(mean):
     trainer = mean().fit(2, progress=False)
-    before = trainer.run, trainer._hot, list(trainer.changes), trainer.version, state_of(trainer)
+    before = trainer.run, trainer._live, list(trainer.changes), trainer.version, state_of(trainer)
     for wrong in ({"pull": 1.0, "learning_rate": 5.0}, {"pull": 1.0, "noise": 0.2}, {"pull": 1.0, "push": 1.0}, {"pull": -1.0}):
         with pytest.raises(ValueError): trainer.set(wrong)
-    assert trainer.run is before[0] and trainer._hot is before[1] and (trainer.changes, trainer.version) == before[2:4] and same(state_of(trainer), before[4])
-    with pytest.raises(ValueError, match=r"`noise` must be a hot setting: got one of kind build. Use rebuild\(noise=...\) instead."): trainer.set(noise=0.2)
+    assert trainer.run is before[0] and trainer._live is before[1] and (trainer.changes, trainer.version) == before[2:4] and same(state_of(trainer), before[4])
+    with pytest.raises(ValueError, match=r"`noise` must be a live setting: got one of kind build. Use rebuild\(noise=...\) instead."): trainer.set(noise=0.2)
 
 
 # Rebuild ------------------------------------------------------------------------------------------------------------
@@ -370,9 +370,9 @@ def test_an_error_in_a_model_is_kept_whole(mean, tmp_path):
     trainer = mean(folder=tmp_path)
     terms = trainer.model.terms
 
-    def break_at_nine(x, *, hot, generator):
+    def break_at_nine(x, *, live, generator):
         if trainer.step_count == 9: raise Spoiled("in step nine")
-        return terms(x, hot=hot, generator=generator)
+        return terms(x, live=live, generator=generator)
 
     trainer.model.terms = break_at_nine
     with pytest.raises(Spoiled, match="in step nine") as caught: trainer.start().wait()
@@ -389,8 +389,8 @@ class Sick(Mean):
     "Goes bad at step 5 (the sixth), in the place that a test names."
     where = "square"
 
-    def terms(self, x, *, hot, generator):
-        found, self.calls = super().terms(x, hot=hot, generator=generator), self.calls
+    def terms(self, x, *, live, generator):
+        found, self.calls = super().terms(x, live=live, generator=generator), self.calls
         values, watched = dict(found), {"watched": x.mean((1, 2, 3)).detach()}
         if self.calls > 5:
             bad = float("inf") if self.where.endswith("infinite") else float("nan")
@@ -434,7 +434,7 @@ def test_an_observed_term_that_goes_bad_is_named_when_it_is_read(mean):
 
 @dataclass(frozen=True, kw_only=True)
 class DuelRun(Settings):
-    scale: float = setting(1.0, kind="hot", low=0, high=10, reason="to be moved")
+    scale: float = setting(1.0, kind="live", low=0, high=10, reason="to be moved")
     train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=0.1, batch=8, weight_decay=0.0, device="cpu", optimiser="sgd", clip=0.5))
 
     def build(self, device):
@@ -458,16 +458,16 @@ class Duel(nn.Module):
     def players(self):
         return Player(name="left", parameters=(self.left,), terms=("to_three",)), Player(name="right", parameters=(self.right,), terms=("apart",))
 
-    def terms(self, x, *, hot, generator):
+    def terms(self, x, *, live, generator):
         self.log.append((frozen(self.left), frozen(self.right)))
         to_three, apart = (self.left - 3).square().sum(), (self.left.detach() - self.right).square().sum()
         return Terms({"to_three": to_three.expand(len(x)), "apart": apart.expand(len(x))}, observed={"draw": torch.rand(len(x), generator=generator)})
 
-    def weights(self, hot): return {"to_three": 100.0, "apart": hot.scale}
+    def weights(self, live): return {"to_three": 100.0, "apart": live.scale}
 
-    def views(self, x, *, hot, generator): return {}
+    def views(self, x, *, live, generator): return {}
 
-    def probe(self, x, *, hot, generator): return Nothing()
+    def probe(self, x, *, live, generator): return Nothing()
 
     def after_step(self): self.log.append("after")
 
@@ -505,14 +505,14 @@ def test_terms_are_per_example(values, rule, unchecked):
 def test_terms_that_are_reduced_stop_the_run_and_keep_it(mean, unchecked):
     trainer = mean().fit(2, progress=False)
     before = state_of(trainer)
-    trainer.model.terms = lambda x, *, hot, generator: Terms({"square": (x - trainer.model.level).square().mean(), "pull": torch.tensor(0.0)})
+    trainer.model.terms = lambda x, *, live, generator: Terms({"square": (x - trainer.model.level).square().mean(), "pull": torch.tensor(0.0)})
     with pytest.raises(ValueError, match="one number per example"): trainer.fit(1, progress=False)
     assert same(state_of(trainer)["model"], before["model"]) and trainer.step_count == 2
 
 
 def test_weights_must_name_the_terms(mean):
     trainer = mean()
-    trainer.model.weights = lambda hot: {"square": 1.0}
+    trainer.model.weights = lambda live: {"square": 1.0}
     with pytest.raises(ValueError, match="`weights` must name the terms square, pull: got square. Give each term one weight."): trainer.fit(1, progress=False)
 
 
@@ -562,30 +562,30 @@ def away(run=MeanRun()):
     parts = run.build(torch.device("cpu"))
     rig = Rig(run, parts)
     rig.generator, terms = Elsewhere(rig.generator), rig.model.terms
-    rig.model.terms = lambda x, *, hot, generator: terms(x, hot=hot, generator=generator.real)
+    rig.model.terms = lambda x, *, live, generator: terms(x, live=live, generator=generator.real)
     return rig
 
 
 def test_a_step_on_a_device_reads_nothing():
-    from latentlab.core.settings import Hot
+    from latentlab.core.settings import Live
     rig = away(MeanRun().replace(optimiser="adamw"))
-    hot = Hot(rig.run)
-    advance(rig, hot)  # the optimiser makes its state
+    live = Live(rig.run)
+    advance(rig, live)  # the optimiser makes its state
     rig.batches.rows(3)
     with Reads() as reads:
-        for _ in range(3): advance(rig, hot)
+        for _ in range(3): advance(rig, live)
     assert [r for r in reads.found if r != "_to_copy"] == []  # a copy is one of the images' types, never of a number
 
 
 def test_on_a_device_a_bad_step_leaves_the_weights_and_is_named_when_read():
-    from latentlab.core.settings import Hot
+    from latentlab.core.settings import Live
     rig, healthy = away(MeanRun().replace(poison=5)), away()
-    hot = Hot(rig.run)
-    for _ in range(5): advance(healthy, hot)
-    for _ in range(9): advance(rig, hot)  # nobody looked yet
+    live = Live(rig.run)
+    for _ in range(5): advance(healthy, live)
+    for _ in range(9): advance(rig, live)  # nobody looked yet
     assert torch.equal(rig.model.level, healthy.model.level)
     rig.history.fetch()
-    with pytest.raises(NonFiniteStep, match="`pull` must stay finite: got NaN or infinity at step 5"): advance(rig, hot)
+    with pytest.raises(NonFiniteStep, match="`pull` must stay finite: got NaN or infinity at step 5"): advance(rig, live)
 
 
 # Checkpoints --------------------------------------------------------------------------------------------------------

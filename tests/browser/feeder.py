@@ -14,7 +14,7 @@ import numpy as np
 from latentlab.core.settings import Settings, setting
 from latentlab.core.terms import Verdict
 from latentlab.panels.controls import control_values, controls, differences, keep_to_uint8, rank_to_uint8
-from latentlab.panels.hvae import HVAELook
+from latentlab.families.hvae.display import HVAELook
 from latentlab.panels.panel import Face
 from latentlab.panels.view import LabView, image_bytes
 from latentlab.train.history import Curves
@@ -26,19 +26,19 @@ NAMES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Settings):
-    kl_scale: float = setting(0.01, kind="hot", low=1e-4, high=1.0, scale="log", step=0.05, unit="1/nat", label="KL scale",
+    kl_scale: float = setting(0.01, kind="live", low=1e-4, high=1.0, scale="log", step=0.05, unit="1/nat", label="KL scale",
                               reason="Price of one nat of mask. Larger keeps fewer pixels; 0.01 is where Fashion-MNIST keeps a quarter.")
-    prior: float = setting(1e-4, kind="hot", low=1e-6, high=0.5, scale="log", step=0.1, label="prior p", when=("penalty", "kl"),
+    prior: float = setting(1e-4, kind="live", low=1e-6, high=0.5, scale="log", step=0.1, label="prior p", when=("penalty", "kl"),
                            reason="Share of pixels kept when nothing is known.")
-    penalty: Literal["kl", "area"] = setting("kl", kind="hot", reason="KL ranks the kept pixels, area only counts them.")
+    penalty: Literal["kl", "area"] = setting("kl", kind="live", reason="KL ranks the kept pixels, area only counts them.")
     distance: Literal["half cosine", "cosine", "relative L2", "whitened cosine"] = setting(
-        "half cosine", kind="hot", reason="(1 - cos)/2: 0 the same, 0.5 orthogonal, 1 opposite.")
+        "half cosine", kind="live", reason="(1 - cos)/2: 0 the same, 0.5 orthogonal, 1 opposite.")
     fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting(
-        "mean", kind="hot", reason="What stands where nothing is kept. Zero invites dimming.")
+        "mean", kind="live", reason="What stands where nothing is kept. Zero invites dimming.")
     neighbourhood: Literal["off", "train", "always"] = setting(
-        "off", kind="hot", label="neighbourhood averaging", reason="Averages the mask over a neighbourhood; hides combs rather than curing them.")
-    complement: float = setting(0.0, kind="hot", low=0.0, high=1.0, step=0.01, label="complement weight", reason="How much what is hidden should differ.")
-    learning_rate: float = setting(1e-3, kind="hot", low=1e-5, high=1e-1, scale="log", step=0.05, label="learning rate", reason="AdamW.")
+        "off", kind="live", label="neighbourhood averaging", reason="Averages the mask over a neighbourhood; hides combs rather than curing them.")
+    complement: float = setting(0.0, kind="live", low=0.0, high=1.0, step=0.01, label="complement weight", reason="How much what is hidden should differ.")
+    learning_rate: float = setting(1e-3, kind="live", low=1e-5, high=1e-1, scale="log", step=0.05, label="learning rate", reason="AdamW.")
     mask_bias: float = setting(3.0, kind="build", low=-8.0, high=8.0, step=0.5, label="mask bias at start", reason="+ starts from everything kept.")
     layers: int = setting(3, kind="build", low=1, high=5, reason="Feature maps that the explainer reads.")
     width: int = setting(32, kind="build", low=8, high=64, step=8, reason="Channels of the widest block.")
@@ -242,11 +242,11 @@ class JournalFeeder(Feeder):
 
 @dataclass(frozen=True, kw_only=True)
 class Latent(Settings):
-    beta: float = setting(1.0, kind="hot", low=0.0, high=4.0, step=0.05, reason="1 is the bound; anything else is not.")
-    free_nats: float = setting(0.0, kind="hot", low=0.0, high=4.0, step=0.1, unit="nats", label="free nats", reason="A layer pays nothing below this.")
+    beta: float = setting(1.0, kind="live", low=0.0, high=4.0, step=0.05, reason="1 is the bound; anything else is not.")
+    free_nats: float = setting(0.0, kind="live", low=0.0, high=4.0, step=0.1, unit="nats", label="free nats", reason="A layer pays nothing below this.")
     layers: int = setting(2, kind="build", low=1, high=5, reason="Two show what a hierarchy is.")
     likelihood: Literal["gaussian", "fixed"] = setting("gaussian", kind="build", reason="Learns its scale.")
-    samples: int = setting(1, kind="hot", low=1, high=1024, scale="log", unit="samples", label="samples S", reason="One is the ELBO.")
+    samples: int = setting(1, kind="live", low=1, high=1024, scale="log", unit="samples", label="samples S", reason="One is the ELBO.")
     latents: str = setting("2", kind="build", suggest=("2", "8", "64"), label="latent sizes", reason="One size for all layers, or one each.")
     seed: int = setting(0, kind="build", low=0, reason="Weights, data, noise.")
 
@@ -336,8 +336,8 @@ class LatentFeeder:
                             remedy="Give the data noise."))
         if self.step % 40 == 0: self.measures = (*self.measures, Measure(step=self.step, figures=figures, verdicts=verdicts))
         words = dict(data="moons", noise="0.05", oracle="-0.28", classes="upper | lower") if plane else dict(data="fashion-mnist", outside="mnist", classes=" | ".join(NAMES))
-        hot = {name: self.run.get(name) for name in ("beta", "free_nats")}
-        return Snapshot(version=self.step, step=self.step, seconds=1.0, rate=61.0, state=self.state, notice="", outcomes=(), run=self.run, values=hot, images=self.images,
+        live = {name: self.run.get(name) for name in ("beta", "free_nats")}
+        return Snapshot(version=self.step, step=self.step, seconds=1.0, rate=61.0, state=self.state, notice="", outcomes=(), run=self.run, values=live, images=self.images,
                         info=words | dict(device="cpu"), views=views,
                         curves=Curves(steps=np.array([step for step, _ in self.history]), values=values, stride=1), measures=self.measures)
 

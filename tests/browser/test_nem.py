@@ -76,7 +76,7 @@ def test_every_control_by_hand(nem):
         penalty.select_option(label="kl")
     for mask in ("area", "top", "soft"): nem.page.locator(f"[data-mask={mask}]").click()
     nem.page.locator("[data-picture=top]").press("ArrowRight")
-    assert nem.execute("print(panel.trainer.error, panel.live.error)").split() == ["None", "None"]
+    assert nem.execute("print(panel.trainer.error, panel.pump.error)").split() == ["None", "None"]
     assert not nem.errors
     nem.shot("nem-every-control", 1100)
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-CELLS = ["from latentlab.models.nem_run import NEMRun\nfrom latentlab.panels.nem import NEMPanel\nfrom latentlab.journal.journal import Journal",
+CELLS = ["from latentlab.families.nem.experiment import NEMRun\nfrom latentlab.families.nem.display import NEMPanel\nfrom latentlab.journal.journal import Journal",
          'panel = NEMPanel(NEMRun().replace(images=256, checkpoint_every=20), journal="journal of the lab").run()\npanel']
 
 
