@@ -246,7 +246,7 @@ def test_a_device_that_is_full_in_a_rebuild_keeps_the_old_model(unharmed, monkey
 
     def none_left(*_, **__): raise full
 
-    from latentlab.families.nem import experiment
+    from latentlab.families.nem import experiment as nem_run
     monkeypatch.setattr(nem_run, {"images": "images_for", "encoder": "encoder_for", "masker": "NEM"}[where], none_left)
     with pytest.raises(torch.cuda.OutOfMemoryError) as caught: unharmed.rebuild(width=64)
     assert caught.value is full and unharmed.notice == f"not rebuilt, the old model stays: {full}"

@@ -10,7 +10,7 @@ from latentlab.core.settings import Live, from_json, to_json
 from latentlab.core.terms import Trainable, weighted_sum
 from latentlab.losses.bounds import iw_bound
 from latentlab.losses.gaussian import Normal
-from latentlab.families.hvae import model
+from latentlab.families.hvae import model as hvae
 from latentlab.families.hvae.model import AuxiliaryVAE, HierarchicalVAE, LadderVAE, make_model
 from latentlab.families.hvae.experiment import HVAERun
 from latentlab.latents.model import VAE, Path, VAESettings, evaluate, latent_terms

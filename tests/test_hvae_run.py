@@ -13,7 +13,7 @@ from latentlab.data.binarise import ood_set, without
 from latentlab.data.images import load
 from latentlab.data.toys import TOYS, arc, largest_variance, log_density, make_toy
 from latentlab.metrics.ood import auroc
-from latentlab.families.hvae import experiment
+from latentlab.families.hvae import experiment as hvae_run
 from latentlab.families.hvae.model import make_model
 from latentlab.families.hvae.experiment import HVAEData, HVAERun, held_out, read_labels
 from latentlab.families.hvae.diagnostics import SIDE, ImageStage, has_closed_form, latent_views, probe_of, skippable

@@ -9,7 +9,7 @@ from browser.feeder import LatentFeeder
 
 from latentlab.families.hvae.experiment import HVAERun
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.families.hvae import display
+from latentlab.families.hvae import display as hvae
 from latentlab.panels.panel import OPEN
 from latentlab.train.trainer import Trainer
 
