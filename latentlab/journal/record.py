@@ -38,7 +38,7 @@ def flat(
     "Nested settings as one level, without the class that they belong to: runs of other versions can be compared too."
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping): found |= flat(value, prefix=f"{prefix}{name}.")
+        if isinstance(value, Mapping) and "class" in value: found |= flat(value, prefix=f"{prefix}{name}.")
         elif name != "class": found[prefix + name] = value
     return found
 
