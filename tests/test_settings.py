@@ -4,10 +4,12 @@ import dataclasses
 import json
 import math
 import re
+from typing import Any, Literal
 
 import pytest
 import torch
-from latentlab.core.settings import Live, Settings, as_dict, from_dict, from_json, put, setting, to_json
+from latentlab.core.graph import Graph
+from latentlab.core.settings import Live, Range, Settings, as_dict, from_dict, from_json, put, setting, to_json
 from latentlab.data.scenes import SceneSettings
 from latentlab.journal.record import digest
 from latentlab.families.hvae.experiment import HVAEData, HVAERun
@@ -19,12 +21,11 @@ from latentlab.train.example import MeanRun
 from latentlab.train.settings import TrainSettings
 
 CLASSES = (NEMRun, NEMSettings, TrainSettings, SceneSettings, SSLSettings, MeanRun, HVAERun, HVAEData, VAESettings)
-FIELDS = [(cls, path) for cls in (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun, HVAEData, VAESettings) for path in cls().fields()]
+RUNS = (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun)  # With every class that they nest
 PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one another
 ALONE = {"likelihood": "gaussian", "latents": "[3]", "hidden": "[8, 4]"}  # Points have no other likelihood; longer lists would move `layers` too
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
 APART = {HVAERun: 3, VAESettings: 3}  # A ladder, a gradient of its own and a closed form exclude one another; all other fields go together
-LISTS = ("latents", "hidden")  # Texts that may be given as the numbers that they hold
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 
 
@@ -90,31 +91,112 @@ def test_floats_survive_to_the_last_bit(value):
     assert from_json(NEMRun, to_json(NEMRun().replace(learning_rate=value))).train.learning_rate == value
 
 
-@pytest.mark.parametrize("cls, path", FIELDS, ids=lambda v: getattr(v, "__name__", v))
-def test_each_field_changes_alone_and_refuses_what_it_must(cls, path, unchecked):
-    run, info = cls(), cls().fields()[path]
-    if info.name not in PAIRS:
-        new = changed(cls, path)
-        moved = run.replace(new)
-        assert moved.get(path) == another(info) and set(moved.diff(run)) == set(new) and run == cls()
-        assert (digest(as_dict(moved)) == digest(as_dict(run))) == (info.name == "device")  # The same experiment wherever it ran
-        assert moved.replace({path: info.value for path, info in run.fields().items() if path in new}) == run
-    if info.low is not None:
-        assert f"at least {info.low:g}" in refusal(cls, path, info.low - (1 if info.type is int else abs(info.low) * 1e-6 + 1e-12))
-    if info.high is not None:
-        assert f"at most {info.high:g}" in refusal(cls, path, info.high + (1 if info.type is int else info.high * 1e-6))
-    if info.choices: assert all(repr(choice) in refusal(cls, path, "no such choice") for choice in info.choices)
-    for kind, wrong in ((float, math.nan), (float, math.inf), (float, -math.inf)):
-        if info.type is kind: refusal(cls, path, wrong)
+@pytest.mark.parametrize("cls", RUNS)
+def test_each_field_changes_alone_and_refuses_what_it_must(cls, unchecked):
+    run = cls()
+    for path, info in run.fields().items():
+        if info.name not in PAIRS:
+            new = changed(cls, path)
+            moved = run.replace(new)
+            assert moved.get(path) == another(info) and set(moved.diff(run)) == set(new) and run == cls(), path
+            assert (digest(as_dict(moved)) == digest(as_dict(run))) == (info.name == "device"), path  # The same experiment wherever it ran
+            assert moved.replace({p: one.value for p, one in run.fields().items() if p in new}) == run, path
+        if info.choices: assert all(repr(choice) in refusal(cls, path, "no such choice") for choice in info.choices), path
+        elif info.type in (int, float):
+            margin = 1 if info.type is int else 1e-6
+            if info.low is not None: assert f"at least {info.low:g}" in refusal(cls, path, info.low - max(margin * abs(info.low), margin)), path
+            if info.high is not None: assert f"at most {info.high:g}" in refusal(cls, path, info.high + max(margin * abs(info.high), margin)), path
+        for wrong in [{"a": 1}, torch.tensor(1), *([] if info.optional else [None])]: refusal(cls, path, wrong)
 
 
-@pytest.mark.parametrize("cls, path", FIELDS, ids=lambda v: getattr(v, "__name__", v))
-def test_wrong_types_are_refused_by_name(cls, path, unchecked):
-    info = cls().fields()[path]
-    wrong = [{"a": 1}, *([] if info.optional else [None]), *([[2.5], 2.5] if info.name in LISTS else [[1], 3 if info.type is str else "3"])]
-    wrong += [1] if info.type is bool else [True, torch.tensor(1)]
-    if info.type is int: wrong.append(2.0)
-    for value in wrong: refusal(cls, path, value)
+# One case a type -----------------------------------------------------------------------------------------------------
+
+LAYERS = tuple[int, ...] | tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kinds(Settings):
+    "One field of every type that settings hold."
+    switch: bool = setting(True, reason="on")
+    count: int = setting(3, low=1, high=5, reason="a few")
+    number: float = setting(0.5, low=0, high=1, kind="live", reason="half")
+    ranged: float | Range = setting(0.02, low=1e-3, high=1, scale="log", kind="live", reason="small")
+    text: str = setting("words", reason="to read")
+    choice: Literal["one", "two"] = setting("one", reason="the first")
+    perhaps: float | None = setting(None, low=0, kind="live", reason="off")
+    sizes: tuple[int, ...] = setting((2,), low=1, high=512, reason="drawn", read_old=lambda text: tuple(json.loads(text)))
+    hidden: LAYERS = setting((64, 64), low=1, reason="as in the journal")
+    pair: tuple[float, Literal["px", "mm"]] = setting((1.0, "px"), low=0, reason="one pixel")
+    graph: Graph = setting(Graph(("a", "b"), (("a", "b"),)), reason="two concepts")
+
+
+GOOD = {  # Field -> value given, value held, as JSON
+    "switch": [(False, False, False)], "count": [(5, 5, 5)], "number": [(1, 1.0, 1.0)], "text": [("", "", "")], "choice": [("two", "two", "two")],
+    "ranged": [
+        (1, 1.0, 1.0), (Range(0.01, 0.1, "log"), Range(0.01, 0.1, "log"), {"low": 0.01, "high": 0.1, "scale": "log"}),
+        ([0.01, 0.1], Range(0.01, 0.1), {"low": 0.01, "high": 0.1, "scale": "linear"}), ({"low": 0.1, "high": 1}, Range(0.1, 1), {"low": 0.1, "high": 1.0, "scale": "linear"}),
+    ],
+    "perhaps": [(1, 1.0, 1.0), (0.0, 0.0, 0.0)], "sizes": [([64, 32], (64, 32), [64, 32]), ((), (), [])],
+    "hidden": [([[8, 4], [2]], ((8, 4), (2,)), [[8, 4], [2]]), ((8,), (8,), [8])], "pair": [([2, "mm"], (2.0, "mm"), [2.0, "mm"])],
+    "graph": [({"nodes": ["b"], "edges": []}, Graph(("b",)), {"nodes": ["b"], "edges": []})],
+}
+BAD = {  # Field -> value refused, words of the refusal
+    "switch": [(1, "must be a bool"), (torch.tensor(True), "must be a bool"), ("True", "must be a bool")],
+    "count": [(True, "must be a int"), (2.0, "must be a int"), (torch.tensor(1), "must be a int"), (6, "at most 5: got 6"), (0, "at least 1: got 0"), ([1], "must be a int")],
+    "number": [(math.nan, "must be finite"), (math.inf, "must be finite"), (-math.inf, "must be finite"), ("0.5", "must be a float"), (True, "must be a float"), (1.001, "at most 1"),
+               (Range(0, 1), "must be a float"), (None, "got None")],
+    "ranged": [(Range(0.01, 2), "at most 1: got 2 in 0.01..2"), (Range(1e-4, 0.1), "at least 0.001: got 0.0001"), ([0.1, 0.01], "`low` must be at most `high`: got 0.1 and 0.01"),
+               ([0, 0.1, "log"], "above 0 on a log scale"), ([0.1], "must hold low, high"), ([0.1, math.nan], "must be a finite number"), (True, "must be a float or a Range"),
+               ({"low": 0.1, "high": 0.2, "step": 1}, "must hold low, high"), ([0.1, 0.2, "cubic"], "'linear' or 'log'")],
+    "text": [(3, "must be a str"), (["a"], "must be a str")], "choice": [("three", "one of 'one', 'two'"), (True, "one of"), (["one"], "one of")],
+    "perhaps": [(-1, "at least 0"), (False, "must be a float")],
+    "sizes": [(64, "must be a tuple of int"), ("[64]", "must be a tuple of int"), ([64, 2.5], "tuple of int"), ([True], "tuple of int"), ([64, 0], "at least 1: got 0 in (64, 0)"),
+              ([[64]], "tuple of int"), ([513], "at most 512"), (None, "got None"), ({64}, "tuple of int")],
+    "hidden": [([8, [4]], "tuple of int or a tuple of tuple of int"), ([[8], [0]], "at least 1: got 0"), ("8", "tuple of int")],
+    "pair": [([1], "Give 2 values"), ([1, "cm"], "Choose one of 'px', 'mm'"), ([-1, "px"], "at least 0"), ([math.inf, "px"], "must be finite")],
+    "graph": [({"nodes": ["a"], "edges": [["a", "a"]]}, "must not form a cycle: got a -> a"), ([["a"]], "must hold nodes"), ("a", "must be a Graph")],
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_type_reads_python_and_json_and_writes_json(name):
+    for given, held, written in GOOD[name]:
+        for run in (Kinds().replace({name: given}), Kinds().replace({name: written}), Kinds(**{name: given})):
+            assert getattr(run, name) == held and type(getattr(run, name)) is type(held)
+            assert json.loads(json.dumps(as_dict(run)))[name] == written and from_json(Kinds, to_json(run)) == run and hash(from_json(Kinds, to_json(run))) == hash(run)
+            assert run.diff() == ({} if held == getattr(Kinds(), name) else {name: (getattr(Kinds(), name), held)})
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_type_refuses_by_name(name, unchecked):
+    for value, words in BAD[name]: assert words in refusal(Kinds, name, value), value
+
+
+def test_every_type_has_its_cases():
+    assert set(GOOD) == set(BAD) == set(Kinds().fields())
+
+
+@pytest.mark.parametrize("hint", [list[int], dict[str, int], int | str, int | Range, tuple[list[int], ...], torch.Tensor, Any])
+def test_a_field_of_another_type_is_refused_with_its_class(hint):
+    cls = dataclasses.make_dataclass("Wrong", [("field", hint, setting(None, reason="none"))], bases=(Settings,), frozen=True, kw_only=True)
+    with pytest.raises(TypeError, match="a setting must"): cls()
+
+
+def test_files_of_an_older_form_load_and_people_do_not_write_it(unchecked):
+    old = as_dict(Kinds()) | {"sizes": "[64, 32]"}
+    assert from_dict(Kinds, old).sizes == (64, 32) and from_dict(Kinds, as_dict(Kinds(sizes=(5,)))).sizes == (5,)
+    refusal(Kinds, "sizes", "[64, 32]")
+
+
+@pytest.mark.parametrize("one", [Range(0.001, 10, "log"), Range(-2, 3), Range(0.1, 0.1), Range(0.1, 0.3, "log")])
+def test_draws_of_a_range_are_uniform_in_its_scale_and_within_its_ends(one):
+    drawn = one.draw(20_000, torch.Generator().manual_seed(0)).double()
+    assert drawn.min() >= torch.tensor(one.low) and drawn.max() <= torch.tensor(one.high)  # Ends as float32 has them
+    if one.low == one.high: return
+    place = lambda value: torch.as_tensor(value).double().log() if one.scale == "log" else torch.as_tensor(value).double()
+    share = (place(drawn) - place(one.low)) / (place(one.high) - place(one.low))
+    assert abs(share.mean() - 0.5) < 0.01 and abs(share.var() - 1 / 12) < 0.003  # Five standard errors
+    assert abs((place(one.middle) - place(one.low)) / (place(one.high) - place(one.low)) - 0.5) < 1e-6
 
 
 def test_none_is_allowed_where_it_means_something():
@@ -194,6 +276,18 @@ def test_hot_values_cannot_be_written_and_others_are_named():
     live = Live(NEMRun())
     with pytest.raises(TypeError): live.values["kl_scale"] = 1.0
     with pytest.raises(AttributeError, match="`width` must be a live setting: got an unknown name. Known: .*kl_scale"): getattr(live, "width")  # noqa: B009
+
+
+def test_a_range_is_its_middle_until_values_are_drawn_for_a_batch():
+    run = Kinds().replace(ranged=[0.01, 1, "log"], number=0.25)
+    live = Live(run)
+    assert set(live.ranges) == {"ranged"} and live.ranged.shape == () and abs(live.ranged.item() - 0.1) < 1e-7 and live.perhaps is None
+    drawn = torch.tensor([0.02, 0.5, 0.9])
+    batch = live.with_drawn({"ranged": drawn})
+    assert torch.equal(batch.ranged, drawn) and batch.number is live.number and live.ranged.shape == () and batch.values == live.values
+    assert live.values["ranged"] == Range(0.01, 1, "log")
+    for name in ("choice", "nothing"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a live number: got an unknown name. Known: number, perhaps, ranged."): live.with_drawn({name: drawn})
 
 
 # Pairs --------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any, Literal, Self
 
 import torch
@@ -165,7 +166,7 @@ def field_type(
     inner = tuple(a for a in members(hint) if a is not type(None))
     optional, ranged = len(inner) < len(members(hint)), Range in inner and float in inner
     if ranged: inner = tuple(a for a in inner if a is not Range)
-    shown, rest = typing.Union[inner], dict(optional=optional, ranged=ranged)  # noqa: UP007: made from parts
+    shown, rest = reduce(or_, inner), dict(optional=optional, ranged=ranged)
     if len(inner) > 1 and not all(typing.get_origin(a) is tuple and storable(a) for a in inner):
         raise TypeError(f"a setting must have one type, or one type and None: got {hint}")
     if typing.get_origin(inner[0]) is Literal: return FieldType(type(typing.get_args(inner[0])[0]), typing.get_args(inner[0]), hint=shown, **rest)
