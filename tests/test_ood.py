@@ -177,7 +177,7 @@ def test_gain_is_paired():
     loose = ood.compare_sets(*ours, seed=0).auroc
     assert paired.value == pytest.approx(ood.auroc(*ours) - ood.auroc(inside, outside))
     assert paired.high - paired.low < 0.5 * (loose.high - loose.low)
-    assert all(one == ood.Interval(value=0, low=0, high=0) for one in ood.gain(inside, outside, 2 * inside, 2 * outside, seed=0).values())
+    assert all(one == ood.BootstrapInterval(value=0, low=0, high=0) for one in ood.gain(inside, outside, 2 * inside, 2 * outside, seed=0).values())
 
 
 def test_a_thousand_resamples_of_two_thousand_are_quick():

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Kind', 'setting', 'FieldInfo', 'Range', 'FieldType', 'members', 'has_codec', 'storable', 'field_type', 'read_value',
-           'plain', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path', 'holds_settings', 'declared',
-           'nested_defaults', 'own_fields', 'put', 'as_dict', 'from_dict', 'read_field', 'to_json', 'from_json', 'Live']
+           'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path', 'holds_settings',
+           'declared', 'nested_defaults', 'own_fields', 'put', 'as_dict', 'from_dict', 'read_field', 'to_json',
+           'from_json', 'Live']
 
 # %% ../../nbs/core/00_settings.ipynb #00fd0cc6
 import copy
@@ -201,11 +202,11 @@ def read_value(
     return hint.from_plain(value)
 
 
-def plain(
+def plain_value(
     value: Any,  # Of a field
 ) -> Any:  # What JSON can hold
     "A value as JSON writes it: a tuple as a list, a small value as its own `to_plain` says, a scalar as it is."
-    if isinstance(value, tuple): return [plain(one) for one in value]
+    if isinstance(value, tuple): return [plain_value(one) for one in value]
     return value.to_plain() if has_codec(type(value)) else value
 
 # %% ../../nbs/core/00_settings.ipynb #8953b881
@@ -375,7 +376,7 @@ def as_dict(
 ) -> dict[str, Any]:  # Plain values, nested as the settings are; the class name under "class"
     "Settings as plain values, ready for JSON."
     values = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    return {"class": type(settings).__name__, **{k: as_dict(v) if isinstance(v, Settings) else plain(v) for k, v in values.items()}}
+    return {"class": type(settings).__name__, **{k: as_dict(v) if isinstance(v, Settings) else plain_value(v) for k, v in values.items()}}
 
 
 def from_dict(

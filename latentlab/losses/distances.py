@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLANK', 'INF', 'DISTANCES', 'Distance', 'as_embeddings', 'length', 'direction', 'cosine_distance',
-           'half_cosine_distance', 'relative_l2', 'WhitenedCosine', 'Scale', 'make_distance', 'with_scale']
+           'half_cosine_distance', 'relative_l2', 'WhitenedCosine', 'DistanceScale', 'make_distance', 'with_scale']
 
 # %% ../../nbs/losses/03_distances.ipynb #365641a4
 from collections.abc import Callable
@@ -125,7 +125,7 @@ class WhitenedCosine:
 
 # %% ../../nbs/losses/03_distances.ipynb #a66f37cf
 @dataclass(frozen=True)
-class Scale:
+class DistanceScale:
     "Where a distance's numbers lie and what they mean."
     label: str  # As printed on an axis
     low: float  # Smallest value
@@ -136,10 +136,10 @@ class Scale:
 
 INF = float("inf")
 DISTANCES = {
-    "cosine": Scale("1-cos", 0.0, 2.0, "dimensionless", "0 same direction, 1 orthogonal or blank, 2 opposite; blind to length."),
-    "half_cosine": Scale("(1-cos)/2", 0.0, 1.0, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for non-negative features; blind to length."),
-    "relative_l2": Scale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is blank; sees fading."),
-    "whitened_cosine": Scale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of one encoder; blind to scale of units."),
+    "cosine": DistanceScale("1-cos", 0.0, 2.0, "dimensionless", "0 same direction, 1 orthogonal or blank, 2 opposite; blind to length."),
+    "half_cosine": DistanceScale("(1-cos)/2", 0.0, 1.0, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for non-negative features; blind to length."),
+    "relative_l2": DistanceScale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is blank; sees fading."),
+    "whitened_cosine": DistanceScale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of one encoder; blind to scale of units."),
 }
 
 # %% ../../nbs/losses/03_distances.ipynb #665ebf54

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'check_scores', 'Above', 'count_above', 'roc_area', 'precision_area', 'false_alarms', 'count', 'auroc',
-           'auprc', 'aupr_in', 'fpr_at', 'Curve', 'curve', 'Interval', 'OODFigures', 'draw_weights', 'measure',
-           'bootstrap', 'intervals', 'compare_sets', 'gain', 'Control', 'control', 'best_of']
+           'auprc', 'aupr_in', 'fpr_at', 'RocCurve', 'curve', 'BootstrapInterval', 'OODFigures', 'draw_weights',
+           'ood_figures', 'bootstrap', 'intervals', 'compare_sets', 'gain', 'Control', 'control', 'best_of']
 
 # %% ../../nbs/metrics/00_ood.ipynb #70a86a54
 from collections.abc import Mapping
@@ -129,7 +129,7 @@ def fpr_at(
 
 # %% ../../nbs/metrics/00_ood.ipynb #0071c401
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class RocCurve:
     "The receiver operating characteristic, one point per distinct score, from (0, 0) to (1, 1)."
     threshold: Float64[Tensor, " threshold"]  # Falling from infinity: an example is called out of distribution at or above it
     fpr: Float64[Tensor, " threshold"]  # Share of the in-distribution set at or above it
@@ -138,23 +138,23 @@ class Curve:
     def at(
         self,
         threshold: float,  # Where a slider stands, on the scale of the scores
-    ) -> "Curve":  # One point
+    ) -> "RocCurve":  # One point
         "The point in force at any threshold: that of the lowest distinct score not below it."
         point = torch.searchsorted(-self.threshold, torch.tensor([-threshold], dtype=torch.float64), right=True) - 1
-        return Curve(threshold=torch.tensor([threshold], dtype=torch.float64), fpr=self.fpr[point], tpr=self.tpr[point])
+        return RocCurve(threshold=torch.tensor([threshold], dtype=torch.float64), fpr=self.fpr[point], tpr=self.tpr[point])
 
 
 def curve(
     scores_in: Float[Tensor, " inside"] | Float[np.ndarray, " inside"],  # Higher = more out of distribution
     scores_out: Float[Tensor, " outside"] | Float[np.ndarray, " outside"],  # On the same scale
-) -> Curve:
+) -> RocCurve:
     "What a plot of the ROC is drawn from; a run of tied scores is one straight piece."
     above = count(scores_in, scores_out)
-    return Curve(threshold=above.threshold, fpr=above.inside[0] / above.inside[0, -1], tpr=above.outside[0] / above.outside[0, -1])
+    return RocCurve(threshold=above.threshold, fpr=above.inside[0] / above.inside[0, -1], tpr=above.outside[0] / above.outside[0, -1])
 
 # %% ../../nbs/metrics/00_ood.ipynb #7882f7a4
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class BootstrapInterval:
     "A figure and where 95 % of its resamples lie."
     value: float  # From the examples as they are
     low: float  # 2.5 % quantile of the resamples
@@ -169,11 +169,11 @@ FIGURES = ("auroc", "auprc", "aupr_in", "fpr80", "fpr95")  # The order of a tabl
 @dataclass(frozen=True, kw_only=True)
 class OODFigures:
     "What one score is worth on two sets of equal size; every figure with its bootstrap interval."
-    auroc: Interval  # Ties counted half
-    auprc: Interval  # Out of distribution as positive
-    aupr_in: Interval  # In distribution as positive
-    fpr80: Interval  # Lower is better
-    fpr95: Interval  # Lower is better
+    auroc: BootstrapInterval  # Ties counted half
+    auprc: BootstrapInterval  # Out of distribution as positive
+    aupr_in: BootstrapInterval  # In distribution as positive
+    fpr80: BootstrapInterval  # Lower is better
+    fpr95: BootstrapInterval  # Lower is better
     n_in: int  # In-distribution examples counted
     n_out: int  # The same number, out of distribution
     resamples: int  # Bootstrap resamples behind the intervals
@@ -202,7 +202,7 @@ def draw_weights(
     return torch.bincount(drawn.flatten(), minlength=resamples * n).view(resamples, n).double()
 
 
-def measure(
+def ood_figures(
     above: Above,  # Counts of one or more resamples
 ) -> Float64[Tensor, "figure resample"]:  # In the order of `FIGURES`
     "The five figures of every resample."
@@ -218,19 +218,19 @@ def bootstrap(
 ) -> Float64[Tensor, "figure draw"]:  # First the examples as they are, then the resamples
     "The figures of resampled sets, each set drawn with replacement by itself; all figures come from the same resamples."
     if resamples < 2: raise ValueError(f"`resamples` must be at least 2: got {resamples}. 1000 steady the ends of a 95 % interval.")
-    found, rows = [measure(count_above(scores_in, scores_out))], max(1, 4_000_000 // (len(scores_in) + len(scores_out)))  # 32 MB at a time
+    found, rows = [ood_figures(count_above(scores_in, scores_out))], max(1, 4_000_000 // (len(scores_in) + len(scores_out)))  # 32 MB at a time
     for start in range(0, resamples, rows):
         weights = [draw_weights(len(scores), min(rows, resamples - start), generator=generator) for scores in (scores_in, scores_out)]
-        found.append(measure(count_above(scores_in, scores_out, *weights)))
+        found.append(ood_figures(count_above(scores_in, scores_out, *weights)))
     return torch.cat(found, 1)
 
 
 def intervals(
     draws: Float64[Tensor, "figure draw"],  # First the value, then its resamples
-) -> dict[str, Interval]:  # Keys as in `FIGURES`
+) -> dict[str, BootstrapInterval]:  # Keys as in `FIGURES`
     "Percentile intervals of 95 %."
     ends = draws[:, 1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1)
-    return {name: Interval(value=draws[i, 0].item(), low=ends[0, i].item(), high=ends[1, i].item()) for i, name in enumerate(FIGURES)}
+    return {name: BootstrapInterval(value=draws[i, 0].item(), low=ends[0, i].item(), high=ends[1, i].item()) for i, name in enumerate(FIGURES)}
 
 # %% ../../nbs/metrics/00_ood.ipynb #a8c3ba9b
 def compare_sets(
@@ -261,7 +261,7 @@ def gain(
     *,
     seed: int,  # Of the resamples
     resamples: int = 1000,  # Of the bootstrap
-) -> dict[str, Interval]:  # Keys as in `FIGURES`; negative is an improvement for the two FPR
+) -> dict[str, BootstrapInterval]:  # Keys as in `FIGURES`; negative is an improvement for the two FPR
     "By how much one score beats another on the same examples: both are measured on the same resamples, so what they share cancels."
     pairs = [(check_scores(ours, f"scores_{name}"), check_scores(base, f"base_{name}")) for name, ours, base in (("in", scores_in, base_in), ("out", scores_out, base_out))]
     for name, (ours, base) in zip(("in", "out"), pairs):
@@ -273,7 +273,7 @@ def gain(
 @dataclass(frozen=True, kw_only=True)
 class Control:
     "Whether the score takes the model's own test set for another distribution than its training set."
-    auroc: Interval  # Training set as in, test set as out of distribution; .5 is right
+    auroc: BootstrapInterval  # Training set as in, test set as out of distribution; .5 is right
     passed: bool  # False when the figure is off by more than the tolerance and its interval leaves .5 out
     verdict: str  # One sentence
 
