@@ -1,5 +1,5 @@
 // One control per setting, made from the schema. Python owns the values; a control shows what was asked for until Python answers.
-LL.GROUPS = [["live", "Live", "from the next step"], ["model", "Model", "rebuilds"], ["data", "Data and encoder", "rebuilds"]];
+LL.GROUPS = [["live", "Live", "from the next step"], ["model", "Model", "rebuilds"], ["data", "Data", "rebuilds"]];
 
 LL.scale = (spec) => {
   const int = spec.type === "int";
@@ -198,7 +198,7 @@ LL.controls = (host, send) => {
     for (const [key, title, note] of LL.GROUPS) {
       const members = schema.filter((spec) => spec.group === key && LL.makers[spec.widget]);
       if (!members.length) continue;
-      const group = LL.el("fieldset", { class: `ll-group ${key}` }, LL.el("legend", {}, LL.el("b", { text: key === "data" && !members.some((spec) => spec.name === "encoder") ? "Data" : title }), LL.el("span", { text: ` ${note}` })));
+      const group = LL.el("fieldset", { class: `ll-group ${key}` }, LL.el("legend", {}, LL.el("b", { text: title }), LL.el("span", { text: ` ${note}` })));
       const folded = members.filter((spec) => spec.folded), summary = LL.el("summary", {}), more = LL.el("details", { class: "ll-more" }, summary);
       summary.textContent = `${folded.length} more: ${folded.map((spec) => spec.label).join(", ")}`;
       for (const spec of members) {

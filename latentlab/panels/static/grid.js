@@ -1,4 +1,4 @@
-// Rows of small images on raw canvases: plain ones as they come, masked ones composed here from image, fill, keep and rank.
+// Rows of small images on raw canvases: plain ones as they come, masked ones composed here. A row names the arrays that it is made of: mask, fill, original, rank.
 LL.grid = (host, picture) => {
   let layout = {}, blocks = {}, rows = [], built = null;
   const body = LL.el("div", { class: "ll-grid" });
@@ -13,14 +13,20 @@ LL.grid = (host, picture) => {
 
   const legend = (row) => {
     if (row.kind !== "rank" && row.kind !== "keep") return null;
-    const bar = LL.el("span", { class: `ll-ramp ${row.kind}` });
+    const bar = LL.el("span", { class: `ll-ramp ${row.kind}`, style: row.colour && row.kind === "keep" ? `--ll-tint:${row.colour}` : null });
     const ends = row.kind === "rank" ? ["first to go", "last"] : ["hidden", "kept"];
     return LL.el("div", { class: "ll-legend-ramp" }, LL.el("span", { text: ends[0] }), bar, LL.el("span", { text: ends[1] }));
   };
 
+  // the arrays of a row by what they are for
+  const parts = (row) => {
+    const mask = row.mask ?? (row.kind === "seen" ? "keep" : row.key), rank = row.kind === "rank" ? row.rank ?? row.key : row.rank ?? (mask === "keep" ? "rank" : null);
+    return { original: row.kind === "image" ? row.key : row.original ?? "image", mask: row.kind === "image" || (row.kind === "rank" && !row.mask) ? null : mask, fill: row.fill ?? "fill", rank };
+  };
+
   // n, height, width, channels of the pictures that a row draws; null while they have not come
   const size = (row) => {
-    const shape = (blocks[row.kind === "image" ? row.key : "image"] ?? {}).shape;
+    const shape = (blocks[parts(row).original] ?? {}).shape;
     return shape ? [shape[0], shape[1], shape[2], shape[3] ?? 1] : null;
   };
 
@@ -70,24 +76,30 @@ LL.grid = (host, picture) => {
   // share of pixels shown as kept: soft = keep itself, area = as many pixels as keep holds, top = the first x by rank
   const shown = (out, i, keep, rank) => {
     const pixels = out.length, start = i * pixels;
-    if (picture.mask === "soft" || !rank) { for (let p = 0; p < pixels; p++) out[p] = keep[start + p]; return; }
+    if (picture.mask === "soft") { for (let p = 0; p < pixels; p++) out[p] = keep[start + p]; return; }
     let share = picture.top;
     if (picture.mask === "area") { let sum = 0; for (let p = 0; p < pixels; p++) sum += keep[start + p]; share = sum / (255 * pixels); }
     if (share >= 1) { out.fill(255); return; }
+    if (!rank) { // no order was sent: the mask's own values are one, in 256 steps
+      const counts = new Uint32Array(256); for (let p = 0; p < pixels; p++) counts[keep[start + p]] += 1;
+      let level = 255, sum = counts[255]; while (level > 0 && sum + counts[level - 1] <= share * pixels) { level -= 1; sum += counts[level]; }
+      for (let p = 0; p < pixels; p++) out[p] = keep[start + p] >= level ? 255 : 0;
+      return;
+    }
     const limit = 256 * (1 - share);
     for (let p = 0; p < pixels; p++) out[p] = rank[start + p] >= limit ? 255 : 0;
   };
 
   const paint = () => {
     build();
-    const { keep, rank, fill } = Object.fromEntries(["keep", "rank", "fill"].map((key) => [key, blocks[key]?.data])), tint = LL.rgb(picture.colour), strength = picture.opacity;
+    const strength = picture.opacity;
     for (const row of rows) {
-      const { n, height, width, channels, gap } = row, pixels = height * width, images = blocks[row.kind === "image" ? row.key : "image"]?.data;
-      const live = keep && keep.length === n * pixels, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
+      const { n, height, width, channels, gap } = row, pixels = height * width, named = parts(row), [images, keep, fill, rank] = [named.original, named.mask, named.fill, named.rank].map((key) => blocks[key]?.data), tint = LL.rgb(row.colour ?? picture.colour);
+      const live = row.kind === "rank" ? rank?.length === n * pixels : keep?.length === n * pixels, ordered = rank?.length === n * pixels ? rank : null, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
       if (!images || images.length !== n * pixels * channels || (!live && row.kind !== "image")) continue;
       const data = row.data.data, stride = row.data.width;
       for (let i = 0; i < n; i++) {
-        if (row.kind !== "image") shown(mask, i, keep, rank);
+        if (row.kind === "keep" || row.kind === "seen") shown(mask, i, keep, ordered);
         if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], `${((100 * sum) / (255 * pixels)).toFixed(0)} %`); }
         for (let y = 0, p = 0; y < height; y++) {
           let at = 4 * (y * stride + i * (width + gap));
@@ -123,11 +135,11 @@ LL.grid = (host, picture) => {
   const point = (event, row) => {
     const { n, height, width, channels, gap } = row, box = row.canvas.getBoundingClientRect();
     const x = Math.floor(((event.clientX - box.left) / box.width) * row.canvas.width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
-    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap), keep = blocks.keep?.data, plain = blocks[row.key]?.data;
-    if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !(keep || plain)) { leave(); return; }
+    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap), named = parts(row), keep = blocks[named.mask]?.data, rank = blocks[named.rank]?.data, plain = blocks[named.original]?.data;
+    if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !plain) { leave(); return; }
     const at = i * height * width + y * width + inside, value = (k) => (plain[at * channels + k] / 255).toFixed(2);
     tip.hidden = false;
-    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${keep ? `keep ${(keep[at] / 255).toFixed(2)} · ranked above ${((100 * blocks.rank.data[at]) / 256).toFixed(0)} % of the pixels` : Array.from({ length: channels }, (_, k) => value(k)).join(", ")}`;
+    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${[keep ? `keep ${(keep[at] / 255).toFixed(2)}` : "", rank ? `ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels` : "", keep || rank ? "" : Array.from({ length: channels }, (_, k) => value(k)).join(", ")].filter(Boolean).join(" · ")}`;
     const home = host.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX - home.left + 12, home.width - tip.offsetWidth - 6))}px`;
     tip.style.top = `${event.clientY - home.top + 16}px`;

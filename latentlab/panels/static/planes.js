@@ -212,14 +212,33 @@ LL.field = (spec) => {
   return { node: frame.node, frame: (next) => { blocks = next; }, paint, theme: () => { points.forEach((p) => p.redraw()); paint(); }, destroy: () => {} };
 };
 
-LL.scatter = (spec) => {
-  const frame = LL.plotFrame(spec.title ?? "", spec.note ?? "", "scatter"), host = LL.el("div", { class: "ll-scatters" });
-  frame.area.replaceWith(host);
+LL.scatter = (spec, tell) => {
+  const frame = LL.plotFrame(spec.title ?? "", spec.note ?? "", "scatter"), host = LL.el("div", { class: "ll-scatters" }), answer = LL.answer();
+  frame.area.replaceWith(host, answer.node);
   const panels = spec.panels.map((panel) => {
     const sheet = LL.sheet(`${panel.label}: ${panel.note ?? ""}`, "scatter");
     const node = LL.el("div", { class: "ll-scatter", "data-panel": panel.key }, LL.el("div", { class: "ll-scatter-head" }, LL.el("b", { text: panel.label }), LL.el("span", { class: "ll-note", text: panel.note ?? "", title: panel.note ?? "" })), sheet.canvas);
     host.append(node);
-    return { ...panel, sheet, node, range: null };
+    const one = { ...panel, sheet, node, range: null, chosen: null, place: null };
+    if (spec.clicks) { // the nearest point within 14 pixels; with the keyboard, one point after the other
+      const pick = (i) => { one.chosen = i; node.dataset.chosen = String(i); answer.clear(); onePanel(one); };
+      const say = () => tell(panel.key, "click", one.chosen);
+      sheet.canvas.tabIndex = 0; sheet.canvas.style.cursor = "pointer"; sheet.canvas.setAttribute("role", "application"); sheet.canvas.setAttribute("aria-label", `${panel.label}: click a point; arrow keys choose one, Enter picks it`); node.dataset.source = panel.key;
+      sheet.canvas.addEventListener("click", (event) => {
+        const block = blocks[panel.key], home = sheet.canvas.getBoundingClientRect();
+        if (!block || !one.place) return;
+        let best = -1, least = 14;
+        for (let i = 0; i < block.shape[0]; i++) { const [x, y] = one.place(i), far = Math.hypot(x - event.clientX + home.left, y - event.clientY + home.top); if (far < least) { least = far; best = i; } }
+        if (best >= 0) { pick(best); say(); }
+      });
+      sheet.canvas.addEventListener("keydown", (event) => {
+        const n = blocks[panel.key]?.shape[0] ?? 0, move = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
+        if (!n || (!move && event.key !== "Enter")) return;
+        event.preventDefault();
+        if (move) pick(one.chosen === null ? 0 : (((one.chosen + move) % n) + n) % n); else if (one.chosen !== null) say();
+      });
+    }
+    return one;
   });
   let blocks = {}, keyed = "";
   const quantile = (values, q) => values[Math.min(values.length - 1, Math.max(0, Math.round(q * (values.length - 1))))];
@@ -262,7 +281,7 @@ LL.scatter = (spec) => {
     ctx.stroke();
     return count;
   };
-  const one = (panel) => {
+  const onePanel = (panel) => {
     const block = blocks[panel.key], place = panel.sheet.begin();
     if (!block || !place) return;
     const { ctx, ink, width, height } = place, { half, middle } = span(panel), below = 18, two = block.shape[1] > 1;
@@ -275,9 +294,12 @@ LL.scatter = (spec) => {
     const outlined = pockets(ctx, at, panel, ink);
     const labels = blocks[spec.labels]?.data;
     LL.dots(ctx, at, block, labels && labels.length === block.shape[0] ? labels : null, ink.accent, side > 230 ? 2 : 1.6, null);
+    panel.place = (i) => [at.x(block.data[i * block.shape[1]]), at.y(two ? block.data[i * block.shape[1] + 1] : ((i * 0.618034) % 1) - 0.5)];
+    if (panel.chosen !== null && panel.chosen < block.shape[0]) { const [x, y] = panel.place(panel.chosen); for (const [colour, line] of [[ink.page, 4.5], [ink.strong, 2]]) { ctx.beginPath(); ctx.arc(x, y, 6, 0, 6.3); ctx.strokeStyle = colour; ctx.lineWidth = line; ctx.stroke(); } }
     ctx.restore();
     ctx.lineWidth = 1; ctx.strokeStyle = ink.grid; ctx.strokeRect(box.left + 0.5, 4.5, side - 1, side - 1);
     Object.assign(panel.node.dataset, { points: String(block.shape[0]), reach: half.toFixed(2), pockets: String(outlined) });
   };
-  return { node: frame.node, frame: (next) => { blocks = next; }, paint: () => { legend(); panels.forEach(one); }, theme: () => { legend(); panels.forEach(one); }, destroy: () => {} };
+  return { node: frame.node, frame: (next) => { blocks = next; }, paint: () => { legend(); panels.forEach(onePanel); }, theme: () => { legend(); panels.forEach(onePanel); }, destroy: () => {}, sources: spec.clicks ? panels.map((p) => p.key) : [],
+    refused: (source, sentence) => { for (const p of panels) if (p.key === source) { p.chosen = null; onePanel(p); } answer.say(sentence); } };
 };

@@ -16,10 +16,11 @@ LL.plotFrame = (title, text, kind = "") => {
 
 LL.keySwatch = (item) => LL.el("i", { class: `ll-key${item.dash ? " dash" : ""}`, style: `--c:${LL.themed(item.colour)}` });
 
-LL.curves = (spec) => {
-  const frame = LL.plotFrame(spec.title ?? "Terms", spec.note ?? "");
+LL.curves = (spec, tell) => {
+  const frame = LL.plotFrame(spec.title ?? "Terms", spec.note ?? "", "curves"), source = spec.source ?? spec.title ?? "Terms", answer = LL.answer();
+  frame.node.append(answer.node);
   const terms = spec.terms.map((term, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...term }));
-  let plot = null, log = Boolean(spec.log), zoomed = false, data = null, ink = null, values = [];
+  let plot = null, log = Boolean(spec.log), zoomed = false, data = null, ink = null, values = [], chosen = null;
   const right = (term) => (term.axis ? term.axis === "right" : term.unit === "nats");
   const units = (side) => [...new Set(terms.filter((t) => right(t) === side).map((t) => t.unit).filter(Boolean))].join(" · ");
 
@@ -54,6 +55,10 @@ LL.curves = (spec) => {
   };
   const rule = (u) => {
     const ctx = u.ctx, ratio = devicePixelRatio || 1;
+    if (chosen !== null) { // the step that was clicked
+      const x = Math.round(u.valToPos(chosen, "x", true)) + 0.5;
+      if (x >= u.bbox.left && x <= u.bbox.left + u.bbox.width) { ctx.save(); ctx.strokeStyle = LL.paper(frame.area).accent; ctx.lineWidth = 1.5 * ratio; ctx.beginPath(); ctx.moveTo(x, u.bbox.top); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke(); ctx.restore(); }
+    }
     for (const line of lines) {
       const y = Math.round(u.valToPos(line.value, "y", true)) + 0.5;
       if (y < u.bbox.top - 1 || y > u.bbox.top + u.bbox.height + 1) continue;
@@ -91,7 +96,25 @@ LL.curves = (spec) => {
       hooks: { draw: [rule], setSelect: [(u) => { if (u.select.width > 0) zoomed = true; }], setCursor: [(u) => show(u.cursor.idx)] },
     }, columns(), frame.area);
     plot.over.addEventListener("dblclick", () => { zoomed = false; draw(); });
+    if (spec.clicks) { plot.over.style.cursor = "pointer"; plot.over.addEventListener("click", () => { if (plot.select.width > 0) return; pick(plot.cursor.idx); }); }
   };
+  const pick = (index) => {
+    const step = data?.step[index];
+    if (step === undefined || step === null) return;
+    chosen = step; frame.node.dataset.chosen = String(step); answer.clear(); plot?.redraw(); show(index); tell(source, "click", step);
+  };
+  if (spec.clicks) { // keys: arrows walk over the steps, Enter picks one
+    let at = null;
+    frame.area.tabIndex = 0; frame.area.setAttribute("role", "application"); frame.area.setAttribute("aria-label", `${spec.title ?? "curves"}: arrow keys choose a step, Enter picks it`); frame.node.dataset.source = source;
+    frame.area.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20 }[event.key], last = (data?.step.length ?? 0) - 1;
+      if (last < 0 || (!move && event.key !== "Enter")) return;
+      event.preventDefault();
+      if (!move) { pick(at ?? last); return; }
+      at = Math.max(0, Math.min(last, (at ?? last) + move));
+      plot?.setCursor({ left: plot.valToPos(data.step[at], "x"), top: 10 }); show(at);
+    });
+  }
   const draw = () => {
     if (!plot) make();
     if (!plot) return;
@@ -100,7 +123,7 @@ LL.curves = (spec) => {
     if (plot.cursor.idx === null || plot.cursor.idx === undefined || plot.cursor.left < 0) show(null);
   };
   return {
-    node: frame.node, data: (next) => { data = next; }, draw,
+    node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { data = next; }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
     theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); lines.forEach((l) => l.item.replaceChild(LL.keySwatch({ dash: true, colour: l.colour ?? "#000000" }), l.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),

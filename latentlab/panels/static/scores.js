@@ -113,5 +113,3 @@ LL.bars = (spec) => {
   };
   return { node: frame.node, frame: (next) => { blocks = next; }, paint, theme: () => { rows = []; paint(); }, destroy: () => {} };
 };
-
-LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars };

@@ -1,5 +1,6 @@
-// The widget: reads the traits, composes the primitives, repaints at most once per animation frame.
+// The widget: reads the traits, composes the primitives, repaints at most once per animation frame, and says once a second whether somebody can see it.
 LL.STALE_MS = 3000;
+LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider };
 
 LL.render = ({ model, el }) => {
   const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
@@ -19,10 +20,11 @@ LL.render = ({ model, el }) => {
   window.addEventListener("keydown", guard, true);
 
   // ---- what a test or a benchmark reads: times of inputs, frames painted, and the first frame that used a new value
-  const record = (window.latentlab = { inputs: [], paints: [], latencies: [], sent: 0 });
+  const record = (window.latentlab = { inputs: [], paints: [], latencies: [], sent: 0, alive: 0 });
   const note = (list, item) => { list.push(item); if (list.length > 2000) list.shift(); };
   const waiting = new Map();
   const send = (content) => { record.sent += 1; model.send(content); };
+  const event = (source, type, value, buffer) => { record.sent += 1; model.send({ kind: "event", source, type, value }, undefined, buffer ? [buffer.buffer] : undefined); };
   const asks = new Map();
   const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
 
@@ -45,6 +47,14 @@ LL.render = ({ model, el }) => {
   const meta = () => model.get("frame_meta") ?? {};
   const status = () => model.get("status") ?? {};
   const closed = () => Boolean(status().closed);
+  const seen = () => visible && document.visibilityState === "visible";
+  let told = null;
+  const alive = () => { // what Python needs to know to send no frame that nobody sees
+    if (closed()) return;
+    const now = seen();
+    if (now && told === false) received = performance.now(); // the frames were silent because nobody looked: that is no reason to warn
+    told = now; record.alive += 1; model.send({ kind: "alive", visible: now });
+  };
 
   // name -> value that waits for a rebuild; undefined where Python named the control only
   const pending = () => { const list = status().pending ?? {}; return Array.isArray(list) ? Object.fromEntries(list.map((name) => [name, undefined])) : list; };
@@ -115,7 +125,8 @@ LL.render = ({ model, el }) => {
   };
   const tick = setInterval(() => {
     const was = stale;
-    stale = status().state === "running" && performance.now() - received > LL.STALE_MS;
+    alive();
+    stale = status().state === "running" && seen() && performance.now() - received > LL.STALE_MS;
     if (stale || was) say();
     controls.refresh();
   }, 1000);
@@ -127,14 +138,14 @@ LL.render = ({ model, el }) => {
   };
   const readHeld = () => { held = LL.blocks((model.get("held_meta") ?? {}).blocks, model.get("held")); blocks(); };
   const readLayout = () => {
-    const layout = model.get("plan") ?? {}, masked = (layout.rows ?? []).some((row) => row.kind !== "image");
+    const layout = model.get("plan") ?? {}, masked = (layout.rows ?? []).some((row) => row.kind === "keep" || row.kind === "seen");
     header.layout(layout); grid.layout(layout); grid.ramp(); bar.hidden = !masked;
     for (const one of [...plots, ...shown]) one.destroy();
-    plots = (layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => LL.PLOTS[spec.kind](spec));
+    plots = (layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => LL.PLOTS[spec.kind](spec, event));
     plotHost.replaceChildren(...plots.map((plot) => plot.node));
     plotHost.hidden = plots.length === 0;
     const chosen = (layout.pictures ?? []).filter((spec) => LL.PICTURES[spec.kind]);
-    shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec));
+    shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec, event));
     // beside rows of images there is no room for three scatters and more: they go below, over the whole width, and the bars beside them
     const wide = (layout.rows ?? []).length > 0 && chosen.some((spec) => spec.kind === "scatter" && spec.panels.length > 2);
     const placeOf = (spec) => (wide && ["scatter", "bars"].includes(spec.kind) ? "wide" : spec.place ?? "left");
@@ -142,8 +153,9 @@ LL.render = ({ model, el }) => {
     leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
     rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
     numbers = LL.numbers(cards, layout.table);
-    blocks(); repaint(true, true);
+    blocks(); readPositions(); repaint(true, true);
   };
+  const readPositions = () => { const now = model.get("positions") ?? {}; for (const one of shown) one.place?.(now); };
   const readFrame = () => {
     if (meta().seq !== undefined) received = performance.now();
     blocks();
@@ -178,6 +190,8 @@ LL.render = ({ model, el }) => {
   const readMessage = (content) => {
     if (content?.kind !== "refused") return;
     waiting.delete(content.name); asks.delete(content.name);
+    const picture = [...shown, ...plots].find((one) => one.sources?.includes(content.name));
+    if (picture) { picture.refused(content.name, content.sentence); return; }
     if (!journal.waits(content.name) && controls.refuse(content.name, content.sentence)) return;
     if (!journal.refused(content.name, content.sentence)) { error = content.sentence; say(); }
   };
@@ -187,7 +201,7 @@ LL.render = ({ model, el }) => {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
     "change:held_meta": readHeld, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
     "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")),
-    "change:journal": readJournal, "change:runs": readRuns, "change:card_meta": readCard, "msg:custom": readMessage,
+    "change:positions": readPositions, "change:journal": readJournal, "change:runs": readRuns, "change:card_meta": readCard, "msg:custom": readMessage,
   };
 
   theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
@@ -197,15 +211,17 @@ LL.render = ({ model, el }) => {
 
   const sizes = new ResizeObserver(() => { grid.fit(); plots.forEach((plot) => plot.fit()); repaint(true, true); });
   sizes.observe(root);
-  const sight = new IntersectionObserver((entries) => { visible = entries[entries.length - 1].isIntersecting; if (visible) soon(); });
+  const sight = new IntersectionObserver((entries) => { const now = entries[entries.length - 1].isIntersecting; if (now !== visible) { visible = now; alive(); } if (visible) soon(); });
   sight.observe(root);
+  document.addEventListener("visibilitychange", alive);
+  alive();
   const themes = new MutationObserver(theme);
   themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
   requestAnimationFrame(() => { theme(); repaint(true, true); });
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
-    window.removeEventListener("keydown", guard, true); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
+    window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
   };
 };
 
