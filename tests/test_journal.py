@@ -27,7 +27,7 @@ from latentlab.journal.journal import Journal, card_data, harmless, markdown_tab
 from latentlab.journal.runs import mean_interval
 from latentlab.journal.writer import Writer, has_checkpoint, newest_checkpoint
 from latentlab.panels.clerk import Buttons
-from latentlab.panels.view import LabView
+from latentlab.panels.view import View
 from latentlab.sweeps.workers import known_run, left_alone
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.example import MeanRun
@@ -1093,7 +1093,7 @@ def test_a_card_says_of_which_step_its_checks_are(tmp_path):
 
 def test_a_card_asked_for_while_training_looks_first(tmp_path):
     "Checks, picture and the step beside the card are of one moment."
-    trainer, view = Trainer(RUN.replace(check_every=10**6), journal=tmp_path), LabView([], {"title": "mean"})
+    trainer, view = Trainer(RUN.replace(check_every=10**6), journal=tmp_path), View([], {"title": "mean"})
     trainer.start()
     until(lambda: trainer.step_count > 50)
     try: Buttons(trainer, view, ["loss"], lambda name, value: None)._do_card(None)

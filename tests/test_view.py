@@ -11,23 +11,9 @@ import pytest
 
 from latentlab.core.settings import Settings
 from latentlab.panels import view as panel_view
-from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_images, plain, rank_to_uint8, thin, widget_of
-from latentlab.panels.view import (
-    JOURNAL_COMMANDS,
-    MODULES,
-    PNG_MARK,
-    UPLOT_VERSION,
-    LabView,
-    Request,
-    browser_module,
-    browser_style,
-    image_bytes,
-    is_run_id,
-    lay_out,
-    pack_block,
-    read_request,
-    static_text,
-)
+from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_images, plain, rank_to_uint8, thin
+from latentlab.panels.protocol import JOURNAL_COMMANDS, MAX_BUFFER, Event, Request, event_sources, is_run_id, read_event, read_request
+from latentlab.panels.view import MODULES, PNG_MARK, UPLOT_VERSION, View, browser_module, browser_style, image_bytes, lay_out, pack_block, static_text
 
 UPLOT_SHA256 = {"uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
                 "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"}  # Of the npm package uplot 1.6.32
@@ -57,7 +43,7 @@ def test_data_never_becomes_markup(name):
 
 def test_one_module_one_export():
     assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
-    assert len(browser_module()) < 170_000  # sent once per panel
+    assert len(browser_module()) < 225_000  # sent once per panel
 
 
 def test_no_module_overwrites_a_function_of_another():
@@ -117,16 +103,15 @@ def test_plain_is_json():
 
 def test_an_empty_settings_class_has_no_controls():
     assert controls(Settings().fields()) == []
-    assert callable(widget_of)
 
 
 STRANGE = [None, 3, "run", [], {}, {"kind": "command"}, {"kind": "set", "name": "x"}, {"kind": "eval", "name": "a"}, {"kind": "set", "name": ["a"]},
-           {"kind": "set", "name": "a", "value": {}}, {"kind": "command", "name": "set"}]
+           {"kind": "set", "name": "a", "value": {1}}, {"kind": "event"}, {"kind": "alive"}, {"kind": "command", "name": "set"}]
 
 
 @pytest.mark.parametrize("content", STRANGE)
 def test_other_messages_are_refused_and_do_not_break_the_view(content):
-    view, sent, heard = LabView([control("a")], PLAN), [], []
+    view, sent, heard = View([control("a")], PLAN), [], []
     view.send = lambda message, buffers=None: sent.append(message)
     view.on_request(heard.append)
     view._handle_custom_msg(content, [])
@@ -134,7 +119,7 @@ def test_other_messages_are_refused_and_do_not_break_the_view(content):
 
 
 def test_requests_reach_the_one_receiver_and_its_refusal_goes_back():
-    view, sent, heard = LabView([control("a")], PLAN), [], []
+    view, sent, heard = View([control("a")], PLAN), [], []
     view.send = lambda message, buffers=None: sent.append(message)
     view._handle_custom_msg({"kind": "set", "name": "a", "value": 0.1}, [])  # nobody listens: nothing happens
     view.on_request(heard.append)
@@ -150,7 +135,7 @@ def test_requests_reach_the_one_receiver_and_its_refusal_goes_back():
 
 def test_two_threads_send_whole_messages():
     "Frames and words from two threads: each message holds its own traits and nothing of the other's."
-    view, seen = LabView([control("a")], PLAN), []
+    view, seen = View([control("a")], PLAN), []
     view._send = lambda message, buffers=None: seen.append(frozenset(message["state"]))
     threads = [threading.Thread(target=lambda: [view.push({"keep": np.full((2, 4, 4), i, np.uint8)}, {"step": i, "values": {}}) for i in range(200)]),
                threading.Thread(target=lambda: [view.tell({"status": {"state": "running", "step": i}}) for i in range(200)])]
@@ -191,14 +176,14 @@ def test_what_is_no_number_is_refused(array):
     with pytest.raises(ValueError, match="`words` must hold numbers: got"): pack_block("words", array)
 
 
-def shown(view: LabView) -> dict[str, list]:
+def shown(view: View) -> dict[str, list]:
     "What the browser draws: arrays at rest, and over them those that moved."
     return {key: array.tolist() for trait in ("held", "frame") for key, array in read_slowly(getattr(view, trait), getattr(view, f"{trait}_meta").get("blocks", [])).items()}
 
 
 def test_whatever_moves_and_rests_the_browser_has_the_last_of_each():
     "Random arrays that stay or change: after every frame the two traits together are exactly that frame."
-    view, rng, sizes = LabView([control("a")], PLAN), np.random.default_rng(0), []
+    view, rng, sizes = View([control("a")], PLAN), np.random.default_rng(0), []
     now = {key: rng.integers(0, 9, 5).astype(np.uint8) for key in "abcd"}
     view._send = lambda message, buffers=None: sizes.append(sum(map(len, buffers or [])))
     for step in range(60):
@@ -211,7 +196,7 @@ def test_whatever_moves_and_rests_the_browser_has_the_last_of_each():
 
 
 def test_an_array_at_rest_is_sent_twice_and_then_never_again():
-    view, sent = LabView([control("a")], PLAN), []
+    view, sent = View([control("a")], PLAN), []
     view._send = lambda message, buffers=None: sent.append(sum(map(len, buffers or [])))
     image = image_bytes(np.zeros((2, 3, 4, 4)))
     for step in range(4): view.push({"image": image.copy(), "keep": np.full((2, 4, 4), step, np.uint8)}, {"step": step, "values": {}})
@@ -220,14 +205,14 @@ def test_an_array_at_rest_is_sent_twice_and_then_never_again():
 
 def test_other_bytes_in_the_same_places_are_told():
     "Another data set of the same size comes to rest: nothing in the list of places has changed, and yet the browser must read again."
-    view, told = LabView([control("a")], PLAN), []
+    view, told = View([control("a")], PLAN), []
     view._send = lambda message, buffers=None: told.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
     for step in range(6): view.push({"points": np.full((4, 2), step // 3), "moves": np.array([step])}, {"step": step, "values": {}})
     assert [("held" in message, "held_meta" in message) for message in told] == [(False, False), (True, True), (False, False), (False, False), (True, True), (False, False)]
 
 
 def test_other_keys_forget_what_was_held():
-    view = LabView([control("a")], PLAN)
+    view = View([control("a")], PLAN)
     for _ in range(3): view.push({"z3": np.zeros(4), "kl": np.zeros(3)}, {"step": 1, "values": {}})
     assert view.frame == b"" and list(shown(view)) == ["z3", "kl"]
     view.push({"kl": np.zeros(2)}, {"step": 2, "values": {}})
@@ -235,7 +220,7 @@ def test_other_keys_forget_what_was_held():
 
 
 def test_the_state_is_all_that_a_reload_needs():
-    view = LabView([control("a")], PLAN)
+    view = View([control("a")], PLAN)
     view.push({"keep": np.zeros((2, 4, 4), np.uint8)}, {"step": 7, "values": {"a": 1}}, {"step": np.arange(3), "a": np.arange(3)})
     state = view.get_state()
     where = [{"key": "keep", "dtype": "uint8", "shape": [2, 4, 4], "offset": 0}]
@@ -245,8 +230,8 @@ def test_the_state_is_all_that_a_reload_needs():
 
 def test_each_picture_of_a_plan_has_its_primitive():
     "The kinds that the notebook documents are those that the browser knows."
-    kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("scores.js"))[1]
-    assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars")]
+    kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("view.js"))[1]
+    assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph", "matrix", "brush", "slider")]
 
 
 RUN = "20261121-120544-nem-3fa9c2"
@@ -295,7 +280,7 @@ def test_each_wish_of_the_journal_has_its_button():
 
 def test_a_journal_is_told_and_comes_back_with_the_state():
     "One message; plain numbers; a page that is loaded afresh gets it all."
-    view, seen = LabView([control("a")], PLAN), []
+    view, seen = View([control("a")], PLAN), []
     state = view.get_state()
     assert (state["journal"], state["runs"], state["card"], state["card_meta"]) == ({}, [], b"", {})
     view._send = lambda message, buffers=None: seen.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
@@ -311,12 +296,114 @@ def test_a_journal_is_told_and_comes_back_with_the_state():
 
 @pytest.mark.parametrize("name", ["card", "card_meta", "frame", "_esm"])
 def test_a_card_is_not_told_in_words(name):
-    with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"): LabView([control("a")], PLAN).tell({name: {}})
+    with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"): View([control("a")], PLAN).tell({name: {}})
 
 
 @pytest.mark.parametrize(("png", "meta", "match"), [(b"", {"id": RUN}, "`png` must be a PNG: got 0 bytes"), (b"GIF89a", {"id": RUN}, "`png` must be a PNG: got 6 bytes"),
                                                     (PNG_MARK, {}, "`meta` must hold the id of a run: got None"), (PNG_MARK, {"id": "../a"}, "got '../a'. It names the file")])
 def test_a_card_that_is_none_is_refused(png, meta, match):
-    view = LabView([control("a")], PLAN)
+    view = View([control("a")], PLAN)
     with pytest.raises(ValueError, match=match): view.show_card(png, meta)
     assert view.card == b"" and view.card_meta == {}
+
+
+PICTURES = [{"kind": "scatter", "clicks": True, "panels": [{"key": "z1"}]}, {"kind": "scatter", "panels": [{"key": "z2"}]}, {"kind": "strip", "key": "walk", "scrub": True},
+            {"kind": "strip", "key": "fixed"}, {"kind": "matrix", "key": "effect"}, {"kind": "brush", "key": "paint", "image": "image"},
+            {"kind": "graph", "key": "dag", "nodes": [{"name": "a"}, {"name": "b"}, {"name": "c"}], "edges": [["a", "b"]], "editable": True},
+            {"kind": "graph", "key": "shown", "nodes": [{"name": "a"}]}, {"kind": "slider", "name": "price", "low": 1e-3, "high": 1.0, "scale": "log"}]
+ANSWERING = {"pictures": PICTURES, "plots": [{"kind": "curves", "title": "Loss", "clicks": True, "terms": []}, {"kind": "path", "title": "Path"}]}
+SHAPES = {"z1": (50, 2), "z2": (50, 2), "walk": (3, 7, 8, 8, 1), "fixed": (7, 8, 8, 1), "effect": (3, 4), "image": (2, 6, 5, 3)}
+EDITED = {"nodes": ["a", "b", "c"], "edges": [["a", "b"], ["b", "c"]]}
+DONE = [("z1", "click", 49), ("walk", "scrub", 6), ("walk", "click", 0), ("fixed", "click", 6), ("effect", "click", [2, 3]), ("dag", "click", "c"), ("dag", "edit", EDITED),
+        ("shown", "click", "a"), ("price", "slide", 0.5), ("Loss", "click", 12_000)]
+
+
+@pytest.mark.parametrize(("source", "kind", "value"), DONE)
+def test_events_that_a_layout_has(source, kind, value):
+    assert read_event({"source": source, "type": kind, "value": value}, [], ANSWERING, SHAPES) == Event(source, kind, value)
+
+
+def test_a_stroke_is_the_bytes_of_its_image():
+    painted = bytes(range(30))
+    assert read_event({"source": "paint", "type": "paint", "value": 1}, [memoryview(painted)], ANSWERING, SHAPES) == Event("paint", "paint", 1, painted)
+
+
+OTHER = [("z2", "click", 0, "`source` must be one of z1, walk"), ("nobody", "click", 0, "`source` must be"), (None, "click", 0, "`source` must be"), (["z1"], "click", 0, "`source` must be"),
+         ("Path", "click", 0, "`source` must be"), ("x" * 5000, "click", 0, "got 5000 characters"), ("z1", "paint", 0, "`type` must be click for a scatter"), ("z1", ["click"], 0, "`type` must be"),
+         ("fixed", "scrub", 0, "`type` must be click for a strip"), ("shown", "edit", EDITED, "`type` must be click for a graph"), ("z1", "click", 50, "index from 0 to 49: got 50"),
+         ("z1", "click", -1, "index from 0 to 49"), ("z1", "click", True, "index from 0 to 49"), ("z1", "click", 1.0, "index from 0 to 49"), ("z1", "click", None, "index from 0 to 49"),
+         ("walk", "scrub", 7, "index from 0 to 6"), ("effect", "click", [3, 0], "row below 3 and a column below 4"), ("effect", "click", [0], "row below 3"), ("effect", "click", 0, "row below 3"),
+         ("dag", "click", "d", "one of a, b, c"), ("dag", "click", ["a"], "one of a, b, c"), ("price", "slide", 0.0, "number from 0.001 to 1"), ("price", "slide", float("nan"), "number from 0.001"),
+         ("price", "slide", float("inf"), "number from 0.001"), ("price", "slide", True, "number from 0.001"), ("price", "slide", "0.5", "number from 0.001"), ("Loss", "click", -1, "a step"),
+         ("Loss", "click", 2.5, "a step"), ("dag", "edit", {"nodes": ["a", "b"], "edges": []}, "the nodes a, b, c"), ("dag", "edit", [], "the nodes a, b, c"),
+         ("dag", "edit", {**EDITED, "edges": [["a", "a"]]}, "arrows between two"), ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 2}, "each once"),
+         ("dag", "edit", {**EDITED, "edges": [["a", ["b"]]]}, "arrows between two"), ("dag", "edit", {**EDITED, "edges": [["a", "b"], ["b", "c"], ["c", "a"]]}, "no circle"),
+         ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 5000}, "at most 16,384 characters"), ("paint", "paint", 2, "index from 0 to 1: got 2")]
+
+
+@pytest.mark.parametrize(("source", "kind", "value", "match"), OTHER)
+def test_events_that_a_layout_does_not_have(source, kind, value, match):
+    with pytest.raises(ValueError, match=match): read_event({"source": source, "type": kind, "value": value}, [], ANSWERING, SHAPES)
+
+
+@pytest.mark.parametrize(("source", "value", "sizes", "match"), [
+    ("paint", 0, [], "`buffer` must be 30 bytes, one a pixel: got none"), ("paint", 0, [29], "got 29 bytes"), ("paint", 0, [30, 30], "got 30 bytes, 30 bytes"),
+    ("paint", 0, [MAX_BUFFER + 1], "at most 1,048,576 bytes: got 1,048,577"), ("z1", 0, [1], "`buffer` must be left out: got 1 bytes")])
+def test_bytes_of_another_size_are_refused(source, value, sizes, match):
+    with pytest.raises(ValueError, match=match):
+        read_event({"source": source, "type": "paint" if source == "paint" else "click", "value": value}, [bytes(size) for size in sizes], ANSWERING, SHAPES)
+
+
+def test_before_the_first_frame_no_index_is_right():
+    for source, kind in (("z1", "click"), ("walk", "scrub"), ("effect", "click"), ("paint", "paint")):
+        with pytest.raises(ValueError, match="sent after the first frame"): read_event({"source": source, "type": kind, "value": 0}, [], ANSWERING, {})
+    assert read_event({"source": "price", "type": "slide", "value": 1}, [], ANSWERING, {}).value == 1.0
+
+
+def test_a_bad_event_is_refused_by_its_source_and_breaks_nothing():
+    view, sent, heard = View([], ANSWERING), [], []
+    view.send = lambda message, buffers=None: sent.append(message)
+    view.on_request(heard.append)
+    view.push({key: np.zeros(shape, np.uint8) for key, shape in SHAPES.items()}, {"step": 0, "values": {}})
+    for source, kind, value, _ in OTHER: view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, [])
+    assert heard == [] and len(sent) == len(OTHER) and all(message["kind"] == "refused" and message["sentence"] for message in sent)
+    assert [message["name"] for message in sent if message["name"] in event_sources(ANSWERING)] == [source for source, *_ in OTHER if isinstance(source, str) and source in event_sources(ANSWERING)]
+    for source, kind, value in DONE: view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, [])
+    assert [(event.source, event.type, event.value) for event in heard] == DONE
+    assert view.positions == {"walk": 6, "dag": EDITED, "price": 0.5}
+
+
+def test_what_the_receiver_refuses_is_not_remembered():
+    view, sent = View([], ANSWERING), []
+    view.send = lambda message, buffers=None: sent.append(message)
+    view.on_request(lambda event: None)
+    slide = lambda value: view._handle_custom_msg({"kind": "event", "source": "price", "type": "slide", "value": value}, [])
+    slide(0.25)
+
+    def refuse(event: Event) -> None: raise ValueError("`price` must wait: got 0.5. Try later.")
+    view.on_request(refuse)
+    slide(0.5)
+    assert view.positions == {"price": 0.25} and sent == [{"kind": "refused", "name": "price", "sentence": "`price` must wait: got 0.5. Try later."}]
+    view.refuse("price", "too late")  # it was refused already: what stood before stays
+    assert view.positions == {"price": 0.25}
+
+
+def test_a_panel_is_seen_while_one_page_says_so():
+    view, now = View(), 100.0
+    assert not view.seen(now)
+    for at, visible, seen in ((0.0, True, True), (2.9, False, True), (3.1, False, False), (4.0, True, True), (6.9, True, True), (9.8, False, True), (10.0, False, False)):
+        view._sight.report({"visible": visible}, now + at)
+        assert view.seen(now + at) is seen, at
+
+
+def test_a_reload_gets_positions_and_a_new_layout_drops_those_it_lacks():
+    view = View([], ANSWERING)
+    view.on_request(lambda event: None)
+    view.send = lambda message, buffers=None: None
+    view._handle_custom_msg({"kind": "event", "source": "price", "type": "slide", "value": 0.5}, [])
+    view._handle_custom_msg({"kind": "event", "source": "dag", "type": "edit", "value": EDITED}, [])
+    assert view.get_state()["positions"] == {"price": 0.5, "dag": EDITED}
+    view.tell({"plan": {**ANSWERING, "title": "rebuilt"}})
+    assert view.positions == {"price": 0.5}  # the new layout brings the arrows of the new model
+    view.tell({"plan": {"pictures": [{"kind": "slider", "name": "price", "low": 0.6, "high": 1.0}]}})
+    assert view.positions == {}

@@ -17,7 +17,7 @@ from ..core.settings import Settings
 from ..journal.journal import Journal
 from ..journal.runs import changed_of, mean_interval, sources_of, steps_of, value_of
 from ..journal.writer import has_checkpoint, kind_of, label_changes
-from .view import LabView
+from .view import View
 from ..plots.style import figure_png
 from ..sweeps.plan import Plan
 from ..sweeps.sweep import Sweep, default_workers
@@ -90,7 +90,7 @@ class Desk:
     def __init__(
         self,
         trainer: Trainer,  # What the panel shows; with a journal
-        view: LabView,  # Who is told
+        view: View,  # Who is told
         metrics: Sequence[str],  # Columns of the drawer, and numbers of a repeat
         obey: Callable[[str, Mapping[str, Any]], None],  # Queues an order for the trainer
     ):

@@ -22,8 +22,8 @@ from ..core.settings import Settings
 from ..journal.writer import Writer
 from .clerk import Clerk
 from .controls import control_values, controls, differences
-from .view import LabView, Request
-from ..train.live import FramePump
+from .view import View, Request
+from .pump import FramePump
 from ..train.loop import Snapshot
 from ..train.trainer import Trainer
 
@@ -71,7 +71,7 @@ class Teller:
 
     def __init__(
         self,
-        view: LabView,  # Who is told
+        view: View,  # Who is told
     ):
         self.view, self._told = view, {}
 
@@ -96,7 +96,7 @@ class Face:
         self._images, self._rate, self._rated = None, 0.0, 0.0
         self.pending: list[str] = []  # Controls whose rebuild is on its way, oldest first
         self.handled = len(snapshot.outcomes)
-        self.view = LabView([], {}, still=lambda: look.still(self.last))
+        self.view = View([], {}, still=lambda: look.still(self.last))
         self.say = Teller(self.view).say
 
     def push(

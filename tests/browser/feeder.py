@@ -16,7 +16,7 @@ from latentlab.core.terms import Verdict
 from latentlab.panels.controls import control_values, controls, differences, keep_to_uint8, rank_to_uint8
 from latentlab.families.hvae.display import HVAELook
 from latentlab.panels.panel import Face
-from latentlab.panels.view import LabView, image_bytes
+from latentlab.panels.view import View, image_bytes
 from latentlab.train.history import Curves
 from latentlab.train.loop import Snapshot
 from latentlab.train.rig import Measure
@@ -109,13 +109,13 @@ CHECKS = [check("collapse", "collapse", "ok", 0.26, 0.98, "Between nothing and e
 
 
 class Feeder:
-    "Owns a LabView and feeds it; answers wishes as a trainer would."
+    "Owns a View and feeds it; answers wishes as a trainer would."
 
     def __init__(self, side=28, channels=1, fps=10.0):
         self.images, columns = pictures(side, channels)
         self.run, self.fps, self.step, self.state, self.history, self.heard = Run().replace({"kl_scale": 0.1}), fps, 0, "running", [], []
         self.fills = np.broadcast_to(self.images.mean((0, 2, 3), keepdims=True), self.images.shape)
-        self.view = LabView(controls(self.run.fields()), plan(columns, f"{side} × {side}, {'grey' if channels == 1 else 'RGB'}"))
+        self.view = View(controls(self.run.fields()), plan(columns, f"{side} × {side}, {'grey' if channels == 1 else 'RGB'}"))
         self.view.on_request(self.receive)
         side = self.images.shape[-1]
         rng, yx = np.random.default_rng(1), np.mgrid[0:side, 0:side] / side
