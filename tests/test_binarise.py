@@ -9,7 +9,7 @@ import torch
 
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import (
-    FIRST, SECOND, SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, ood_set, prepare, scramble, threshold, without)
+    FIRST, SECOND, IMAGE_SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, ood_set, prepare, scramble, threshold, without)
 from latentlab.data.images import ImageSet, load, places
 from latentlab.data.scenes import SceneSettings, draw_scenes
 
@@ -243,7 +243,7 @@ def test_ood_sets_have_one_shape(name):
     assert found.images.shape == (9, 1, 28, 28) and found.images.dtype == torch.uint8 and found.name == name
     plain = ood_set(name.removeprefix("inverted:"), "test", 9, root=dict(places(None))["the bundle"])
     assert torch.equal(found.images, plain.images) != name.startswith("inverted:")
-    check_shape(found, (1, SIDE, SIDE))
+    check_shape(found, (1, IMAGE_SIDE, IMAGE_SIDE))
 
 
 @pytest.mark.parametrize("name", ["mnist", "omniglot", "inverted:omniglot"])
