@@ -1,4 +1,6 @@
-"How the package hangs together, read from its syntax trees: who imports whom, who may know a family, what a class inherits, and what a name means."
+"""How the package hangs together, read from its syntax trees: who imports whom, who may know a family, what a class
+inherits, and what a name means.
+"""
 import ast
 import re
 import subprocess
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "latentlab"
-# Who may import whom: a part imports itself, lower floors, and what stands left of it on its own floor. The facade is `latentlab/__init__.py`.
-FLOORS = (("core",), ("data", "losses", "nn", "plots"), ("metrics", "latents", "journal"), ("train",), ("sweeps", "panels"), ("families",), ("facade", "cli"))
+# Who may import whom: a part imports itself, lower floors, and what stands left of it on its own floor. The facade is
+# `latentlab/__init__.py`.
+FLOORS = (("core",), ("data", "losses", "nn", "plots"), ("metrics", "latents", "journal"), ("train",), ("sweeps", "panels"), ("families",),
+          ("facade", "cli"))
 PLACE = {part: (floor, column) for floor, parts in enumerate(FLOORS) for column, part in enumerate(parts)}
 ONLY_IN = {  # Library -> parts, modules and names of modules that may import it
     "matplotlib": ("plots", "journal.report", "display"), "seaborn": ("plots", "journal.report", "display"),
@@ -22,7 +26,8 @@ ONLY_IN = {  # Library -> parts, modules and names of modules that may import it
 FAMILIES = ("nem", "hvae", "vle", "csvae", "compvae", "ssl")
 FAMILY_WORD = re.compile(rf"(?<![a-z])({'|'.join(FAMILIES)})(?![a-z])", re.I)
 FAMILY_CLASS = re.compile(r"(?<![A-Z])(NEM|HVAE|VLE|CSVAE|CompVAE|SSL)(?=[A-Z][a-z])")
-HEAVY = ("matplotlib", "pandas", "seaborn", "ipywidgets", "anywidget", "kornia", "sklearn", "scipy", "pooch", "safetensors", "tqdm", "IPython", "nbdev", "jupyterlab", "jinja2")
+HEAVY = ("matplotlib", "pandas", "seaborn", "ipywidgets", "anywidget", "kornia", "sklearn", "scipy", "pooch", "safetensors", "tqdm",
+         "IPython", "nbdev", "jupyterlab", "jinja2")
 MANY = {"FAMILY"}  # Every family's record is called so
 
 
@@ -72,7 +77,8 @@ def directions(package: Path) -> list[str]:
     "Imports point down, or to the left on one floor; families do not import one another."
     wrong = []
     for module in modules(package):
-        if module.part not in PLACE: wrong.append(f"{module.at(module.tree)} `{module.part}` has no floor: give it one in tests/test_layers.py")
+        if module.part not in PLACE:
+            wrong.append(f"{module.at(module.tree)} `{module.part}` has no floor: give it one in tests/test_layers.py")
         for node, imported in module.imports():
             top = imported.split(".")
             if top[0] != "latentlab" or top[1:] == ["__version__"] or module.part not in PLACE: continue
@@ -81,9 +87,11 @@ def directions(package: Path) -> list[str]:
             said = f"{module.at(node)} imports {imported}:"
             if other not in PLACE: wrong.append(f"{said} `{other}` has no floor: give it one in tests/test_layers.py")
             elif other == module.part == "families":
-                if len(top) > 2 and top[2] != module.family: wrong.append(f"{said} families do not import one another: what they share sinks to latents, nn or losses")
+                if len(top) > 2 and top[2] != module.family:
+                    wrong.append(f"{said} families do not import one another: what they share sinks to latents, nn or losses")
             elif other != module.part and PLACE[other] > PLACE[module.part]:
-                wrong.append(f"{said} {module.part} (floor {PLACE[module.part][0]}) must not import {other} (floor {PLACE[other][0]}): imports point down")
+                wrong.append(f"{said} {module.part} (floor {PLACE[module.part][0]}) must not import {other} (floor {PLACE[other][0]}): "
+                             "imports point down")
     return wrong
 
 
@@ -100,7 +108,8 @@ def libraries(package: Path) -> list[str]:
 
 def docstrings(tree: ast.Module) -> set[int]:
     "Identities of the constants that are docstrings."
-    holders = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body]
+    holders = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+               and node.body]
     firsts = [node.body[0] for node in holders]
     return {id(first.value) for first in firsts if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)}
 
@@ -125,7 +134,8 @@ def family_names(package: Path) -> list[str]:
     for path in sorted((package / "panels" / "static").glob("*.js")):
         lines = path.read_text(encoding="utf-8").splitlines()
         own = [(n, line) for n, line in enumerate(lines, 1) if len(line) < 400]  # Longer lines are libraries, made small
-        wrong += [f"{path.relative_to(package.parent)}:{n} names the family {hit[1]}: let the layout say it" for n, line in own if (hit := FAMILY_WORD.search(line))]
+        wrong += [f"{path.relative_to(package.parent)}:{n} names the family {hit[1]}: let the "
+                  "layout say it" for n, line in own if (hit := FAMILY_WORD.search(line))]
     return wrong
 
 
@@ -187,7 +197,8 @@ def inheritance(package: Path) -> list[str]:
     for name, one in known.items():
         above = [base for base in ancestors(name, known) if not is_protocol(base, known)]
         if "Settings" not in [name, *above] and len(above) > 1:
-            wrong.append(f"{one.where} `{name}` inherits from {len(above)} classes of ours ({', '.join(above)}): compose it, one base at most")
+            wrong.append(f"{one.where} `{name}` inherits from {len(above)} classes of ours ({', '.join(above)}): compose it, "
+                         "one base at most")
     return wrong
 
 
@@ -200,7 +211,9 @@ def upward_calls(package: Path) -> list[str]:
         mine = set().union(one.defined, *(known[base].defined for base in ancestors(name, known)))
         for asked, line in one.asked.items():
             lower = [other for other in below if asked in known[other].defined]
-            if asked not in mine and lower: wrong.append(f"{one.where.split(':')[0]}:{line} `{name}` reads self.{asked}, which only {', '.join(lower)} defines: hand it in")
+            if asked not in mine and lower:
+                wrong.append(f"{one.where.split(':')[0]}:{line} `{name}` reads self.{asked}, which only {', '.join(lower)} "
+                             "defines: hand it in")
     return wrong
 
 
@@ -209,7 +222,8 @@ def meanings(package: Path) -> list[str]:
     places = defaultdict(list)
     for module in modules(package):
         for node in module.tree.body:
-            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) and not any("patch" in ast.unparse(d) for d in node.decorator_list) else []
+            names = ([node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef)
+                     and not any("patch" in ast.unparse(d) for d in node.decorator_list) else [])
             if isinstance(node, ast.Assign): names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             for name in names:
                 if not name.startswith("_") and name not in MANY: places[name].append(module.at(node))
@@ -250,19 +264,25 @@ PLANTED = [
     (family_names, "panels/static/grid.js", "// shared\nif (kind === 'nem') draw()", "grid.js:2 names the family nem"),
     (inheritance, "train/trainer.py", "class A: pass\nclass B(A): pass\nclass C(B): pass", "`C` inherits from 2 classes of ours (B, A)"),
     (inheritance, "train/trainer.py", "class A: pass\nclass B: pass\nclass C(A, B): pass", "`C` inherits from 2"),
-    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.step()\nclass B(A):\n    def step(self): return 1", "trainer.py:2 `A` reads self.step, which only B defines"),
-    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.step()\n    def step(self): raise NotImplementedError\nclass B(A):\n    def step(self): return 1", "reads self.step"),
-    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.rate\nclass B(A):\n    def __init__(self): self.rate = 1", "reads self.rate"),
-    (meanings, "train/trainer.py", "def square(x): return x", "`square` means 2 things: latentlab/core/settings.py:1, latentlab/train/trainer.py:1"),
+    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.step()\nclass B(A):\n    def "
+                                       "step(self): return 1", "trainer.py:2 `A` reads self.step, which only B defines"),
+    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.step()\n    def step(self): raise "
+                                       "NotImplementedError\nclass B(A):\n    def step(self): return 1", "reads self.step"),
+    (upward_calls, "train/trainer.py", "class A:\n    def run(self): return self.rate\nclass B(A):\n    def __init__(self): "
+                                       "self.rate = 1", "reads self.rate"),
+    (meanings, "train/trainer.py", "def square(x): return x", "`square` means 2 things: latentlab/core/settings.py:1, "
+                                                              "latentlab/train/trainer.py:1"),
 ]
 ALLOWED = [
-    ("families/nem/model.py", "import torch\nfrom latentlab.losses.masks import area\nfrom latentlab import __version__\nfrom .checks import MaskProbe"),
+    ("families/nem/model.py", "import torch\nfrom latentlab.losses.masks import area\nfrom latentlab import __version__\nfrom .checks "
+                              "import MaskProbe"),
     ("nn/encoders.py", "from latentlab.losses.contrastive import simclr_loss"),
     ("families/nem/display.py", "import matplotlib.pyplot as plt\nfrom latentlab.panels.display import Display"),
     ("journal/report.py", "from matplotlib.figure import Figure\nfrom ..plots import style"),
     ("cli.py", "from latentlab.train.trainer import Trainer\nimport latentlab"),
     ("plots/masks.py", "def draw(unnamed, channels):\n    'As in the NEM journal.'\n    return unnamed  # nem"),
-    ("train/trainer.py", "class A(Protocol):\n    def step(self): ...\nclass B(A):\n    def step(self): return self.helper()\n    def helper(self): return 1\nclass C(B):\n    def helper(self): return 2"),
+    ("train/trainer.py", "class A(Protocol):\n    def step(self): ...\nclass B(A):\n    def step(self): return self.helper()\n    def "
+                         "helper(self): return 1\nclass C(B):\n    def helper(self): return 2"),
     ("latents/model.py", "from latentlab.core.settings import Settings\nclass A(Settings): pass\nclass B(A): pass\nclass C(B): pass"),
 ]
 
@@ -270,7 +290,8 @@ ALLOWED = [
 def plant(root: Path, file: str, code: str) -> Path:
     "A package with the modules the planted imports name, and one file with what is planted."
     package = root / "latentlab"
-    for module in ("__init__.py", "core/settings.py", "families/nem/model.py", "families/hvae/model.py", "plots/masks.py", "train/trainer.py", "cli.py", file):
+    for module in ("__init__.py", "core/settings.py", "families/nem/model.py", "families/hvae/model.py", "plots/masks.py",
+                   "train/trainer.py", "cli.py", file):
         path = package / module
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("def square(x): return x * x\nclass Settings: pass" if module == "core/settings.py" else "")
@@ -299,10 +320,13 @@ def test_every_rule_has_an_offence_planted() -> None:
 
 
 def loaded_by(names: list[str], folder: Path) -> dict[str, list[str]]:
-    "Module -> heavy libraries that its import adds, in one fresh Python, beyond what torch, numpy and jaxtyping load themselves (torch: tqdm)."
+    """Module -> heavy libraries that its import adds, in one fresh Python, beyond what torch, numpy and jaxtyping load
+    themselves (torch: tqdm).
+    """
     script = "\n".join((
         "import importlib, sys, torch, numpy, jaxtyping", f"heavy = {HEAVY}", "seen = {name for name in heavy if name in sys.modules}",
-        f"for module in {names}:", "    importlib.import_module(module)", "    new = {name for name in heavy if name in sys.modules} - seen", "    seen |= new",
+        f"for module in {names}:", "    importlib.import_module(module)", "    new = {name for name in heavy if name in "
+                                                                          "sys.modules} - seen", "    seen |= new",
         "    print(module, *sorted(new))",
     ))
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
@@ -315,7 +339,8 @@ def test_models_and_trainer_run_on_a_bare_machine() -> None:
     models = [f"latentlab.families.{path.parent.name}.model" for path in sorted((PACKAGE / "families").glob("*/model.py"))]
     assert len(models) >= 3
     loaded = loaded_by([*models, "latentlab.train.trainer", "latentlab"], PACKAGE.parent)
-    wrong = [f"`import {module}` loads {', '.join(heavy)}: import lazily, inside the function that needs it" for module, heavy in loaded.items() if heavy]
+    wrong = [f"`import {module}` loads {', '.join(heavy)}: import lazily, inside the function "
+             "that needs it" for module, heavy in loaded.items() if heavy]
     assert len(loaded) == len(models) + 2 and not wrong, "\n".join(wrong)
 
 

@@ -1,4 +1,6 @@
-"The rules of a notebook and the measures to look at: each is a function that names what it found, and each is shown a notebook that breaks it. Depth of inheritance: test_layers."
+"""The rules of a notebook and the measures to look at: each is a function that names what it found, and each is shown a
+notebook that breaks it. Depth of inheritance: test_layers.
+"""
 import ast
 import json
 import re

@@ -1,4 +1,6 @@
-"""Settings of every family: round trips, bounds and choices field by field, refusals that name rule, value and remedy, and live values as tensors."""
+"""Settings of every family: round trips, bounds and choices field by field, refusals that name rule, value and remedy, and
+live values as tensors.
+"""
 import contextlib
 import dataclasses
 import json
@@ -23,7 +25,8 @@ from latentlab.train.settings import TrainSettings
 CLASSES = (NEMRun, NEMSettings, TrainSettings, SceneSettings, SSLSettings, MeanRun, HVAERun, HVAEData, VAESettings)
 RUNS = (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun)  # With every class that they nest
 PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one another
-ALONE = {"likelihood": "gaussian", "latents": "[3]", "hidden": "[8, 4]"}  # Points have no other likelihood; longer lists would move `layers` too
+# Points have no other likelihood; longer lists would move `layers` too
+ALONE = {"likelihood": "gaussian", "latents": "[3]", "hidden": "[8, 4]"}
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
 APART = {HVAERun: 3, VAESettings: 3}  # A ladder, a gradient of its own and a closed form exclude one another; all other fields go together
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
@@ -104,8 +107,10 @@ def test_each_field_changes_alone_and_refuses_what_it_must(cls, unchecked):
         if info.choices: assert all(repr(choice) in refusal(cls, path, "no such choice") for choice in info.choices), path
         elif info.type in (int, float):
             margin = 1 if info.type is int else 1e-6
-            if info.low is not None: assert f"at least {info.low:g}" in refusal(cls, path, info.low - max(margin * abs(info.low), margin)), path
-            if info.high is not None: assert f"at most {info.high:g}" in refusal(cls, path, info.high + max(margin * abs(info.high), margin)), path
+            if info.low is not None:
+                assert f"at least {info.low:g}" in refusal(cls, path, info.low - max(margin * abs(info.low), margin)), path
+            if info.high is not None:
+                assert f"at most {info.high:g}" in refusal(cls, path, info.high + max(margin * abs(info.high), margin)), path
         for wrong in [{"a": 1}, torch.tensor(1), *([] if info.optional else [None])]: refusal(cls, path, wrong)
 
 
@@ -131,10 +136,12 @@ class Kinds(Settings):
 
 
 GOOD = {  # Field -> value given, value held, as JSON
-    "switch": [(False, False, False)], "count": [(5, 5, 5)], "number": [(1, 1.0, 1.0)], "text": [("", "", "")], "choice": [("two", "two", "two")],
+    "switch": [(False, False, False)], "count": [(5, 5, 5)], "number": [(1, 1.0, 1.0)], "text": [("", "", "")],
+    "choice": [("two", "two", "two")],
     "ranged": [
         (1, 1.0, 1.0), (Range(0.01, 0.1, "log"), Range(0.01, 0.1, "log"), {"low": 0.01, "high": 0.1, "scale": "log"}),
-        ([0.01, 0.1], Range(0.01, 0.1), {"low": 0.01, "high": 0.1, "scale": "linear"}), ({"low": 0.1, "high": 1}, Range(0.1, 1), {"low": 0.1, "high": 1.0, "scale": "linear"}),
+        ([0.01, 0.1], Range(0.01, 0.1), {"low": 0.01, "high": 0.1, "scale": "linear"}),
+        ({"low": 0.1, "high": 1}, Range(0.1, 1), {"low": 0.1, "high": 1.0, "scale": "linear"}),
     ],
     "perhaps": [(1, 1.0, 1.0), (0.0, 0.0, 0.0)], "sizes": [([64, 32], (64, 32), [64, 32]), ((), (), [])],
     "hidden": [([[8, 4], [2]], ((8, 4), (2,)), [[8, 4], [2]]), ((8,), (8,), [8])], "pair": [([2, "mm"], (2.0, "mm"), [2.0, "mm"])],
@@ -142,19 +149,27 @@ GOOD = {  # Field -> value given, value held, as JSON
 }
 BAD = {  # Field -> value refused, words of the refusal
     "switch": [(1, "must be a bool"), (torch.tensor(True), "must be a bool"), ("True", "must be a bool")],
-    "count": [(True, "must be a int"), (2.0, "must be a int"), (torch.tensor(1), "must be a int"), (6, "at most 5: got 6"), (0, "at least 1: got 0"), ([1], "must be a int")],
-    "number": [(math.nan, "must be finite"), (math.inf, "must be finite"), (-math.inf, "must be finite"), ("0.5", "must be a float"), (True, "must be a float"), (1.001, "at most 1"),
+    "count": [(True, "must be a int"), (2.0, "must be a int"), (torch.tensor(1), "must be a int"), (6, "at most 5: got 6"),
+              (0, "at least 1: got 0"), ([1], "must be a int")],
+    "number": [(math.nan, "must be finite"), (math.inf, "must be finite"), (-math.inf, "must be finite"), ("0.5", "must be a float"),
+               (True, "must be a float"), (1.001, "at most 1"),
                (Range(0, 1), "must be a float"), (None, "got None")],
-    "ranged": [(Range(0.01, 2), "at most 1: got 2 in 0.01..2"), (Range(1e-4, 0.1), "at least 0.001: got 0.0001"), ([0.1, 0.01], "`low` must be at most `high`: got 0.1 and 0.01"),
-               ([0, 0.1, "log"], "above 0 on a log scale"), ([0.1], "must hold low, high"), ([0.1, math.nan], "must be a finite number"), (True, "must be a float or a Range"),
+    "ranged": [(Range(0.01, 2), "at most 1: got 2 in 0.01..2"), (Range(1e-4, 0.1), "at least 0.001: got 0.0001"),
+               ([0.1, 0.01], "`low` must be at most `high`: got 0.1 and 0.01"),
+               ([0, 0.1, "log"], "above 0 on a log scale"), ([0.1], "must hold low, high"), ([0.1, math.nan], "must be a finite number"),
+               (True, "must be a float or a Range"),
                ({"low": 0.1, "high": 0.2, "step": 1}, "must hold low, high"), ([0.1, 0.2, "cubic"], "'linear' or 'log'")],
-    "text": [(3, "must be a str"), (["a"], "must be a str")], "choice": [("three", "one of 'one', 'two'"), (True, "one of"), (["one"], "one of")],
+    "text": [(3, "must be a str"), (["a"], "must be a str")], "choice": [("three", "one of 'one', 'two'"), (True, "one of"),
+                                                                         (["one"], "one of")],
     "perhaps": [(-1, "at least 0"), (False, "must be a float")],
-    "sizes": [(64, "must be a tuple of int"), ("[64]", "must be a tuple of int"), ([64, 2.5], "tuple of int"), ([True], "tuple of int"), ([64, 0], "at least 1: got 0 in (64, 0)"),
+    "sizes": [(64, "must be a tuple of int"), ("[64]", "must be a tuple of int"), ([64, 2.5], "tuple of int"), ([True], "tuple of int"),
+              ([64, 0], "at least 1: got 0 in (64, 0)"),
               ([[64]], "tuple of int"), ([513], "at most 512"), (None, "got None"), ({64}, "tuple of int")],
     "hidden": [([8, [4]], "tuple of int or a tuple of tuple of int"), ([[8], [0]], "at least 1: got 0"), ("8", "tuple of int")],
-    "pair": [([1], "Give 2 values"), ([1, "cm"], "Choose one of 'px', 'mm'"), ([-1, "px"], "at least 0"), ([math.inf, "px"], "must be finite")],
-    "graph": [({"nodes": ["a"], "edges": [["a", "a"]]}, "must not form a cycle: got a -> a"), ([["a"]], "must hold nodes"), ("a", "must be a Graph")],
+    "pair": [([1], "Give 2 values"), ([1, "cm"], "Choose one of 'px', 'mm'"), ([-1, "px"], "at least 0"),
+             ([math.inf, "px"], "must be finite")],
+    "graph": [({"nodes": ["a"], "edges": [["a", "a"]]}, "must not form a "
+                                                        "cycle: got a -> a"), ([["a"]], "must hold nodes"), ("a", "must be a Graph")],
 }
 
 
@@ -163,7 +178,8 @@ def test_a_type_reads_python_and_json_and_writes_json(name):
     for given, held, written in GOOD[name]:
         for run in (Kinds().replace({name: given}), Kinds().replace({name: written}), Kinds(**{name: given})):
             assert getattr(run, name) == held and type(getattr(run, name)) is type(held)
-            assert json.loads(json.dumps(as_dict(run)))[name] == written and from_json(Kinds, to_json(run)) == run and hash(from_json(Kinds, to_json(run))) == hash(run)
+            assert (json.loads(json.dumps(as_dict(run)))[name] == written and from_json(Kinds, to_json(run)) == run
+                    and hash(from_json(Kinds, to_json(run))) == hash(run))
             assert run.diff() == ({} if held == getattr(Kinds(), name) else {name: (getattr(Kinds(), name), held)})
 
 
@@ -220,8 +236,10 @@ def test_names_paths_and_their_refusals():
     run = NEMRun()
     assert run.path("kl_scale") == "model.kl_scale" == run.path("model.kl_scale") and run.get("train.seed") == 0
     assert run.replace({"model.width": 16}, seed=3).diff() == {"model.width": (8, 16), "train.seed": (0, 3)}
-    with pytest.raises(ValueError, match=r"`kl_scal` must be a field of NEMRun: got an unknown name. Known: data, .*model.kl_scale"): run.replace(kl_scal=1.0)
-    with pytest.raises(ValueError, match="`other` must be NEMRun: got TrainSettings. Compare settings of one class."): run.diff(TrainSettings())
+    with pytest.raises(ValueError, match=r"`kl_scal` must be a field of NEMRun: got an unknown name. Known: data, .*model.kl_scale"):
+        run.replace(kl_scal=1.0)
+    with pytest.raises(ValueError, match="`other` must be NEMRun: got TrainSettings. Compare settings of one class."):
+        run.diff(TrainSettings())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,7 +258,8 @@ def test_a_name_that_means_two_fields_must_say_which():
 
 
 @pytest.mark.parametrize("text, rule", [
-    ("", "must be JSON: got ''"), ("{", "must be JSON"), ("[1]", "must hold version and settings"), ("{}", "must hold version and settings"),
+    ("", "must be JSON: got ''"), ("{", "must be JSON"), ("[1]", "must hold "
+                                                                 "version and settings"), ("{}", "must hold version and settings"),
     ('{"settings": {}}', "must hold version and settings"),
 ])
 def test_texts_that_are_no_settings(text, rule):
@@ -248,7 +267,8 @@ def test_texts_that_are_no_settings(text, rule):
 
 
 def test_another_class_and_unknown_keys_are_refused_at_every_depth():
-    with pytest.raises(ValueError, match="`class` must be NEMRun: got MeanRun. Load it with the class that wrote it."): from_json(NEMRun, to_json(MeanRun()))
+    with pytest.raises(ValueError, match="`class` must be NEMRun: got MeanRun. Load it with the class that wrote it."):
+        from_json(NEMRun, to_json(MeanRun()))
     top, deep = as_dict(NEMRun()), as_dict(NEMRun())
     top["novel"], deep["model"]["novel"] = 1, 1
     with pytest.raises(ValueError, match="known keys of NEMRun: got novel. Known: data"): from_dict(NEMRun, top)
@@ -258,7 +278,8 @@ def test_another_class_and_unknown_keys_are_refused_at_every_depth():
 
 
 def test_a_log_slider_needs_a_positive_end():
-    with pytest.raises(ValueError, match="`low` must be above 0 on a log scale: got 0. Give a positive bound."): setting(1.0, low=0, scale="log")
+    with pytest.raises(ValueError, match="`low` must be above 0 on a log scale: got 0. Give a positive bound."):
+        setting(1.0, low=0, scale="log")
 
 
 # Live ----------------------------------------------------------------------------------------------------------------
@@ -268,14 +289,16 @@ def test_hot_holds_the_hot_settings_alone():
     assert set(live.values) == {i.name for i in run.fields().values() if i.kind == "live"}
     for name, value in live.values.items():
         seen = getattr(live, name)
-        if isinstance(value, float): assert seen.shape == () and seen.dtype == torch.float32 and abs(seen.item() - value) <= 1e-7 * abs(value)
+        if isinstance(value, float):
+            assert seen.shape == () and seen.dtype == torch.float32 and abs(seen.item() - value) <= 1e-7 * abs(value)
         else: assert seen == value and not isinstance(seen, torch.Tensor)
 
 
 def test_hot_values_cannot_be_written_and_others_are_named():
     live = Live(NEMRun())
     with pytest.raises(TypeError): live.values["kl_scale"] = 1.0
-    with pytest.raises(AttributeError, match="`width` must be a live setting: got an unknown name. Known: .*kl_scale"): getattr(live, "width")  # noqa: B009
+    with pytest.raises(AttributeError, match="`width` must be a live setting: got an unknown name. Known: .*kl_scale"):
+        getattr(live, "width")  # noqa: B009
 
 
 def test_a_range_is_its_middle_until_values_are_drawn_for_a_batch():
@@ -287,13 +310,15 @@ def test_a_range_is_its_middle_until_values_are_drawn_for_a_batch():
     assert torch.equal(batch.ranged, drawn) and batch.number is live.number and live.ranged.shape == () and batch.values == live.values
     assert live.values["ranged"] == Range(0.01, 1, "log")
     for name in ("choice", "nothing"):
-        with pytest.raises(ValueError, match=f"`{name}` must be a live number: got an unknown name. Known: number, perhaps, ranged."): live.with_drawn({name: drawn})
+        with pytest.raises(ValueError, match=f"`{name}` must be a live number: got an unknown name. Known: number, perhaps, ranged."):
+            live.with_drawn({name: drawn})
 
 
 # Pairs --------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("changes, sentence", [
-    ({"objects_low": 5}, "`objects_low` must be at most `objects_high`: got 5 and 4. Raise"), ({"objects_high": 2, "objects_low": 3}, "got 3 and"),
+    ({"objects_low": 5}, "`objects_low` must be at most `objects_high`: got "
+                         "5 and 4. Raise"), ({"objects_high": 2, "objects_low": 3}, "got 3 and"),
     ({"size_high": 0.05}, "`size_low` must be at most `size_high`: got 0.09 and 0.05. Raise"),
 ])
 def test_a_range_must_not_be_empty(changes, sentence):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from .settings import Live, Settings
+from .settings import Live
 
 # %% ../../nbs/core/03_batch.ipynb #a1480fc2
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,11 +25,15 @@ class Batch:
     y: Shaped[Tensor, " batch *label"] | None = None  # Class numbers or factors; None where the data have none
     index: Int64[Tensor, " batch"] | None = None  # Rows of the data set
     epoch: int = 0  # Counted from 0
-    extra: Mapping[str, Shaped[Tensor, " batch *any"]] = field(default_factory=lambda: MappingProxyType({}))  # Masks, conditions, drawn weights, by name
+    # Masks, conditions, drawn weights, by name
+    extra: Mapping[str, Shaped[Tensor, " batch *any"]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self):
-        wrong = {name: len(value) for name, value in {"y": self.y, "index": self.index, **self.extra}.items() if value is not None and len(value) != len(self.x)}
-        if wrong: raise ValueError(f"a batch must have one row per example: got {wrong} for {len(self.x)} examples. Index everything with the same rows.")
+        wrong = {name: len(value) for name, value in {"y": self.y, "index": self.index, **self.extra}.items() if value is not None
+                 and len(value) != len(self.x)}
+        if wrong:
+            raise ValueError(f"a batch must have one row per example: got {wrong} for {len(self.x)} examples. Index everything with "
+                             "the same rows.")
 
     def __len__(self) -> int: return len(self.x)
 
@@ -39,9 +43,12 @@ class Batch:
         count: int,  # Of how many
     ) -> Self:  # The same for these examples alone
         "One of several equal parts. Raises ValueError when the parts would differ in size."
-        if len(self) % count: raise ValueError(f"`batch` must be divisible by `devices`: got {len(self)} by {count}. Use {len(self) - len(self) % count or count}.")
+        if len(self) % count:
+            raise ValueError(f"`batch` must be divisible by `devices`: got {len(self)} by {count}. Use "
+                             f"{len(self) - len(self) % count or count}.")
         cut = lambda value: None if value is None else value.chunk(count)[rank]
-        return replace(self, x=cut(self.x), y=cut(self.y), index=cut(self.index), extra={name: cut(value) for name, value in self.extra.items()})
+        return replace(self, x=cut(self.x), y=cut(self.y), index=cut(self.index),
+                       extra={name: cut(value) for name, value in self.extra.items()})
 
 # %% ../../nbs/core/03_batch.ipynb #80334126
 @dataclass(frozen=True, kw_only=True, eq=False)

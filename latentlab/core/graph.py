@@ -30,7 +30,8 @@ class Graph:
         for edge in edges:
             missing = [name for name in edge if name not in nodes]
             if missing: raise ValueError(f"`edges` must join nodes: got {missing[0]!r} in {edge}. Known: {', '.join(nodes)}.")
-            if edges.count(edge) > 1: raise ValueError(f"`edges` must be different: got {edge} {edges.count(edge)} times. Leave it in once.")
+            if edges.count(edge) > 1:
+                raise ValueError(f"`edges` must be different: got {edge} {edges.count(edge)} times. Leave it in once.")
         place = {name: i for i, name in enumerate(nodes)}
         object.__setattr__(self, "nodes", nodes)
         object.__setattr__(self, "edges", tuple(sorted(edges, key=lambda edge: (place[edge[0]], place[edge[1]]))))
@@ -58,9 +59,11 @@ class Graph:
         value: Any,  # What `to_plain` gave, or a page sent
     ) -> "Graph":  # Checked
         "A graph from JSON. Raises ValueError for anything else."
-        lists = isinstance(value, Mapping) and set(value) == {"nodes", "edges"} and all(isinstance(part, (list, tuple)) for part in value.values())
+        lists = (isinstance(value, Mapping) and set(value) == {"nodes", "edges"}
+                 and all(isinstance(part, (list, tuple)) for part in value.values()))
         if not lists or not all(isinstance(edge, (list, tuple)) and len(edge) == 2 for edge in value["edges"]):
-            raise ValueError(f"`graph` must hold nodes, a list, and edges, a list of pairs: got {str(value)[:100]}. Write {{'nodes': ['a', 'b'], 'edges': [['a', 'b']]}}.")
+            raise ValueError(f"`graph` must hold nodes, a list, and edges, a list of pairs: got {str(value)[:100]}. "
+                             "Write {'nodes': ['a', 'b'], 'edges': [['a', 'b']]}.")
         return cls(tuple(value["nodes"]), tuple((a, b) for a, b in value["edges"]))
 
 
@@ -71,7 +74,8 @@ def sorted_nodes(
     done: list[str] = []
     while len(done) < len(graph.nodes):
         ready = [name for name in graph.nodes if name not in done and set(graph.parents(name)) <= set(done)]
-        if not ready: raise ValueError(f"`edges` must not form a cycle: got {' -> '.join(find_cycle(graph, done))}. Cut one of these edges.")
+        if not ready:
+            raise ValueError(f"`edges` must not form a cycle: got {' -> '.join(find_cycle(graph, done))}. Cut one of these edges.")
         done.append(ready[0])
     return tuple(done)
 

@@ -31,8 +31,10 @@ class Group:
     optimiser: str | None = None  # adamw, adam or sgd; None for the one of the run
 
     def __post_init__(self):
-        if not self.parameters: raise ValueError(f"`parameters` of group {self.name} must hold at least one: got none. Leave the group out.")
-        if self.rate < 0: raise ValueError(f"`rate` of group {self.name} must be at least 0: got {self.rate}. 1 is the learning rate of the run.")
+        if not self.parameters:
+            raise ValueError(f"`parameters` of group {self.name} must hold at least one: got none. Leave the group out.")
+        if self.rate < 0:
+            raise ValueError(f"`rate` of group {self.name} must be at least 0: got {self.rate}. 1 is the learning rate of the run.")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"`every` of group {self.name} must be at least 1: got {self.every!r}. 1 updates at every step.")
 
@@ -46,7 +48,8 @@ class Model(Protocol):
 
     def losses(self, batch: Batch, context: Context) -> Terms: "Per-example terms; at least those of `context.group`, all where it is None."
 
-    def weights(self, context: Context) -> Mapping[str, float | Tensor]: "One weight per optimised term: a number, a 0-d tensor or one per example."
+    def weights(self, context: Context) -> Mapping[str, float | Tensor]:
+        "One weight per optimised term: a number, a 0-d tensor or one per example."
 
     def after_step(self) -> None: "Runs after the weights moved."
 
@@ -89,7 +92,9 @@ class Setup:
     def __post_init__(self):
         for name, thing, contract in (("model", self.model, Model), ("diagnostics", self.diagnostics, Diagnostics)):
             missing = missing_parts(thing, contract)
-            if missing: raise ValueError(f"`{name}` must follow core.model.{contract.__name__}: got {type(thing).__name__} without {', '.join(missing)}. Add them.")
+            if missing:
+                raise ValueError(f"`{name}` must follow core.model.{contract.__name__}: got {type(thing).__name__} without "
+                                 f"{', '.join(missing)}. Add them.")
         if not callable(getattr(self.batches, "at", None)):
             raise ValueError(f"`batches` must have `at(step)`: got {type(self.batches).__name__}. Use data.batches.Batches.")
 

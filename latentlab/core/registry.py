@@ -31,10 +31,14 @@ class Family:
     lab: str  # File name of its notebook
 
     def __post_init__(self):
-        rules = (("name", isinstance(self.name, str) and self.name.isidentifier() and self.name == self.name.lower(), "be lower-case letters, digits and _"),
-                 ("experiment", isinstance(self.experiment, type) and issubclass(self.experiment, Settings) and hasattr(self.experiment, "build"), "be a Settings class with `build(device)`"),
-                 ("display", isinstance(self.display, str) and self.display.count(":") == 1 and all(self.display.split(":")), 'be written "package.module:Class"'),
-                 ("summary", isinstance(self.summary, tuple) and len(self.summary) > 0 and all(isinstance(s, str) for s in self.summary), "name at least one metric, in a tuple"))
+        rules = (("name", isinstance(self.name, str) and self.name.isidentifier() and self.name == self.name.lower(),
+                  "be lower-case letters, digits and _"),
+                 ("experiment", isinstance(self.experiment, type) and issubclass(self.experiment, Settings)
+                  and hasattr(self.experiment, "build"), "be a Settings class with `build(device)`"),
+                 ("display", isinstance(self.display, str) and self.display.count(":") == 1 and all(self.display.split(":")),
+                  'be written "package.module:Class"'),
+                 ("summary", isinstance(self.summary, tuple) and len(self.summary) > 0 and all(isinstance(s, str) for s in self.summary),
+                  "name at least one metric, in a tuple"))
         for part, well, rule in rules:
             if not well: raise ValueError(f"`{part}` of family {self.name!r} must {rule}: got {getattr(self, part)!r}. Mend its record.")
 
@@ -43,17 +47,20 @@ class Family:
         module, name = self.display.split(":")
         try: return getattr(importlib.import_module(module), name)()
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"`display` of family {self.name!r} must be importable: got {self.display!r} ({error}). Mend its record.") from error
+            raise ValueError(f"`display` of family {self.name!r} must be importable: got {self.display!r} ({error}). "
+                             "Mend its record.") from error
 
 # %% ../../nbs/core/07_registry.ipynb #1eb3e637
 def family_places() -> dict[str, str]:  # Name -> "package.module:FAMILY"
     "Where the record of every family lies. Raises ValueError for two of one name."
     spec = importlib.util.find_spec(GROUP)
     folders = pkgutil.iter_modules(spec.submodule_search_locations) if spec else ()
-    found = {one.name: f"{GROUP}.{one.name}.experiment:FAMILY" for one in folders if one.ispkg and importlib.util.find_spec(f"{GROUP}.{one.name}.experiment")}
+    found = {one.name: f"{GROUP}.{one.name}.experiment:FAMILY" for one in folders if one.ispkg
+             and importlib.util.find_spec(f"{GROUP}.{one.name}.experiment")}
     for point in importlib.metadata.entry_points(group=GROUP):
         if found.get(point.name, point.value) != point.value:
-            raise ValueError(f"`{point.name}` must name one family: got {found[point.name]} and {point.value}. Rename one of them, or uninstall its package.")
+            raise ValueError(f"`{point.name}` must name one family: got {found[point.name]} and {point.value}. Rename one of them, or "
+                             "uninstall its package.")
         found[point.name] = point.value
     return dict(sorted(found.items()))
 
@@ -68,12 +75,15 @@ def find_family(
     places = family_places()
     if name not in places:
         near = difflib.get_close_matches(str(name), places, n=3, cutoff=0.5)
-        raise ValueError(f"`family` must be one of {', '.join(places)}: got {name!r}. {'Did you mean ' + ' or '.join(near) + '?' if near else 'Install its package, or choose one of these.'}")
+        raise ValueError(f"`family` must be one of {', '.join(places)}: got {name!r}. "
+                         f"{'Did you mean ' + ' or '.join(near) + '?' if near else 'Install its package, or choose one of these.'}")
     module, attribute = places[name].split(":")
     try: record = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error: raise ValueError(f"`family` {name!r} must be importable: got {places[name]} ({error}). Mend or uninstall its package.") from error
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"`family` {name!r} must be importable: got {places[name]} ({error}). Mend or uninstall its package.") from error
     if not isinstance(record, Family) or record.name != name:
-        raise ValueError(f"`family` {name!r} must give a Family record of that name: got {record!r:.80} from {places[name]}. Mend its entry point.")
+        raise ValueError(f"`family` {name!r} must give a Family record of that name: got {record!r:.80} from {places[name]}. Mend "
+                         "its entry point.")
     return record
 
 
@@ -88,4 +98,5 @@ def family_of(
     near_first = sorted(places, key=lambda name: places[name].split(":")[0] != type(run).__module__)
     for one in map(find_family, near_first):
         if type(run) is one.experiment: return one
-    raise ValueError(f"`run` must be an experiment of a family: got {type(run).__name__}. Known: {', '.join(f'{f.name} ({f.experiment.__name__})' for f in families())}.")
+    raise ValueError(f"`run` must be an experiment of a family: got {type(run).__name__}. Known: "
+                     f"{', '.join(f'{f.name} ({f.experiment.__name__})' for f in families())}.")

@@ -55,6 +55,7 @@ def set_threads(
 ) -> int:  # Threads now in use
     "Set torch's compute threads for the whole process."
     n = max(1, cores() - 1) if n is None else n
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f"`n` must be at least 1: got {n!r}. Use None for all cores but one.")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"`n` must be at least 1: got {n!r}. Use None for all cores but one.")
     torch.set_num_threads(n)
     return n

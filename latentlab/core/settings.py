@@ -42,12 +42,15 @@ def setting(
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
     folded: bool = False,  # Whether a panel may fold its control away
-    read_old: Callable[[Any], Any] | None = None,  # Old form of the value, as older files hold it -> today's form; None where the form never changed
+    # Old form of the value, as older files hold it -> today's form; None where the form never changed
+    read_old: Callable[[Any], Any] | None = None,
 ) -> Any:
     "A dataclass field that knows its range, unit, reason and when a change takes effect."
-    if scale == "log" and not (low and low > 0): raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
+    if scale == "log" and not (low and low > 0):
+        raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
     meta = dict(
-        kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest, folded=folded,
+        kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest,
+        folded=folded,
         read_old=read_old,
     )
     return field(default=default, metadata=meta)
@@ -81,7 +84,9 @@ class FieldInfo:
 # %% ../../nbs/core/00_settings.ipynb #46190525
 @dataclass(frozen=True)
 class Range:
-    "Numbers from `low` to `high`: one is drawn for each example, and the model is told which. On a log scale each decade is equally likely."
+    """Numbers from `low` to `high`: one is drawn for each example, and the model is told which. On a log scale each decade
+    is equally likely.
+    """
     low: float  # Smallest value
     high: float  # Largest value
     scale: Literal["linear", "log"] = "linear"  # In which scale the draws are uniform
@@ -92,9 +97,11 @@ class Range:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(f"`{name}` must be a finite number: got {value!r}. Give both ends of the range.")
             object.__setattr__(self, name, float(value))
-        if self.scale not in ("linear", "log"): raise ValueError(f"`scale` must be 'linear' or 'log': got {self.scale!r}. Choose one of them.")
+        if self.scale not in ("linear", "log"):
+            raise ValueError(f"`scale` must be 'linear' or 'log': got {self.scale!r}. Choose one of them.")
         if self.low > self.high: raise ValueError(f"`low` must be at most `high`: got {self.low:g} and {self.high:g}. Swap them.")
-        if self.scale == "log" and self.low <= 0: raise ValueError(f"`low` must be above 0 on a log scale: got {self.low:g}. Give a positive bound.")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"`low` must be above 0 on a log scale: got {self.low:g}. Give a positive bound.")
 
     def __str__(self): return f"{self.low:g}..{self.high:g}" + (" (log)" if self.scale == "log" else "")
 
@@ -170,10 +177,13 @@ def field_type(
     shown, rest = reduce(or_, inner), dict(optional=optional, ranged=ranged)
     if len(inner) > 1 and not all(typing.get_origin(a) is tuple and storable(a) for a in inner):
         raise TypeError(f"a setting must have one type, or one type and None: got {hint}")
-    if typing.get_origin(inner[0]) is Literal: return FieldType(type(typing.get_args(inner[0])[0]), typing.get_args(inner[0]), hint=shown, **rest)
+    if typing.get_origin(inner[0]) is Literal:
+        return FieldType(type(typing.get_args(inner[0])[0]), typing.get_args(inner[0]), hint=shown, **rest)
     if typing.get_origin(inner[0]) is tuple and storable(inner[0]): return FieldType(tuple, hint=shown, **rest)
-    if inner[0] in (bool, int, float, str) or has_codec(inner[0]): return FieldType(inner[0], hint=float | Range if ranged else shown, **rest)
-    raise TypeError(f"a setting must be bool, int, float, str, a Literal, a tuple of those, or have to_plain and from_plain: got {hint}. Nest a Settings class.")
+    if inner[0] in (bool, int, float, str) or has_codec(inner[0]):
+        return FieldType(inner[0], hint=float | Range if ranged else shown, **rest)
+    raise TypeError(f"a setting must be bool, int, float, str, a Literal, a tuple of those, or have to_plain and from_plain: got {hint}. "
+                    "Nest a Settings class.")
 
 # %% ../../nbs/core/00_settings.ipynb #a324a12c
 def read_value(
@@ -235,7 +245,8 @@ def check_value(
     info: FieldInfo,  # The field it is for
 ) -> Any:  # The value as the field's type has it
     "Refuse a value that its field does not allow. Raises ValueError naming the rule, the value and the remedy."
-    name, kind, usual = info.name, type_name(info.hint or info.type), f"{info.default:g}" if type(info.default) in (int, float) else str(info.default)
+    name, kind = info.name, type_name(info.hint or info.type)
+    usual = f"{info.default:g}" if type(info.default) in (int, float) else str(info.default)
     if value is None:
         if info.optional: return None
         raise ValueError(f"`{name}` must be a {kind}: got None. Its default is {info.default!r}.")
@@ -245,13 +256,16 @@ def check_value(
         return value
     try: read = read_value(value, info.hint or info.type)
     except ValueError as error:
-        raise ValueError(f"`{name}` must be a {kind}: got {value!r} ({type(value).__name__}). {str(error) or f'Its default is {info.default!r}.'}") from error
+        raise ValueError(f"`{name}` must be a {kind}: got {value!r} ({type(value).__name__}). "
+                         f"{str(error) or f'Its default is {info.default!r}.'}") from error
     unit = f" {info.unit}" if info.unit else ""
     for number in numbers_in(read):
         got = f"{number:g}" if number is read else f"{number:g} in {read}"
         if not math.isfinite(number): raise ValueError(f"`{name}` must be finite: got {got}. Its default is {info.default!r}.")
-        if info.low is not None and number < info.low: raise ValueError(f"`{name}` must be at least {info.low:g}{unit}: got {got}. The default is {usual}.")
-        if info.high is not None and number > info.high: raise ValueError(f"`{name}` must be at most {info.high:g}{unit}: got {got}. The default is {usual}.")
+        if info.low is not None and number < info.low:
+            raise ValueError(f"`{name}` must be at least {info.low:g}{unit}: got {got}. The default is {usual}.")
+        if info.high is not None and number > info.high:
+            raise ValueError(f"`{name}` must be at most {info.high:g}{unit}: got {got}. The default is {usual}.")
     return read
 
 # %% ../../nbs/core/00_settings.ipynb #c47e2e67
@@ -301,7 +315,8 @@ class Settings:
     ) -> dict[str, tuple[Any, Any]]:  # Path -> (the other's value, my value), only where they differ
         "What differs, as old and new value."
         if other is None: return {p: (i.default, i.value) for p, i in self.fields().items() if i.default != i.value}
-        if type(other) is not type(self): raise ValueError(f"`other` must be {type(self).__name__}: got {type(other).__name__}. Compare settings of one class.")
+        if type(other) is not type(self):
+            raise ValueError(f"`other` must be {type(self).__name__}: got {type(other).__name__}. Compare settings of one class.")
         theirs = other.fields()
         return {p: (theirs[p].value, i.value) for p, i in self.fields().items() if p in theirs and theirs[p].value != i.value}
 
@@ -330,7 +345,9 @@ def holds_settings(
 def declared(
     cls: type[Settings],  # Any settings class
 ) -> dict[str, FieldInfo]:  # Name -> field of this level alone, with its default for a value
-    "The fields that a settings class declares itself; read once a class, since annotations cost more to read than a training step's own Python."
+    """The fields that a settings class declares itself; read once a class, since annotations cost more to read than a
+    training step's own Python.
+    """
     hints, found = typing.get_type_hints(cls), {}
     for f in fields(cls):
         if holds_settings(hints[f.name]): continue
@@ -436,7 +453,8 @@ class Live:
         live = {info.name: info for info in settings.fields().values() if info.kind == "live"}
         self.values = types.MappingProxyType({name: info.value for name, info in live.items()})
         self.ranges = types.MappingProxyType({name: value for name, value in self.values.items() if isinstance(value, Range)})
-        numbers = {name: self.ranges[name].middle if name in self.ranges else self.values[name] for name, info in live.items() if info.type is float}
+        numbers = {name: self.ranges[name].middle if name in self.ranges else self.values[name] for name, info in live.items()
+                   if info.type is float}
         self._numbers = frozenset(numbers)
         self._seen = {**self.values, **{name: torch.tensor(value, device=device) for name, value in numbers.items() if value is not None}}
 
@@ -446,7 +464,8 @@ class Live:
     ) -> "Live":  # Another; this one stays as it is
         "The same settings with the values that were drawn for one batch in place of the middles of their ranges."
         for name in drawn:
-            if name not in self._numbers: raise ValueError(f"`{name}` must be a live number: got an unknown name. Known: {', '.join(sorted(self._numbers))}.")
+            if name not in self._numbers:
+                raise ValueError(f"`{name}` must be a live number: got an unknown name. Known: {', '.join(sorted(self._numbers))}.")
         other = copy.copy(self)
         other._seen = {**self._seen, **drawn}
         return other

@@ -84,7 +84,8 @@ class Trainable(Protocol):
 
     def weights(self, live: Live) -> dict[str, float | Tensor]: "One weight per optimised term."
 
-    def views(self, x: Tensor, *, live: Live, generator: torch.Generator) -> dict[str, Tensor]: "Named pictures of a batch, without gradient."
+    def views(self, x: Tensor, *, live: Live, generator: torch.Generator) -> dict[str, Tensor]:
+        "Named pictures of a batch, without gradient."
 
     def probe(self, x: Tensor, *, live: Live, generator: torch.Generator) -> Probe: "What the checks look at, measured once on a batch."
 
@@ -98,5 +99,6 @@ class Parts:
     images: Tensor  # Training images, uint8 or float in [0, 1], `example channel height width`, or points `example event`, on the device
     probe: Float[Tensor, " probe *event"]  # Fixed images in [0, 1], or points, for pictures, not trained on
     watch: Float[Tensor, " watch *event"]  # More of them for the checks, not trained on
-    prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None  # (rows of `images`, their indices, epoch) -> what a step sees; None: intensities as they are
+    # (rows of `images`, their indices, epoch) -> what a step sees; None: intensities as they are
+    prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None
     info: Mapping[str, str] = field(default_factory=dict)  # Words for a picture: names of data and encoder

@@ -70,8 +70,10 @@ def bernoulli_bits(
     epoch: int | None,  # 0 for the first; None for the one draw of a static set
 ) -> Float[Tensor, " batch *event"]:  # 0 or 1
     "Bits with probability x / 255, each a function of (seed, epoch, index, pixel) alone; off by at most 1e-5, 0 and 255 exact."
-    if images.dtype != torch.uint8: raise ValueError(f"`images` must be bytes: got {images.dtype}. Convert intensities with (255 * x).round().to(torch.uint8).")
-    if index.shape != images.shape[:1]: raise ValueError(f"`index` must have one number per image: got {tuple(index.shape)} for {len(images)}. Give their rows.")
+    if images.dtype != torch.uint8:
+        raise ValueError(f"`images` must be bytes: got {images.dtype}. Convert intensities with (255 * x).round().to(torch.uint8).")
+    if index.shape != images.shape[:1]:
+        raise ValueError(f"`index` must have one number per image: got {tuple(index.shape)} for {len(images)}. Give their rows.")
     before, between = image_keys(index, seed, epoch)
     limit = threshold(images.flatten(1))
     pair = torch.arange((limit.shape[1] + 1) // 2, dtype=torch.int32, device=images.device)
@@ -100,7 +102,8 @@ class Prepare:
         "One batch."
         if images.is_floating_point():
             if images.dim() == 2 or self.kind == "grey": return images
-            raise ValueError(f"`images` must be bytes to be made {self.kind} bits: got {images.dtype} {tuple(images.shape)}. Hand over uint8, or use grey.")
+            raise ValueError(f"`images` must be bytes to be made {self.kind} bits: got {images.dtype} {tuple(images.shape)}. Hand over "
+                             "uint8, or use grey.")
         if self.kind == "grey": return to_unit(images)
         if self.kind == "deterministic": return (images >= 128).to(torch.float32)
         return bernoulli_bits(images, index, seed=self.seed, epoch=epoch if self.kind == "dynamic" else None)
@@ -111,7 +114,8 @@ def prepare(
     seed: int,  # Of the draws, 0 or above
 ) -> Prepare:  # (images, their indices, epoch) -> floats
     "What `Batches` makes of its bytes."
-    if kind not in get_args(Binarise): raise ValueError(f"`kind` must be one of {', '.join(get_args(Binarise))}: got {kind!r}. Published figures are dynamic.")
+    if kind not in get_args(Binarise):
+        raise ValueError(f"`kind` must be one of {', '.join(get_args(Binarise))}: got {kind!r}. Published figures are dynamic.")
     stream_seed(seed)  # Refuses what is no seed
     return Prepare(kind=kind, seed=seed)
 
@@ -130,15 +134,20 @@ def without(
     known = {**{name: k for k, name in enumerate(images.classes)}, **{k: k for k in range(len(images.classes))}}
     unknown = [label for label in labels if isinstance(label, bool) or label not in known]
     if unknown or isinstance(labels, str) or not len(labels):
-        raise ValueError(f"`labels` must be a list of class numbers from 0 to {len(images.classes) - 1}, or of names among {', '.join(images.classes)}: "
+        raise ValueError(f"`labels` must be a list of class numbers from 0 to {len(images.classes) - 1}, or of names among "
+                         f"{', '.join(images.classes)}: "
                          f"got {labels!r}. Name at least one.")
     chosen = sorted({known[label] for label in labels})
     absent = [k for k in chosen if not (images.labels == k).any()]
-    if absent: raise ValueError(f"`labels` must leave no empty class outside: got {absent}, of which {images.name} has no images. Leave them out of the list.")
+    if absent:
+        raise ValueError(f"`labels` must leave no empty class outside: got {absent}, of which {images.name} has no images. Leave them "
+                         "out of the list.")
     gone = torch.isin(images.labels, torch.tensor(chosen))
-    if gone.all(): raise ValueError(f"`labels` must leave something to train on: got {chosen}, which are all images of {images.name}. Name fewer.")
+    if gone.all():
+        raise ValueError(f"`labels` must leave something to train on: got {chosen}, which are all images of {images.name}. Name fewer.")
     words = ", ".join(map(str, chosen))
-    parts = [dataclasses.replace(images.subset(rows.nonzero().flatten()), name=f"{images.name} {how} {words}", source=f"{images.source}; {how} labels {words}")
+    parts = [dataclasses.replace(images.subset(rows.nonzero().flatten()), name=f"{images.name} {how} {words}",
+                                 source=f"{images.source}; {how} labels {words}")
              for rows, how in ((~gone, "without"), (gone, "only"))]
     return Parted(*parts)
 
@@ -160,7 +169,8 @@ def check_shape(
     "Refuse a set whose images have another shape than the model's."
     found = tuple(images.images.shape[1:])
     if found != tuple(shape):
-        raise ValueError(f"`images` must be {' x '.join(map(str, shape))} as the model was built for: got {' x '.join(map(str, found))} in {images.name}. "
+        raise ValueError(f"`images` must be {' x '.join(map(str, shape))} as the model was built for: got {' x '.join(map(str, found))} in "
+                         f"{images.name}. "
                          "Use `resize`, or a set of that many channels.")
 
 # %% ../../nbs/data/04_binarise.ipynb #63c63bf8
@@ -172,7 +182,8 @@ def grey_scenes(
     scenes = draw_scenes(n, seed=0, settings=SceneSettings(side=IMAGE_SIDE), start=0 if split == "train" else 1_000_000)
     weight = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     grey = (scenes.images * weight).sum(1, keepdim=True).round().to(torch.uint8)
-    return ImageSet(name="scenes", split=split, images=grey, labels=scenes.labels, classes=scenes.classes, indices=scenes.indices, licence=scenes.licence,
+    return ImageSet(name="scenes", split=split, images=grey, labels=scenes.labels, classes=scenes.classes, indices=scenes.indices,
+                    licence=scenes.licence,
                     source=f"{scenes.source}; grey")
 
 
@@ -191,7 +202,8 @@ def ood_set(
         found = grey_scenes(2000 if limit is None else limit, split)
     else:
         if known_set(plain, split).channels != 1:
-            raise ValueError(f"`name` must be a grey set: got {name!r}, which has 3 channels. Use mnist, fashion-mnist, omniglot or scenes, or put inverted: before one.")
+            raise ValueError(f"`name` must be a grey set: got {name!r}, which has 3 channels. Use mnist, fashion-mnist, omniglot or "
+                             "scenes, or put inverted: before one.")
         found = load(plain, split, root=root, size=IMAGE_SIDE, limit=limit)
     check_shape(found, (1, IMAGE_SIDE, IMAGE_SIDE))
     return inverted(found) if plain != name else found

@@ -46,7 +46,8 @@ def resize_pixels(
 ) -> UInt8[Tensor, "batch channel side side"]:  # Pixels, rounded
     "Bilinear resizing with antialiasing, to a square."
     check_count(side, "size", 4, 1024)
-    small = [F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8) for part in images.split(1024)]
+    small = [F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8)
+             for part in images.split(1024)]
     return torch.cat(small)
 
 # %% ../../nbs/data/00_images.ipynb #d386632a
@@ -66,7 +67,8 @@ class ImageSet:
 
     def __post_init__(self):
         sizes = {f: len(getattr(self, f)) for f in self.per_image()}
-        if len(set(sizes.values())) != 1: raise ValueError(f"`images`, labels and the rest must have one length: got {sizes}. Cut them alike.")
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"`images`, labels and the rest must have one length: got {sizes}. Cut them alike.")
 
     def per_image(self) -> tuple[str, ...]:  # Names of the fields with one row per image
         "The fields that a subset must cut alike."
@@ -99,7 +101,8 @@ def take_rows(
         raise ValueError(f"`indices` must be a flat list of whole numbers: got {rows.dtype} {tuple(rows.shape)}. "
                          "Use mask.nonzero().flatten() for a mask.")
     if rows.min() < 0 or rows.max() >= len(images):
-        raise ValueError(f"`indices` must lie from 0 to {len(images) - 1}: got {int(rows.min())} to {int(rows.max())}. Count from the front.")
+        raise ValueError(f"`indices` must lie from 0 to {len(images) - 1}: got {int(rows.min())} to {int(rows.max())}. Count "
+                         "from the front.")
     return dataclasses.replace(images, **{f: getattr(images, f)[rows.long()] for f in images.per_image()})
 
 # %% ../../nbs/data/00_images.ipynb #ef1985eb
@@ -140,7 +143,8 @@ RESEARCH = "research only, not to be passed on"
 # %% ../../nbs/data/00_images.ipynb #e8f70717
 KNOWN = {
     "fashion-mnist": Known(
-        files=("fashion_mnist_train.npz", "fashion_mnist_test.npz"), counts=(60000, 10000), side=28, channels=1, licence="MIT (Zalando SE)", classes=GARMENTS,
+        files=("fashion_mnist_train.npz", "fashion_mnist_test.npz"), counts=(60000, 10000), side=28, channels=1,
+        licence="MIT (Zalando SE)", classes=GARMENTS,
         address="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/", folder="FashionMNIST",
         digests=(("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
                  ("25c81989df183df01b3e8a0aad5dffbe", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
@@ -155,8 +159,10 @@ KNOWN = {
                  ("ec29112dd5afa0611ce80d1b7f02629c", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"))),
     "omniglot": Known(files=("omniglot_background_28.npz", "omniglot_evaluation_28.npz"), counts=(19280, 13180), side=28, channels=1,
                       licence="MIT (Brenden Lake)"),
-    "cifar10": Known(files=("cifar10_train_subset.npz", "cifar10_test_subset.npz"), counts=(8000, 2000), side=32, channels=3, licence=RESEARCH),
-    "tiny-imagenet": Known(files=("tiny_imagenet_10cls_64_train.npz", "tiny_imagenet_10cls_64_val.npz"), counts=(1000, 300), side=64, channels=3,
+    "cifar10": Known(files=("cifar10_train_subset.npz", "cifar10_test_subset.npz"), counts=(8000, 2000), side=32, channels=3,
+                     licence=RESEARCH),
+    "tiny-imagenet": Known(files=("tiny_imagenet_10cls_64_train.npz", "tiny_imagenet_10cls_64_val.npz"), counts=(1000, 300), side=64,
+                           channels=3,
                            licence="ImageNet terms: non-commercial research and education", extra="boxes"),
     "msrc-objects": Known(files=("msrc_v2_objects_128.npz",) * 2, counts=(397, 397), side=128, channels=3, licence=RESEARCH, extra="masks"),
 }
@@ -169,7 +175,8 @@ def known_set(
 ) -> Known:  # Its row
     "The row of a set. Raises ValueError listing the names when there is none."
     if name not in KNOWN: raise ValueError(f"`name` must be one of {', '.join(NAMES)}: got {name!r}. Draw scenes with `draw_scenes`.")
-    if split not in ("train", "test"): raise ValueError(f"`split` must be train or test: got {split!r}. Validation images are a `subset` of train.")
+    if split not in ("train", "test"):
+        raise ValueError(f"`split` must be train or test: got {split!r}. Validation images are a `subset` of train.")
     return KNOWN[name]
 
 # %% ../../nbs/data/00_images.ipynb #b2d00b5b
@@ -179,10 +186,12 @@ def read_npz(
     "All arrays of a file, without pickle. Raises ValueError naming the file when it is not whole."
     try:
         with np.load(path, allow_pickle=False) as file: return {key: file[key] for key in file.files}
-    except PermissionError as error: raise ValueError(f"`{path}` must be readable: got {error.strerror}. Change its permissions.") from error
+    except PermissionError as error:
+        raise ValueError(f"`{path}` must be readable: got {error.strerror}. Change its permissions.") from error
     except Exception as error:  # damage surfaces as a dozen types: zip, zlib, lzma, header, memory
         got = f"{type(error).__name__} ({error})"
-        raise ValueError(f"`{path}` must be a whole .npz file: got {got}. It is damaged or cut off: copy it again, or remove it.") from error
+        raise ValueError(f"`{path}` must be a whole .npz file: got {got}. It is damaged or cut off: copy it again, "
+                         "or remove it.") from error
 
 
 def check_arrays(
@@ -195,17 +204,22 @@ def check_arrays(
     if missing: return f"no array {', '.join(sorted(missing))}"
     images, labels, classes, count = arrays["images"], arrays["labels"], arrays["classes"], known.counts[split == "test"]
     shape = (known.side, known.side, *[3] * (known.channels == 3))
-    if images.dtype != np.uint8 or images.shape[1:] != shape: return f"images of {images.dtype} {images.shape[1:]} where uint8 {shape} belongs"
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        return f"images of {images.dtype} {images.shape[1:]} where uint8 {shape} belongs"
     if classes.dtype.kind != "U" or classes.ndim != 1: return f"classes of {classes.dtype}, which should be names"
-    if labels.dtype.kind not in "ui" or labels.shape != images.shape[:1]: return f"labels of {labels.dtype} {labels.shape} for {len(images)} images"
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes): return f"labels up to {labels.max()} for {len(classes)} classes"
+    if labels.dtype.kind not in "ui" or labels.shape != images.shape[:1]:
+        return f"labels of {labels.dtype} {labels.shape} for {len(images)} images"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+        return f"labels up to {labels.max()} for {len(classes)} classes"
     where = arrays.get("indices", np.arange(count))
     if where.dtype.kind not in "ui" or where.shape != labels.shape: return f"{len(images):,} images where {len(where):,} belong"
     if len(where) == 0 or where.min() < 0 or where.max() >= count or (np.diff(where.astype(np.int64)) < 1).any():
         return "indices that do not rise, or leave the set"
     masks, boxes = arrays.get("masks"), arrays.get("boxes")
-    if known.extra == "masks" and (masks.shape != images.shape[:3] or masks.dtype != np.uint8 or masks.max() > 1): return "masks that do not fit the images"
-    if known.extra == "boxes" and (boxes.shape != (len(images), 4) or boxes.dtype.kind not in "ui"): return "boxes that do not fit the images"
+    if known.extra == "masks" and (masks.shape != images.shape[:3] or masks.dtype != np.uint8 or masks.max() > 1):
+        return "masks that do not fit the images"
+    if known.extra == "boxes" and (boxes.shape != (len(images), 4) or boxes.dtype.kind not in "ui"):
+        return "boxes that do not fit the images"
     if known.extra == "boxes" and ((boxes[:, :2] > boxes[:, 2:]).any() or boxes.max() >= known.side): return "boxes that leave the images"
     return ""
 
@@ -241,7 +255,8 @@ def places(
     named = {"`root`": root} if root is not None else {"$LATENTLAB_DATA": os.environ.get("LATENTLAB_DATA")}
     for name, folder in named.items():
         if not folder: continue
-        if not Path(folder).expanduser().is_dir(): raise ValueError(f"{name} must be a folder: got {str(folder)!r}. Make it, or leave it out.")
+        if not Path(folder).expanduser().is_dir():
+            raise ValueError(f"{name} must be a folder: got {str(folder)!r}. Make it, or leave it out.")
         yield name, Path(folder).expanduser()
     if root is not None: return
     yield "the bundle", Path(str(files("latentlab"))) / "bundled"
@@ -328,13 +343,15 @@ def find(
             arrays = read_npz(path)
             wrong = check_arrays(arrays, known, split)
             if wrong:
-                raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, or remove it.")
+                raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, "
+                                 "or remove it.")
             return arrays, place
         paths = idx_files(name, split, folder) if known.address else None
         if paths: return from_idx(name, split, paths), place
     if root is not None or not known.address: raise FileNotFoundError(how_to_get(name, split, looked))
     try: return from_idx(name, split, download(name, split)), "a download"
-    except (OSError, ImportError) as error: raise FileNotFoundError(how_to_get(name, split, looked, f"the download failed ({type(error).__name__})")) from error
+    except (OSError, ImportError) as error:
+        raise FileNotFoundError(how_to_get(name, split, looked, f"the download failed ({type(error).__name__})")) from error
 
 # %% ../../nbs/data/00_images.ipynb #191abf02
 def load(
@@ -360,5 +377,6 @@ def load(
         labels=torch.from_numpy(arrays["labels"][rows].astype(np.int64)), classes=tuple(map(str, arrays["classes"])),
         indices=torch.from_numpy(arrays.get("indices", np.arange(len(arrays["labels"])))[rows].astype(np.int64)),
         masks=torch.from_numpy(arrays["masks"][rows]) if known.extra == "masks" else None,
-        boxes=torch.from_numpy(arrays["boxes"][rows].astype(np.int64)) if known.extra == "boxes" else None, licence=known.licence, source=source)
+        boxes=torch.from_numpy(arrays["boxes"][rows].astype(np.int64)) if known.extra == "boxes" else None, licence=known.licence,
+        source=source)
     return found if size is None else found.resize(size)

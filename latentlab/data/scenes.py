@@ -44,7 +44,8 @@ def name_colours(
     top, low = x.amax(1), x.amin(1)
     chroma = (top - low).clamp(min=1e-6)
     red, green, blue = x.unbind(1)
-    sixth = torch.where(top == red, (green - blue) / chroma, torch.where(top == green, (blue - red) / chroma + 2, (red - green) / chroma + 4))
+    sixth = torch.where(top == red, (green - blue) / chroma, torch.where(top == green, (blue - red) / chroma + 2,
+                                                                         (red - green) / chroma + 4))
     near = sixth.round()
     named = ((top - low) > (OBJECT_CHROMA + GROUND_CHROMA) / 2) & ((sixth - near).abs() < 0.2)
     return torch.where(named, near.long() % 6, -1)
@@ -56,12 +57,17 @@ class SceneSettings(Settings):
     side: int = setting(64, kind="build", low=16, high=256, unit="px", reason="four halvings leave a 4 x 4 map")
     objects_low: int = setting(1, kind="build", low=1, high=6, label="fewest objects", reason="one object: the easy case stays in")
     objects_high: int = setting(4, kind="build", low=1, high=6, label="most objects", reason="more than four hide one another at 64 px")
-    size_low: float = setting(0.09, kind="build", low=0.04, high=0.3, unit="radius / side", label="smallest object", reason="6 px: shapes can be told apart")
-    size_high: float = setting(0.21, kind="build", low=0.04, high=0.3, unit="radius / side", label="largest object", reason="a third of the height")
-    spread: int = setting(3, kind="build", low=1, high=6, unit="places tried", reason="1 is chance; more keep objects apart; 3 leaves some overlap")
+    size_low: float = setting(0.09, kind="build", low=0.04, high=0.3, unit="radius / side", label="smallest object",
+                              reason="6 px: shapes can be told apart")
+    size_high: float = setting(0.21, kind="build", low=0.04, high=0.3, unit="radius / side", label="largest object",
+                               reason="a third of the height")
+    spread: int = setting(3, kind="build", low=1, high=6, unit="places tried", reason="1 is chance; more keep objects apart; 3 "
+                                                                                      "leaves some overlap")
     distractors: int = setting(4, kind="build", low=0, high=8, label="most distractors", reason="as many as objects")
-    pattern: Literal["mixed", "noise", "stripes", "checks"] = setting("mixed", kind="build", reason="no single texture to be learnt by heart")
-    texture: float = setting(0.6, kind="build", low=0.0, high=1.0, label="texture strength", reason="clearly visible, objects still stand out")
+    pattern: Literal["mixed", "noise", "stripes", "checks"] = setting("mixed", kind="build",
+                                                                      reason="no single texture to be learnt by heart")
+    texture: float = setting(0.6, kind="build", low=0.0, high=1.0, label="texture strength",
+                             reason="clearly visible, objects still stand out")
     hue_jitter: float = setting(5.0, kind="build", low=0.0, high=5.0, unit="degrees", reason="as far as the names allow")
     brightness_jitter: float = setting(1.0, kind="build", low=0.0, high=1.0, reason="all of the brightness that keeps the chroma up")
     must_have: Literal["any", "red", "yellow", "green", "cyan", "blue", "magenta"] = setting(
@@ -76,7 +82,8 @@ class SceneSettings(Settings):
 
 # %% ../../nbs/data/01_scenes.ipynb #8550aec4
 OBJECT_SLOTS, DISTRACTOR_SLOTS, GRIDS = 6, 8, (3, 6, 12, 24)
-COLUMNS = {"scene": 16, "object": OBJECT_SLOTS * 8, "place": OBJECT_SLOTS * 12, "distractor": DISTRACTOR_SLOTS * 6, "grid": sum(g * g for g in GRIDS)}
+COLUMNS = {"scene": 16, "object": OBJECT_SLOTS * 8, "place": OBJECT_SLOTS * 12, "distractor": DISTRACTOR_SLOTS * 6,
+           "grid": sum(g * g for g in GRIDS)}
 
 
 def draw_chances(
@@ -140,7 +147,8 @@ def draw_patterns(
     "Noise of several scales, stripes or checks."
     side, weights = settings.side, (1.0, 0.8, 0.5, 0.3)
     grids = [g.reshape(-1, 1, k, k) for g, k in zip(grid.split([k * k for k in GRIDS], 1), GRIDS, strict=True)]
-    noise = sum(w * F.interpolate(g - 0.5, (side, side), mode="bilinear", align_corners=True)[:, 0] for w, g in zip(weights, grids, strict=True))
+    noise = sum(w * F.interpolate(g - 0.5, (side, side), mode="bilinear", align_corners=True)[:, 0]
+                for w, g in zip(weights, grids, strict=True))
     angle, waves, phase = scene[:, 0, None, None] * math.pi, 3 + 6 * scene[:, 1, None, None], scene[:, 2, None, None] * 2 * math.pi
     y, x = torch.linspace(-1, 1, side)[:, None], torch.linspace(-1, 1, side)
     along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
@@ -194,7 +202,8 @@ class Scenes(ImageSet):
         scene, k = (self.colours >= 0).nonzero(as_tuple=True)
         pick = {f: getattr(self, f)[scene, k] for f in ("colours", "shapes", "sizes", "angles")}
         return {"scene": self.indices[scene], "object": k + 1, "colour": pick["colours"], "shape": pick["shapes"], "size": pick["sizes"],
-                "angle": pick["angles"], "row": self.centres[scene, k, 0], "column": self.centres[scene, k, 1], "visible": self.visible()[scene, k]}
+                "angle": pick["angles"], "row": self.centres[scene, k, 0], "column": self.centres[scene, k, 1],
+                "visible": self.visible()[scene, k]}
 
     def resize(self, side: int) -> "Scenes":
         raise ValueError(f"`side` must be set when scenes are drawn: got {side} afterwards. Use `SceneSettings(side={side})`.")
@@ -303,7 +312,10 @@ def draw_scenes(
         owners = draw_owners(objects, chances, settings)
         parts.append((draw_pixels(objects, owners, chances, settings), owners, objects))
     images, owners = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-    kept = {f: torch.cat([getattr(p[2], f)[:, :settings.objects_high] for p in parts]) for f in ("colours", "shapes", "sizes", "angles", "centres")}
-    return Scenes(name="scenes", split=f"seed {seed}", images=images, labels=kept["shapes"][:, 0], classes=SHAPES, indices=torch.arange(start, start + n),
-                  masks=torch.where(owners <= OBJECT_SLOTS, owners, 0).long(), distractors=owners > OBJECT_SLOTS, licence="no rights reserved",
+    kept = {f: torch.cat([getattr(p[2], f)[:, :settings.objects_high] for p in parts])
+            for f in ("colours", "shapes", "sizes", "angles", "centres")}
+    return Scenes(name="scenes", split=f"seed {seed}", images=images, labels=kept["shapes"][:, 0], classes=SHAPES,
+                  indices=torch.arange(start, start + n),
+                  masks=torch.where(owners <= OBJECT_SLOTS, owners, 0).long(), distractors=owners > OBJECT_SLOTS,
+                  licence="no rights reserved",
                   source=f"drawn here, scenes {start:,} to {start + n - 1:,}", **kept)

@@ -46,7 +46,8 @@ def check_toy(
     "Refuse an unknown set, a noise that is no standard deviation, and rounds that do not fit."
     if name not in TOYS: raise ValueError(f"`name` must be one of {', '.join(TOYS)}: got {name!r}. Images come from `load`.")
     if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
-        raise ValueError(f"`noise` must be a standard deviation of at least 0: got {noise!r}. The radius of a moon is 1; 0.01 to 0.1 are usual.")
+        raise ValueError(f"`noise` must be a standard deviation of at least 0: got {noise!r}. The radius of a moon is 1; 0.01 to "
+                         "0.1 are usual.")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or not 1 <= rounds <= (8 if name == "spirals" else 1):
         raise ValueError(f"`rounds` must be from 1 to 8 for spirals, and 1 for moons: got {rounds!r} for {name}. Leave it out.")
 
@@ -63,7 +64,8 @@ class ToySet:
 
     def __len__(self) -> int: return len(self.points)
 
-    def __repr__(self) -> str: return f"ToySet {self.name}: {len(self):,} points, noise {self.noise:g}, seed {self.seed}, rounds {self.rounds}"
+    def __repr__(self) -> str:
+        return f"ToySet {self.name}: {len(self):,} points, noise {self.noise:g}, seed {self.seed}, rounds {self.rounds}"
 
 # %% ../../nbs/data/02_toys.ipynb #945883bc
 TRAIN_SEED, TEST_SEED = 0, 2  # Of the published figures
@@ -115,7 +117,9 @@ def quadrature(
     noise: float,  # Standard deviation, above 0
     rounds: int = 1,  # Turns of a spiral
 ) -> tuple[Float[Tensor, "node 2"], Float[Tensor, " node"]]:  # Places on both arms, and the logarithm of their shares, which sum to 1
-    "Gauss-Legendre nodes along the arms: 8 to each panel of two noises, panels halved toward the ends. Source: Davis and Rabinowitz 1984, sec. 2.7."
+    """Gauss-Legendre nodes along the arms: 8 to each panel of two noises, panels halved toward the ends. Source: Davis and
+    Rabinowitz 1984, sec. 2.7.
+    """
     speed = math.pi if name == "moons" else 2 * math.pi * rounds * math.hypot(rounds + 0.5, 1 / (2 * math.pi))  # Largest, in length per u
     panels = max(4, math.ceil(speed / (2 * noise)))
     halvings = max(0, math.ceil(math.log2(speed / panels * 10 / noise**2)))  # Down to the decay length seen from a distance of 10
@@ -137,11 +141,14 @@ def log_density(
     "The log-density of the process behind a noisy set: a fair coin for the arm, uniform in the parameter, plus Gaussian noise."
     check_toy(name, noise, rounds)
     if noise == 0:
-        raise ValueError("`noise` must be above 0 for a density: got 0. Points on a curve have unbounded density, so an ELBO there is a statement about the "
+        raise ValueError("`noise` must be above 0 for a density: got 0. Points on a curve have unbounded density, so an ELBO there is a "
+                         "statement about the "
                          "floor of the decoder's variance. Use 0.01 or more to compare with an oracle.")
-    if noise < 1e-4: raise ValueError(f"`noise` must be at least 0.0001 for a density: got {noise:g}. The work grows as 1 / noise; use 0.01 or more.")
+    if noise < 1e-4:
+        raise ValueError(f"`noise` must be at least 0.0001 for a density: got {noise:g}. The work grows as 1 / noise; use 0.01 or more.")
     if points.dim() != 2 or points.shape[1] != 2 or not points.is_floating_point() or not torch.isfinite(points).all():
-        raise ValueError(f"`points` must be finite floats [n, 2]: got {points.dtype} {tuple(points.shape)}, finite or not. Drop or repair the others.")
+        raise ValueError(f"`points` must be finite floats [n, 2]: got {points.dtype} {tuple(points.shape)}, finite or not. Drop or "
+                         "repair the others.")
     places, log_share = (t.to(points.device) for t in quadrature(name, noise, rounds))
     scale, parts = 1 / noise**2, []
     offset = log_share - places.square().sum(1) * (scale / 2)
@@ -170,7 +177,8 @@ def expected_log_density(
     rounds: int = 1,  # Turns of a spiral
 ) -> Expectation:  # What an honest bound on held-out points stays below
     "The oracle: E log p* over fresh points, the largest expected log-likelihood of any model."
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2: raise ValueError(f"`draws` must be at least 2: got {draws!r}. 4000 are usual.")
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
+        raise ValueError(f"`draws` must be at least 2: got {draws!r}. 4000 are usual.")
     check_toy(name, noise, rounds)
     stream = generator(seed, "toys", name, "oracle")
     u, second = (torch.rand(draws, dtype=torch.float64, generator=stream) for _ in range(2))
@@ -182,8 +190,11 @@ def expected_log_density(
 def largest_variance(
     points: Float[Tensor, "n event"],  # At least two
 ) -> float:  # Squared unit of the data
-    "Largest eigenvalue of the covariance: at or above this fixed decoder variance, ignoring the latents is optimal. Source: Tipping and Bishop 1999, eq. 7."
+    """Largest eigenvalue of the covariance: at or above this fixed decoder variance, ignoring the latents is optimal.
+    Source: Tipping and Bishop 1999, eq. 7.
+    """
     if points.dim() != 2 or len(points) < 2 or not torch.isfinite(points).all():
-        raise ValueError(f"`points` must be at least two finite rows [n, event]: got {tuple(points.shape)}, finite or not. Drop or repair the others.")
+        raise ValueError(f"`points` must be at least two finite rows [n, event]: got {tuple(points.shape)}, finite or not. Drop or "
+                         "repair the others.")
     centred = points.double() - points.double().mean(0)
     return torch.linalg.eigvalsh(centred.T @ centred / len(points))[-1].item()

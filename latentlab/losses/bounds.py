@@ -21,7 +21,8 @@ def check_weights(
 ) -> None:
     "Refuse log-weights without an axis of samples: [batch] would be taken for S samples of one datum."
     if log_w.dim() != 2 or 0 in log_w.shape:
-        raise ValueError(f"`log_w` must be [sample, batch] with at least one of each: got {tuple(log_w.shape)}. Keep the axis of samples, also for one.")
+        raise ValueError(f"`log_w` must be [sample, batch] with at least one of each: got {tuple(log_w.shape)}. Keep the axis of samples, "
+                         "also for one.")
 
 
 def elbo(
@@ -67,9 +68,11 @@ class RunningBound:
         "Count more samples."
         check_weights(log_w)
         if self.samples and log_w.shape[1:] != self._plain.shape:
-            raise ValueError(f"`log_w` must be of the same batch as the samples before, {len(self._plain)}: got {tuple(log_w.shape)}. One RunningBound for each batch.")
+            raise ValueError(f"`log_w` must be of the same batch as the samples before, {len(self._plain)}: got {tuple(log_w.shape)}. One "
+                             "RunningBound for each batch.")
         total, square, plain = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0), log_w.sum(0)
-        if self.samples: total, square, plain = torch.logaddexp(self._total, total), torch.logaddexp(self._square, square), self._plain + plain
+        if self.samples:
+            total, square, plain = torch.logaddexp(self._total, total), torch.logaddexp(self._square, square), self._plain + plain
         self._total, self._square, self._plain, self.samples = total, square, plain, self.samples + len(log_w)
         return self
 
@@ -89,7 +92,8 @@ def free_nats(
     kind: Literal["batch", "example"] = "batch",  # What is compared with the floor
 ) -> Float[Tensor, " batch"]:  # What is minimised, still one number per example
     "Divergence with a floor. Source: Kingma et al. 2016, eq. 15. Wrong when: `example` is used with sampled divergences, as a bias."
-    if kind not in ("batch", "example"): raise ValueError(f"`kind` must be batch or example: got {kind!r}. The batch mean has no bias from sampling.")
+    if kind not in ("batch", "example"):
+        raise ValueError(f"`kind` must be batch or example: got {kind!r}. The batch mean has no bias from sampling.")
     floor = torch.as_tensor(floor, dtype=kl.dtype, device=kl.device)
     above = kl > floor if kind == "example" else kl.mean() > floor
     return torch.where(above | (floor <= 0), kl, floor)
@@ -145,5 +149,6 @@ def refuse_analytic(
     "Why analytic divergences would make a bound wrong."
     if weighted: return "inside the importance-weighted bound each sample needs its own log-ratio; an analytic KL there is no bound at all"
     if bottom_up and layers > 1:
-        return f"bottom-up inference draws layers 1 to {layers - 1} before the ones above, so only layer {layers} has a closed-form KL; lower terms are expected log-ratios"
+        return (f"bottom-up inference draws layers 1 to {layers - 1} before the ones above, so only layer {layers} has a closed-form KL; "
+                "lower terms are expected log-ratios")
     return ""

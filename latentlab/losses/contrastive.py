@@ -21,9 +21,11 @@ def check_views(
 ) -> None:
     "Refuse what cannot be two views of a batch."
     if first.ndim != 2 or first.shape != second.shape:
-        raise ValueError(f"`first` and `second` must be [batch, latent] of one shape: got {tuple(first.shape)} and {tuple(second.shape)}. Project both views.")
+        raise ValueError(f"`first` and `second` must be [batch, latent] of one shape: got {tuple(first.shape)} and {tuple(second.shape)}. "
+                         "Project both views.")
     if len(first) < 2: raise ValueError(f"`first` must hold 2 images or more: got {len(first)}. There is nothing to tell one image from.")
-    if not isinstance(temperature, Tensor) and not temperature > 0: raise ValueError(f"`temperature` must be above 0: got {temperature}. 0.1 to 0.5 is usual.")
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"`temperature` must be above 0: got {temperature}. 0.1 to 0.5 is usual.")
 
 
 def simclr_loss(

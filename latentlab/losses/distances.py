@@ -20,7 +20,8 @@ def as_embeddings(
     b: Float[Tensor, "*batch latent"],  # Embedding compared with it, same shape
 ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch latent"]]:  # Both, in float32 or better
     "Two embeddings, checked: one shape, two or three axes; half precision is widened, since squares of it overflow."
-    if a.shape != b.shape: raise ValueError(f"`a` and `b` must have one shape: got {tuple(a.shape)} and {tuple(b.shape)}. Expand one of them.")
+    if a.shape != b.shape:
+        raise ValueError(f"`a` and `b` must have one shape: got {tuple(a.shape)} and {tuple(b.shape)}. Expand one of them.")
     if a.ndim not in (2, 3):
         raise ValueError(
             f"an embedding must be [batch, latent] or [sample, batch, latent]: got {tuple(a.shape)}. "
@@ -97,7 +98,8 @@ class WhitenedCosine:
         floor: float = 1e-3,  # Smallest eigenvalue, as a share of the largest; keeps dead units and noise quiet
     ) -> "WhitenedCosine":  # Frozen, on the device of `embeddings`
         "Mean and whitening matrix of some reference embeddings."
-        if embeddings.ndim != 2 or len(embeddings) < 2: raise ValueError(f"`embeddings` must be [sample, latent], 2 samples or more: got {tuple(embeddings.shape)}. Embed more.")
+        if embeddings.ndim != 2 or len(embeddings) < 2:
+            raise ValueError(f"`embeddings` must be [sample, latent], 2 samples or more: got {tuple(embeddings.shape)}. Embed more.")
         if not 0 < floor <= 1: raise ValueError(f"`floor` must be in (0, 1]: got {floor}. 1e-3 is the default.")
         wide = embeddings.detach().double()
         mean = wide.mean(0)
@@ -111,7 +113,8 @@ class WhitenedCosine:
         x: Float[Tensor, "*batch latent"],  # Embeddings of the same encoder
     ) -> Float[Tensor, "*batch latent"]:  # Mean 0 and unit covariance on the reference
         "Embeddings in whitened coordinates."
-        if x.shape[-1] != len(self.mean): raise ValueError(f"`x` must have {len(self.mean)} latent dimensions: got {x.shape[-1]}. Fit one distance per encoder.")
+        if x.shape[-1] != len(self.mean):
+            raise ValueError(f"`x` must have {len(self.mean)} latent dimensions: got {x.shape[-1]}. Fit one distance per encoder.")
         return (x - self.mean) @ self.matrix
 
     def __call__(
@@ -137,9 +140,12 @@ class DistanceScale:
 INF = float("inf")
 DISTANCES = {
     "cosine": DistanceScale("1-cos", 0.0, 2.0, "dimensionless", "0 same direction, 1 orthogonal or blank, 2 opposite; blind to length."),
-    "half_cosine": DistanceScale("(1-cos)/2", 0.0, 1.0, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for non-negative features; blind to length."),
-    "relative_l2": DistanceScale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is blank; sees fading."),
-    "whitened_cosine": DistanceScale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of one encoder; blind to scale of units."),
+    "half_cosine": DistanceScale("(1-cos)/2", 0.0, 1.0, "dimensionless", "0 same, .5 orthogonal or blank, 1 opposite; at most .5 for "
+                                                                         "non-negative features; blind to length."),
+    "relative_l2": DistanceScale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is "
+                                                                                    "blank; sees fading."),
+    "whitened_cosine": DistanceScale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of "
+                                                                                   "one encoder; blind to scale of units."),
 }
 
 # %% ../../nbs/losses/03_distances.ipynb #665ebf54
@@ -153,7 +159,9 @@ def make_distance(
     "The distance of that name."
     if name not in DISTANCES: raise ValueError(f"`name` must be one of {', '.join(DISTANCES)}: got {name!r}. Choose one of them.")
     if name == "whitened_cosine":
-        if reference is None: raise ValueError("`reference` must be embeddings for whitened_cosine: got None. Pass a few hundred of the encoder's embeddings.")
+        if reference is None:
+            raise ValueError("`reference` must be embeddings for whitened_cosine: got None. Pass a few hundred of the "
+                             "encoder's embeddings.")
         return WhitenedCosine.fit(reference)
     return {"cosine": cosine_distance, "half_cosine": half_cosine_distance, "relative_l2": relative_l2}[name]
 
@@ -165,5 +173,6 @@ def with_scale(
     "A value that cannot be mistaken for one on another scale. Raises ValueError when it cannot lie on this one."
     scale = DISTANCES[name]
     if not scale.low - 1e-4 <= value <= scale.high + 1e-4:
-        raise ValueError(f"`value` must be in [{scale.low:g}, {scale.high:g}] for {scale.label}: got {value:.4g}. It was measured on another scale.")
+        raise ValueError(f"`value` must be in [{scale.low:g}, {scale.high:g}] for {scale.label}: got {value:.4g}. It was measured on "
+                         "another scale.")
     return f"{scale.label} = {value:.3f} in [{scale.low:g}, {scale.high:g}]"

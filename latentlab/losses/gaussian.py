@@ -27,7 +27,8 @@ def check_axes(
     "Refuse two shapes unless one ends with the other: axes are counted from the right, and none is stretched. Looks at shapes alone."
     shared = min(a.ndim, b.ndim)
     if shared == 0 or a.shape[-shared:] != b.shape[-shared:]:
-        raise ValueError(f"the shape of `{name}` must end with that of `{other}` or the reverse: got {tuple(a.shape)} and {tuple(b.shape)}. Put samples left of the batch.")
+        raise ValueError(f"the shape of `{name}` must end with that of `{other}` or the reverse: got {tuple(a.shape)} and "
+                         f"{tuple(b.shape)}. Put samples left of the batch.")
 
 # %% ../../nbs/losses/00_gaussian.ipynb #87a309c5
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,8 @@ class Normal:
 
     def __post_init__(self):
         if self.loc.shape != self.scale.shape:
-            raise ValueError(f"`loc` and `scale` must have one shape: got {tuple(self.loc.shape)} and {tuple(self.scale.shape)}. Expand one of them.")
+            raise ValueError(f"`loc` and `scale` must have one shape: got {tuple(self.loc.shape)} and {tuple(self.scale.shape)}. "
+                             "Expand one of them.")
 
     def log_prob(
         self,

@@ -30,13 +30,17 @@ class Likelihood(Protocol):
     unit: bool  # True when data must lie in [0, 1]
     discrete: bool  # True when `log_prob` is a probability, never above 0; False when it is a density
 
-    def log_prob(self, x: Float[Tensor, "batch event"], raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch"]: ...  # Nats
+    # Nats
+    def log_prob(self, x: Float[Tensor, "batch event"], raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch"]:
+        ...
 
     def mean(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"]: ...  # Of x
 
-    def scale(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"] | None: ...  # Standard deviation of x; None for a bit
+    # Standard deviation of x; None for a bit
+    def scale(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"] | None: ...
 
-    def sample(self, raw: Float[Tensor, "*lead batch parameter event"], generator: torch.Generator) -> Float[Tensor, "*lead batch event"]: ...
+    def sample(self, raw: Float[Tensor, "*lead batch parameter event"], generator: torch.Generator) -> Float[Tensor, "*lead batch event"]:
+        ...
 
     def check(self, x: Float[Tensor, "*batch event"]) -> None: ...  # ValueError outside the support
 
@@ -46,11 +50,14 @@ def check_raw(
     parameters: int,  # Numbers per event dimension
     x: Float[Tensor, "batch event"] | None = None,  # Data, when there are any
 ) -> Float[Tensor, "*lead batch parameter event"]:  # `raw` in float32 or better
-    "Refuse shapes that would broadcast into something else; looks at shapes alone. Half precision is widened, since a sum over pixels outgrows it."
+    """Refuse shapes that would broadcast into something else; looks at shapes alone. Half precision is widened, since a sum
+    over pixels outgrows it.
+    """
     wanted = (*raw.shape[-3:-2], parameters, *raw.shape[-1:]) if x is None else (x.shape[0], parameters, *x.shape[1:])
     if raw.ndim < 3 or tuple(raw.shape[-3:]) != wanted:
         given = "" if x is None else f" with `x` of {tuple(x.shape)}"
-        raise ValueError(f"`raw` must be [*lead, batch, {parameters}, event]: got {tuple(raw.shape)}{given}. Put samples left of the batch and flatten the event.")
+        raise ValueError(f"`raw` must be [*lead, batch, {parameters}, event]: got {tuple(raw.shape)}{given}. Put samples left of the batch "
+                         "and flatten the event.")
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
 
@@ -69,7 +76,8 @@ def check_unit(
     "Refuse data outside [0, 1]."
     check_finite(x)
     low, high = (x.min().item(), x.max().item()) if x.numel() else (0.0, 1.0)
-    if low < 0 or high > 1: raise ValueError(f"`x` must be in [0, 1] for {name}: got {low:.4g} to {high:.4g}. Rescale it or take a gaussian likelihood.")
+    if low < 0 or high > 1:
+        raise ValueError(f"`x` must be in [0, 1] for {name}: got {low:.4g} to {high:.4g}. Rescale it or take a gaussian likelihood.")
 
 # %% ../../nbs/losses/01_likelihoods.ipynb #af08e8ae
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,8 @@ class Bernoulli:
         logit = check_raw(raw, 1, x).squeeze(-2)
         return F.binary_cross_entropy_with_logits(logit, x.expand_as(logit), reduction="none").sum(-1).neg()
 
-    def mean(self, raw: Float[Tensor, "*lead batch 1 event"]) -> Float[Tensor, "*lead batch event"]: return check_raw(raw, 1).squeeze(-2).sigmoid()
+    def mean(self, raw: Float[Tensor, "*lead batch 1 event"]) -> Float[Tensor, "*lead batch event"]:
+        return check_raw(raw, 1).squeeze(-2).sigmoid()
 
     def scale(self, raw: Float[Tensor, "*lead batch 1 event"]) -> None: return None
 
@@ -140,7 +149,8 @@ class Gaussian:
 
     def mean(self, raw: Float[Tensor, "*lead batch 2 event"]) -> Float[Tensor, "*lead batch event"]: return check_raw(raw, 2)[..., 0, :]
 
-    def scale(self, raw: Float[Tensor, "*lead batch 2 event"]) -> Float[Tensor, "*lead batch event"]: return F.softplus(check_raw(raw, 2)[..., 1, :]) + self.floor
+    def scale(self, raw: Float[Tensor, "*lead batch 2 event"]) -> Float[Tensor, "*lead batch event"]:
+        return F.softplus(check_raw(raw, 2)[..., 1, :]) + self.floor
 
     def sample(self, raw: Float[Tensor, "*lead batch 2 event"], generator: torch.Generator) -> Float[Tensor, "*lead batch event"]:
         return torch.addcmul(self.mean(raw), self.scale(raw), noise_like(self.mean(raw), generator))
@@ -161,7 +171,9 @@ class FixedGaussian:
         scale: float | Float[Tensor, ""],  # Standard deviation in units of the data, above 0; a tensor is not looked at
     ):
         if isinstance(scale, Tensor):
-            if scale.ndim: raise ValueError(f"`scale` must be a number or a 0-d tensor: got {tuple(scale.shape)}. A deviation per datum is learnt: take `Gaussian`.")
+            if scale.ndim:
+                raise ValueError(f"`scale` must be a number or a 0-d tensor: got {tuple(scale.shape)}. A deviation per datum is learnt: "
+                                 "take `Gaussian`.")
         elif not 0 < scale < math.inf: raise ValueError(f"`scale` must be above 0 and finite: got {scale}. 0.1 is the default.")
         self.fixed = scale
 
@@ -177,7 +189,8 @@ class FixedGaussian:
 
     def mean(self, raw: Float[Tensor, "*lead batch 1 event"]) -> Float[Tensor, "*lead batch event"]: return check_raw(raw, 1).squeeze(-2)
 
-    def scale(self, raw: Float[Tensor, "*lead batch 1 event"]) -> Float[Tensor, "*lead batch event"]: return torch.ones_like(self.mean(raw)) * self.fixed
+    def scale(self, raw: Float[Tensor, "*lead batch 1 event"]) -> Float[Tensor, "*lead batch event"]:
+        return torch.ones_like(self.mean(raw)) * self.fixed
 
     def sample(self, raw: Float[Tensor, "*lead batch 1 event"], generator: torch.Generator) -> Float[Tensor, "*lead batch event"]:
         return self.mean(raw) + self.fixed * noise_like(self.mean(raw), generator)
@@ -247,7 +260,9 @@ def check_levels(
 ) -> None:
     "Refuse what is no grey value of a byte."
     off = (x - (x * (LEVELS - 1)).round() / (LEVELS - 1)).abs().max().item() if x.numel() else 0.0
-    if off > 1e-3: raise ValueError(f"`x` must be multiples of 1/255 for {name}: got values {off:.2g} away. Use bytes / 255, without smoothing or noise.")
+    if off > 1e-3:
+        raise ValueError(f"`x` must be multiples of 1/255 for {name}: got values {off:.2g} away. Use bytes / 255, without "
+                         "smoothing or noise.")
 
 # %% ../../nbs/losses/01_likelihoods.ipynb #8031bffc
 @dataclass(frozen=True, kw_only=True)
@@ -287,9 +302,11 @@ class LogisticMixture:
         weight, loc, log_scale = self.split(raw, x)
         return (weight + bin_log_mass(x.unsqueeze(-2), loc, log_scale)).logsumexp(-2).sum(-1)
 
-    def mean(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"]: return mixture_mean(*self.parts(raw))
+    def mean(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"]:
+        return mixture_mean(*self.parts(raw))
 
-    def scale(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"]: return mixture_deviation(*self.parts(raw))
+    def scale(self, raw: Float[Tensor, "*lead batch parameter event"]) -> Float[Tensor, "*lead batch event"]:
+        return mixture_deviation(*self.parts(raw))
 
     def sample(self, raw: Float[Tensor, "*lead batch parameter event"], generator: torch.Generator) -> Float[Tensor, "*lead batch event"]:
         return mixture_draw(*self.parts(raw), generator)
@@ -314,7 +331,8 @@ def make_likelihood(
     if name == "gaussian": return Gaussian(floor=floor)
     if name == "fixed_gaussian": return FixedGaussian(scale)
     if name == "logistic_mixture": return LogisticMixture(components=components)
-    raise ValueError(f"`name` must be one of {', '.join(LikelihoodName.__args__)}: got {name}. Grey images take logistic_mixture, points gaussian.")
+    raise ValueError(f"`name` must be one of {', '.join(LikelihoodName.__args__)}: got {name}. Grey images take logistic_mixture, "
+                     "points gaussian.")
 
 # %% ../../nbs/losses/01_likelihoods.ipynb #ed34e66c
 def check_dims(

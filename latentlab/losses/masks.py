@@ -19,7 +19,8 @@ def check_mask(
 ) -> None:
     "Refuse what is not a stack of masks."
     if mask.ndim < 2 or min(mask.shape[-2:]) < 2:
-        raise ValueError(f"a mask must be [*batch, height, width] with 2 pixels a side or more: got {tuple(mask.shape)}. Drop the channel axis with `[:, 0]`.")
+        raise ValueError(f"a mask must be [*batch, height, width] with 2 pixels a side or more: got {tuple(mask.shape)}. Drop the channel "
+                         "axis with `[:, 0]`.")
 
 
 def area(
@@ -78,7 +79,8 @@ def border(
     check_mask(keep)
     high, wide = keep.shape[-2:]
     if not 1 <= width <= (min(high, wide) - 1) // 2:
-        raise ValueError(f"`width` must be in 1 to {(min(high, wide) - 1) // 2} for {high} x {wide} pixels: got {width}. The ring must leave a middle.")
+        raise ValueError(f"`width` must be in 1 to {(min(high, wide) - 1) // 2} for {high} x {wide} pixels: got {width}. The ring must "
+                         "leave a middle.")
     middle = keep[..., width:-width, width:-width]
     return (keep.sum((-2, -1)) - middle.sum((-2, -1))) / (high * wide - middle.shape[-2] * middle.shape[-1])
 

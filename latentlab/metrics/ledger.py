@@ -46,7 +46,9 @@ class LedgerRow:
 
     @property
     def rounding(self) -> float:  # Nats
-        "How far three rounded figures can move the gap: half a unit of the last digit each; what float32 leaves of a mean where none is rounded."
+        """How far three rounded figures can move the gap: half a unit of the last digit each; what float32 leaves of a mean
+        where none is rounded.
+        """
         if self.decimals is not None: return 1.5 * 10.0**-self.decimals + 1e-9
         return 1e-5 * (abs(self.bound) + abs(self.recon) + abs(self.kl)) + 1e-6
 
@@ -70,10 +72,13 @@ def unstated(
 ) -> tuple[str, ...]:  # One sentence each
     "What a figure means nothing without."
     known = {"estimator": ESTIMATORS, "kl_kind": KL_KINDS, "split": SPLITS, "unit": ("nats",)}
-    found = [f"`{name}` must be {' or '.join(allowed)}: got {getattr(row, name)!r}." for name, allowed in known.items() if getattr(row, name) not in allowed]
+    found = [f"`{name}` must be {' or '.join(allowed)}: got "
+             f"{getattr(row, name)!r}." for name, allowed in known.items() if getattr(row, name) not in allowed]
     found += [f"`{name}` must be stated: got nothing." for name in ("id", "model", "data") if not getattr(row, name).strip()]
-    if row.samples is None or row.samples < 1: found.append(f"`samples` must be stated, 1 or more: got {row.samples}. S moves a bound by nats.")
-    if row.oracle is not None and not math.isfinite(row.oracle): found.append(f"`oracle` must be finite: got {row.oracle}. Leave it out where the density is unbounded.")
+    if row.samples is None or row.samples < 1:
+        found.append(f"`samples` must be stated, 1 or more: got {row.samples}. S moves a bound by nats.")
+    if row.oracle is not None and not math.isfinite(row.oracle):
+        found.append(f"`oracle` must be finite: got {row.oracle}. Leave it out where the density is unbounded.")
     if row.oracle is not None and row.oracle_se is None: found.append("`oracle_se` must be stated beside an oracle: got None.")
     errors = {name: getattr(row, name) for name in ("gap_se", "bound_se", "oracle_se")}
     found += [f"`{name}` must be at least 0: got {error}." for name, error in errors.items() if error is not None and not error >= 0]
@@ -94,10 +99,12 @@ def audit_gap(
     elif several and abs(gap) <= row.rounding and row.kl > row.rounding:
         found = "zero_gap", "suspicious", f"{shown} at S = {samples}: was one KL per example subtracted outside the log-mean-exp?"
     elif several and gap > max(ceiling, slack):
-        said = f"kl {row.kl:.2f} is ruined by outliers or mistyped, {fits:.2f} would leave no gap and {fits + ceiling:.2f} the largest. Look at medians."
+        said = (f"kl {row.kl:.2f} is ruined by outliers or mistyped, {fits:.2f} would leave no gap and {fits + ceiling:.2f} the largest. "
+                "Look at medians.")
         found = "huge_gap", "suspicious", f"{shown} is over {huge:g} log S at S = {samples}: {said}"
     elif single and gap > slack:
-        found = "equality", "wrong", f"{shown} must be zero for {'an ELBO' if row.estimator == 'elbo' else 'S = 1'}: kl {fits:.2f} would fit, or S is another."
+        found = ("equality", "wrong", f"{shown} must be zero for {'an ELBO' if row.estimator == 'elbo' else 'S = 1'}: kl {fits:.2f} would "
+                                      "fit, or S is another.")
     else: return ()
     return (RowFault(id=row.id, rule=found[0], severity=found[1], message=found[2]),)
 
@@ -111,13 +118,16 @@ def audit_row(
     found = [say("stated", sentence) for sentence in unstated(row)]
     if not all(map(math.isfinite, (row.bound, row.recon, row.kl))):
         return (*found, say("finite", f"bound, recon and kl must be finite: got {row.bound}, {row.recon}, {row.kl}."))
-    if row.kl < -row.rounding: found.append(say("kl_sign", f"kl summed over the layers must not be negative: got {row.kl:.2f}. Is its sign turned?"))
+    if row.kl < -row.rounding:
+        found.append(say("kl_sign", f"kl summed over the layers must not be negative: got {row.kl:.2f}. Is its sign turned?"))
     if row.estimator == "iw" and row.kl_kind == "analytic" and row.samples != 1:
-        found.append(say("analytic", f"an importance-weighted bound with an analytic KL at S = {row.samples} bounds nothing: the KL of each draw belongs inside."))
+        found.append(say("analytic", f"an importance-weighted bound with an analytic KL at S = {row.samples} bounds nothing: the KL of "
+                                     "each draw belongs inside."))
     found += audit_gap(row, huge)
     error = math.hypot(row.oracle_se or 0, row.bound_se or 0)
     if row.oracle is not None and not row.bound <= row.oracle + 3 * error + row.rounding:
-        found.append(say("oracle", f"bound {row.bound:.2f} exceeds the true density's {row.oracle:.2f} by more than 3 standard errors ({error:.3f})."))
+        found.append(say("oracle", f"bound {row.bound:.2f} exceeds the true density's {row.oracle:.2f} by more than 3 standard errors "
+                                   f"({error:.3f})."))
     return tuple(found)
 
 # %% ../../nbs/metrics/02_ledger.ipynb #237cde21
@@ -141,10 +151,13 @@ def audit(
     found, seen = [], set()
     for row in rows:
         found += audit_row(row, huge)
-        if row.id in seen: found.append(RowFault(id=row.id, rule="stated", severity="wrong", message="`id` must be unique: a row of this id stands above."))
+        if row.id in seen:
+            found.append(RowFault(id=row.id, rule="stated", severity="wrong", message="`id` must be unique: a row of this id "
+                                                                                      "stands above."))
         seen.add(row.id)
         for other in (other for other in rows if falls(row, other)):
-            message = f"bound {row.bound:.2f} at S = {row.samples} is below {other.bound:.2f} at S = {other.samples}, row {other.id} of the same weights."
+            message = (f"bound {row.bound:.2f} at S = {row.samples} is below {other.bound:.2f} at S = {other.samples}, row {other.id} of "
+                       "the same weights.")
             found.append(RowFault(id=row.id, rule="monotone", severity="suspicious", message=message))
     return tuple(found)
 

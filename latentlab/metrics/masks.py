@@ -128,7 +128,8 @@ def corner_share(
     "Mean of the fullest corner (a tenth of the side, at least 2 px) relative to the mean of the whole mask."
     check_mask(keep)
     high, wide = (max(2, n // 10) for n in keep.shape[-2:])
-    means = [keep[..., rows, columns].mean((-2, -1)) for rows in (slice(high), slice(-high, None)) for columns in (slice(wide), slice(-wide, None))]
+    means = [keep[..., rows, columns].mean((-2, -1)) for rows in (slice(high), slice(-high, None))
+             for columns in (slice(wide), slice(-wide, None))]
     return (torch.stack(means).amax(0) + 1e-6) / (keep.mean((-2, -1)) + 1e-6)
 
 # %% ../../nbs/metrics/01_masks.ipynb #b6252ae5

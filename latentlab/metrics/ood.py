@@ -24,16 +24,22 @@ def check_scores(
 ) -> Float64[Tensor, " example"]:  # On the host
     "Scores that have ranks: one finite number per example."
     found = torch.as_tensor(scores).detach().cpu().double()
-    if found.ndim != 1: raise ValueError(f"`{name}` must be one score per example, of shape [example]: got shape {tuple(found.shape)}. Reduce the other axes first.")
+    if found.ndim != 1:
+        raise ValueError(f"`{name}` must be one score per example, of shape [example]: got shape {tuple(found.shape)}. Reduce the "
+                         "other axes first.")
     if not found.numel(): raise ValueError(f"`{name}` must hold at least one score: got none. Look at what the set left out.")
     wrong = int((~found.isfinite()).sum())
-    if wrong: raise ValueError(f"`{name}` must be finite: got {wrong} of {found.numel()} that are not. NaN has no rank, so mend the score and do not drop the example.")
+    if wrong:
+        raise ValueError(f"`{name}` must be finite: got {wrong} of {found.numel()} that are not. NaN has no rank, so mend the score and do "
+                         "not drop the example.")
     return found
 
 # %% ../../nbs/metrics/00_ood.ipynb #c24301c4
 @dataclass(frozen=True, kw_only=True)
 class Above:
-    "How much lies at or above each distinct score, from the highest down; the first column is zero. All four figures are sums of these counts."
+    """How much lies at or above each distinct score, from the highest down; the first column is zero. All four figures are
+    sums of these counts.
+    """
     threshold: Float64[Tensor, " threshold"]  # Falling; the first is infinite: nothing is called out of distribution
     inside: Float64[Tensor, "resample threshold"]  # Count of in-distribution examples, false alarms; weighted when resampled
     outside: Float64[Tensor, "resample threshold"]  # Count of out-of-distribution examples, found
@@ -69,7 +75,9 @@ def precision_area(
     above: Above,  # Counts of one or more resamples
     positive: Literal["out", "in"] = "out",  # Which set is to be retrieved; "in" from the lowest score up
 ) -> Float64[Tensor, " resample"]:  # In [0, 1]; an uninformative score gives the share of the positives
-    "Average precision: the mean over positives of the precision at their own threshold; no interpolation, tied scores are retrieved together."
+    """Average precision: the mean over positives of the precision at their own threshold; no interpolation, tied scores are
+    retrieved together.
+    """
     if positive == "out": gained, found, false = above.outside.diff(dim=-1), above.outside[:, 1:], above.inside[:, 1:]
     else:
         below = lambda count: count[:, -1:] - count[:, :-1]
@@ -187,7 +195,8 @@ class OODFigures:
         return {name: getattr(self, name).value for name in FIGURES}
 
     def __str__(self) -> str:
-        chosen = f"k = {self.k}, chosen afterwards among {self.chosen_among}: " if self.chosen_afterwards else "" if self.k is None else f"k = {self.k}: "
+        chosen = (f"k = {self.k}, chosen afterwards among {self.chosen_among}: " if self.chosen_afterwards else "" if self.k is None
+                  else f"k = {self.k}: ")
         return chosen + ", ".join(f"{name} {getattr(self, name)}" for name in FIGURES)
 
 # %% ../../nbs/metrics/00_ood.ipynb #4d2a213a
@@ -206,7 +215,8 @@ def ood_figures(
     above: Above,  # Counts of one or more resamples
 ) -> Float64[Tensor, "figure resample"]:  # In the order of `FIGURES`
     "The five figures of every resample."
-    return torch.stack([roc_area(above), precision_area(above), precision_area(above, "in"), false_alarms(above, 0.8), false_alarms(above, 0.95)])
+    return torch.stack([roc_area(above), precision_area(above), precision_area(above, "in"), false_alarms(above, 0.8),
+                        false_alarms(above, 0.95)])
 
 
 def bootstrap(
@@ -218,7 +228,8 @@ def bootstrap(
 ) -> Float64[Tensor, "figure draw"]:  # First the examples as they are, then the resamples
     "The figures of resampled sets, each set drawn with replacement by itself; all figures come from the same resamples."
     if resamples < 2: raise ValueError(f"`resamples` must be at least 2: got {resamples}. 1000 steady the ends of a 95 % interval.")
-    found, rows = [ood_figures(count_above(scores_in, scores_out))], max(1, 4_000_000 // (len(scores_in) + len(scores_out)))  # 32 MB at a time
+    # 32 MB at a time
+    found, rows = [ood_figures(count_above(scores_in, scores_out))], max(1, 4_000_000 // (len(scores_in) + len(scores_out)))
     for start in range(0, resamples, rows):
         weights = [draw_weights(len(scores), min(rows, resamples - start), generator=generator) for scores in (scores_in, scores_out)]
         found.append(ood_figures(count_above(scores_in, scores_out, *weights)))
@@ -230,7 +241,8 @@ def intervals(
 ) -> dict[str, BootstrapInterval]:  # Keys as in `FIGURES`
     "Percentile intervals of 95 %."
     ends = draws[:, 1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1)
-    return {name: BootstrapInterval(value=draws[i, 0].item(), low=ends[0, i].item(), high=ends[1, i].item()) for i, name in enumerate(FIGURES)}
+    return {name: BootstrapInterval(value=draws[i, 0].item(), low=ends[0, i].item(), high=ends[1, i].item())
+            for i, name in enumerate(FIGURES)}
 
 # %% ../../nbs/metrics/00_ood.ipynb #a8c3ba9b
 def compare_sets(
@@ -263,9 +275,11 @@ def gain(
     resamples: int = 1000,  # Of the bootstrap
 ) -> dict[str, BootstrapInterval]:  # Keys as in `FIGURES`; negative is an improvement for the two FPR
     "By how much one score beats another on the same examples: both are measured on the same resamples, so what they share cancels."
-    pairs = [(check_scores(ours, f"scores_{name}"), check_scores(base, f"base_{name}")) for name, ours, base in (("in", scores_in, base_in), ("out", scores_out, base_out))]
+    pairs = [(check_scores(ours, f"scores_{name}"), check_scores(base, f"base_{name}"))
+             for name, ours, base in (("in", scores_in, base_in), ("out", scores_out, base_out))]
     for name, (ours, base) in zip(("in", "out"), pairs):
-        if len(ours) != len(base): raise ValueError(f"`base_{name}` must be of the same examples as `scores_{name}`: got {len(base)} beside {len(ours)}.")
+        if len(ours) != len(base):
+            raise ValueError(f"`base_{name}` must be of the same examples as `scores_{name}`: got {len(base)} beside {len(ours)}.")
     draws = [bootstrap(*sets, resamples=resamples, generator=torch.Generator().manual_seed(seed)) for sets in zip(*pairs)]
     return intervals(draws[0] - draws[1])
 
@@ -279,7 +293,8 @@ class Control:
 
 
 def control(
-    scores_train: Float[Tensor, " train"] | Float[np.ndarray, " train"],  # Of examples the model was trained on, higher = more out of distribution
+    # Of examples the model was trained on, higher = more out of distribution
+    scores_train: Float[Tensor, " train"] | Float[np.ndarray, " train"],
     scores_test: Float[Tensor, " test"] | Float[np.ndarray, " test"],  # Of held-out examples of the same kind
     *,
     seed: int,  # Of the subsample and the resamples
@@ -287,13 +302,17 @@ def control(
     tolerance: float = 0.05,  # Allowed distance from .5; published healthy models lie in .47 to .52
 ) -> Control:
     "AUROC of train against test: near .5 unless the model has learnt its training set by heart or the two sets are of different kinds."
-    if not 0 < tolerance < 0.5: raise ValueError(f"`tolerance` must be in (0, .5): got {tolerance}. Published healthy models lie within .03 of .5.")
+    if not 0 < tolerance < 0.5:
+        raise ValueError(f"`tolerance` must be in (0, .5): got {tolerance}. Published healthy models lie within .03 of .5.")
     found = compare_sets(scores_train, scores_test, seed=seed, resamples=resamples).auroc
     far, failed = abs(found.value - 0.5) > tolerance, not found.low <= 0.5 <= found.high
     said = f"Train against test is {found}"
-    if far and failed and found.value > 0.5: verdict = f"{said}, not near .5: the model is overfit, and part of any detection is memory of the training set."
-    elif far and failed: verdict = f"{said}, not near .5: the test set looks easier than the training set, so the two are not prepared alike."
-    elif far or found.high - found.low > 4 * tolerance: verdict = f"{said}: too few examples to tell it from .5, or from a failure. Score more."
+    if far and failed and found.value > 0.5:
+        verdict = f"{said}, not near .5: the model is overfit, and part of any detection is memory of the training set."
+    elif far and failed:
+        verdict = f"{said}, not near .5: the test set looks easier than the training set, so the two are not prepared alike."
+    elif far or found.high - found.low > 4 * tolerance:
+        verdict = f"{said}: too few examples to tell it from .5, or from a failure. Score more."
     else: verdict = f"{said}, near .5 as it should be."
     return Control(auroc=found, passed=not (far and failed), verdict=verdict)
 
@@ -306,7 +325,8 @@ def best_of(
     if not figures: raise ValueError("`figures` must hold at least one k: got none. Compare the sets for every k first.")
     if by not in FIGURES: raise ValueError(f"`by` must be one of {', '.join(FIGURES)}: got {by!r}.")
     sizes = {(one.n_in, one.n_out) for one in figures.values()}
-    if len(sizes) > 1: raise ValueError(f"`figures` must be of the same sets: got sizes {sorted(sizes)}. Compare all k on the same examples.")
+    if len(sizes) > 1:
+        raise ValueError(f"`figures` must be of the same sets: got sizes {sorted(sizes)}. Compare all k on the same examples.")
     sign = -1 if by.startswith("fpr") else 1
     k = max(figures, key=lambda one: sign * getattr(figures[one], by).value)  # the first of equals
     return replace(figures[k], k=k, chosen_afterwards=True, chosen_among=len(figures))

@@ -24,9 +24,12 @@ def check_array(
     shape: str,  # Those axes in words
 ) -> None:
     "Refuse what has no score: another number of axes, nothing at all, values that are not finite."
-    if values.ndim != axes or not values.numel(): raise ValueError(f"`{name}` must be {shape} and not empty: got shape {tuple(values.shape)}.")
+    if values.ndim != axes or not values.numel():
+        raise ValueError(f"`{name}` must be {shape} and not empty: got shape {tuple(values.shape)}.")
     wrong = int((~values.isfinite()).sum())
-    if wrong: raise ValueError(f"`{name}` must be finite: got {wrong} of {values.numel()} that are not. Find the layer that made them; a dropped example biases the score.")
+    if wrong:
+        raise ValueError(f"`{name}` must be finite: got {wrong} of {values.numel()} that are not. Find the layer that made them; a dropped "
+                         "example biases the score.")
 
 
 def likelihood_ratio(
@@ -36,7 +39,8 @@ def likelihood_ratio(
     "log p_background(x) - log p_full(x): what any picture has is subtracted. Source: Ren et al. 2019, eq. 5, sign turned."
     for name, log_p in (("log_p_full", log_p_full), ("log_p_background", log_p_background)): check_array(log_p, name, 1, "[example]")
     if log_p_full.shape != log_p_background.shape:
-        raise ValueError(f"`log_p_background` must be of the same examples: got {tuple(log_p_background.shape)} beside {tuple(log_p_full.shape)}.")
+        raise ValueError(f"`log_p_background` must be of the same examples: got {tuple(log_p_background.shape)} beside "
+                         f"{tuple(log_p_full.shape)}.")
     return log_p_background - log_p_full
 
 # %% ../../nbs/metrics/03_scores.ipynb #f45f8155
@@ -46,7 +50,9 @@ def perturb(
     *,
     generator: torch.Generator,  # On the device of the images
 ) -> UInt8[Tensor, " batch *shape"] | Float[Tensor, " batch *shape"]:  # As they came
-    "Images with pixels replaced by uniform ones of the 256 grey levels: what a background model is trained on. Source: Ren et al. 2019, section 3.1."
+    """Images with pixels replaced by uniform ones of the 256 grey levels: what a background model is trained on. Source: Ren
+    et al. 2019, section 3.1.
+    """
     if not 0 <= rate <= 1: raise ValueError(f"`rate` must be in [0, 1]: got {rate}. .1 to .3 is usual.")
     replaced = torch.rand(images.shape, generator=generator, device=images.device) < rate
     level = torch.randint(256, images.shape, generator=generator, device=images.device)
@@ -57,9 +63,12 @@ def row_filters(
     images: UInt8[Tensor, "batch row byte"],  # Pixels of a row, channels interleaved
     channels: int,  # Bytes of one pixel: how far left the neighbour lies
 ) -> UInt8[Tensor, "filter batch row byte"]:  # None, Sub, Up, Average, Paeth
-    "The five row filters of PNG, for all rows at once: bytes minus a guess from the bytes left and above, modulo 256. Source: PNG specification, section 9."
+    """The five row filters of PNG, for all rows at once: bytes minus a guess from the bytes left and above, modulo 256.
+    Source: PNG specification, section 9.
+    """
     x = images.int()
-    left, up, corner = F.pad(x, (channels, 0))[..., :-channels], F.pad(x, (0, 0, 1, 0))[..., :-1, :], F.pad(x, (channels, 0, 1, 0))[..., :-1, :-channels]
+    left, up = F.pad(x, (channels, 0))[..., :-channels], F.pad(x, (0, 0, 1, 0))[..., :-1, :]
+    corner = F.pad(x, (channels, 0, 1, 0))[..., :-1, :-channels]
     far = [(left + up - corner - one).abs() for one in (left, up, corner)]
     paeth = torch.where((far[0] <= far[1]) & (far[0] <= far[2]), left, torch.where(far[1] <= far[2], up, corner))
     return torch.stack([x, x - left, x - up, x - (left + up) // 2, x - paeth]).to(torch.uint8)
@@ -68,9 +77,12 @@ def row_filters(
 def compressed_bits(
     images: UInt8[Tensor, "batch height width"] | UInt8[Tensor, "batch channel height width"],  # Bytes
 ) -> Float64[Tensor, " batch"]:  # Bits per image
-    "Length of each image after PNG's row filters, chosen row by row by the smallest sum of absolute bytes, and raw deflate at level 9; no headers."
+    """Length of each image after PNG's row filters, chosen row by row by the smallest sum of absolute bytes, and raw deflate
+    at level 9; no headers.
+    """
     if images.dtype != torch.uint8 or images.ndim not in (3, 4) or not images.numel():
-        raise ValueError(f"`images` must be uint8 [batch, height, width] or [batch, channel, height, width]: got {images.dtype} {tuple(images.shape)}.")
+        raise ValueError(f"`images` must be uint8 [batch, height, width] or [batch, channel, height, width]: got {images.dtype} "
+                         f"{tuple(images.shape)}.")
     channels = images.shape[1] if images.ndim == 4 else 1
     rows = images.movedim(1, -1).flatten(-2) if images.ndim == 4 else images
     filtered = row_filters(rows.cpu(), channels)
@@ -93,7 +105,9 @@ def input_complexity(
     "Bits the model needs minus bits a general compressor needs, both per dimension. Source: Serra et al. 2020, eq. 1."
     check_array(nll, "nll", 1, "[batch]")
     if len(images) != len(nll): raise ValueError(f"`nll` must have one number per image: got {len(nll)} for {len(images)} images.")
-    if nll.min() < 0: raise ValueError(f"`nll` must be of discrete images, so at least 0: got {nll.min().item():.2f}. Add D ln 256 to that of dequantised images in [0, 1].")
+    if nll.min() < 0:
+        raise ValueError(f"`nll` must be of discrete images, so at least 0: got {nll.min().item():.2f}. Add D ln 256 to that of "
+                         "dequantised images in [0, 1].")
     dimensions = images[0].numel()
     return nll.cpu().double() / (dimensions * math.log(2)) - compressed_bits(images) / dimensions
 
@@ -104,7 +118,9 @@ def typicality(
     *,
     group: int = 1,  # Examples judged together; 1 = each by itself
 ) -> Float[Tensor, " group"]:  # Nats, higher = more out of distribution
-    "|mean nll of the group - mean nll of the training set|: likelihoods that are too high are as strange as too low ones. Source: Nalisnick et al. 2019, eq. 4."
+    """|mean nll of the group - mean nll of the training set|: likelihoods that are too high are as strange as too low ones.
+    Source: Nalisnick et al. 2019, eq. 4.
+    """
     check_array(nll, "nll", 1, "[example]")
     if group < 1 or len(nll) % group: raise ValueError(f"`group` must divide the examples into whole groups: got {group} for {len(nll)}.")
     return (nll.view(-1, group).mean(-1) - train_entropy).abs()
@@ -119,10 +135,13 @@ def typicality_threshold(
     resamples: int = 10_000,  # Groups drawn with replacement
     generator: torch.Generator,  # On the device of `nll`
 ) -> float:  # Nats
-    "The score that in-distribution groups stay below at the level asked for, from a bootstrap of groups. Source: Nalisnick et al. 2019, algorithm 1."
+    """The score that in-distribution groups stay below at the level asked for, from a bootstrap of groups. Source: Nalisnick
+    et al. 2019, algorithm 1.
+    """
     check_array(nll, "nll", 1, "[example]")
     if group < 1: raise ValueError(f"`group` must be at least 1: got {group}.")
-    if not 0 < level < 1: raise ValueError(f"`level` must be in (0, 1): got {level}. .99 lets one in a hundred in-distribution groups through as an alarm.")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1): got {level}. .99 lets one in a hundred in-distribution groups through as an alarm.")
     drawn = nll[torch.randint(len(nll), (resamples, group), generator=generator, device=nll.device)]
     return typicality(drawn.flatten(), train_entropy, group=group).quantile(level).item()
 
@@ -130,7 +149,9 @@ def typicality_threshold(
 def waic(
     log_p: Float[Tensor, "model example"],  # Nats, of the same examples under models trained apart; at least 2, usually 5
 ) -> Float[Tensor, " example"]:  # Nats and squared nats in one sum, higher = more out of distribution
-    "-(mean - variance) over the models: unlikely, or disagreed upon. Source: Choi et al. 2018, eq. 2, sign turned; variance with divisor n."
+    """-(mean - variance) over the models: unlikely, or disagreed upon. Source: Choi et al. 2018, eq. 2, sign turned;
+    variance with divisor n.
+    """
     check_array(log_p, "log_p", 2, "[model, example]")
     if len(log_p) < 2: raise ValueError(f"`log_p` must be of at least 2 models: got {len(log_p)}. One model has no variance; use its nll.")
     return log_p.var(0, correction=0) - log_p.mean(0)
@@ -162,7 +183,9 @@ class Mahalanobis:
         z = latents.detach().cpu().double()
         groups = torch.zeros(len(z), dtype=torch.long) if labels is None else labels.cpu().unique(return_inverse=True)[1]
         if len(groups) != len(z): raise ValueError(f"`labels` must be one per example: got {len(groups)} for {len(z)}.")
-        if len(z) <= z.shape[-1]: raise ValueError(f"`latents` must be of more examples than latents: got {len(z)} of size {z.shape[-1]}. The covariance has no inverse.")
+        if len(z) <= z.shape[-1]:
+            raise ValueError(f"`latents` must be of more examples than latents: got {len(z)} of size {z.shape[-1]}. The covariance "
+                             "has no inverse.")
         one_hot = F.one_hot(groups).double()
         means = one_hot.T @ z / one_hot.sum(0)[:, None]
         rest = z - means[groups]
@@ -177,7 +200,8 @@ class Mahalanobis:
     ) -> Float64[Tensor, " example"]:  # Squared distance, dimensionless, higher = more out of distribution
         "Squared Mahalanobis distance to the nearest class mean; near `latent` in the mean over the training set without labels."
         check_array(latents, "latents", 2, "[example, latent]")
-        if latents.shape[-1] != self.means.shape[-1]: raise ValueError(f"`latents` must be of size {self.means.shape[-1]} as in `fit`: got {latents.shape[-1]}.")
+        if latents.shape[-1] != self.means.shape[-1]:
+            raise ValueError(f"`latents` must be of size {self.means.shape[-1]} as in `fit`: got {latents.shape[-1]}.")
         place = lambda z: torch.linalg.solve_triangular(self.whiten, z.mT, upper=False).mT
         return torch.cdist(place(latents.detach().cpu().double()), place(self.means), compute_mode=EXACT).square().amin(-1)
 
@@ -190,8 +214,10 @@ def knn_distance(
     chunk: int = 1024,  # Examples at a time: bounds the memory at chunk x train numbers
 ) -> Float[Tensor, " example"]:  # In the latents' unit, higher = more out of distribution
     "Euclidean distance to the k-th nearest training latent. Source: Sun et al. 2022. Differs: latents are not scaled to length one."
-    for name, z in (("train", train), ("latents", latents)): check_array(z, name, 2, f"[{'train' if name == 'train' else 'example'}, latent]")
-    if train.shape[-1] != latents.shape[-1]: raise ValueError(f"`latents` must be of size {train.shape[-1]} as `train`: got {latents.shape[-1]}.")
+    for name, z in (("train", train), ("latents", latents)):
+        check_array(z, name, 2, f"[{'train' if name == 'train' else 'example'}, latent]")
+    if train.shape[-1] != latents.shape[-1]:
+        raise ValueError(f"`latents` must be of size {train.shape[-1]} as `train`: got {latents.shape[-1]}.")
     if not 1 <= k <= len(train): raise ValueError(f"`k` must be in 1 to {len(train)}, the training examples: got {k}.")
     if chunk < 1: raise ValueError(f"`chunk` must be at least 1: got {chunk}.")
     return torch.cat([torch.cdist(part, train, compute_mode=EXACT).kthvalue(k, dim=-1).values for part in latents.split(chunk)])

@@ -44,7 +44,8 @@ class SmallEncoder(nn.Module):
         generator: torch.Generator | None = None,  # For the initial weights
     ):
         super().__init__()
-        if len(strides) != len(widths): raise ValueError(f"`strides` must have one entry per width: got {len(strides)} for {len(widths)}. Give each block a stride.")
+        if len(strides) != len(widths):
+            raise ValueError(f"`strides` must have one entry per width: got {len(strides)} for {len(widths)}. Give each block a stride.")
         self.architecture = {"channels": channels, "strides": list(strides), "widths": list(widths)}
         self.names = tuple(f"block{i + 1}" for i in range(len(widths)))
         for name, before, after, stride in zip(self.names, (channels, *widths), widths, strides):
@@ -98,7 +99,8 @@ def as_map(
         extra = output.shape[1] - side * side
         if side > 1 and extra <= EXTRA_TOKENS: return output[:, extra:].mT.reshape(len(output), -1, side, side)
     got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    raise ValueError(f"`maps` must name submodules that return feature maps [batch, channel, height, width]: `{name}` returned {got}. Name one before the pooling.")
+    raise ValueError(f"`maps` must name submodules that return feature maps [batch, channel, height, width]: `{name}` returned {got}. Name "
+                     "one before the pooling.")
 
 
 def find_maps(
@@ -112,7 +114,8 @@ def find_maps(
         if name in there: continue
         near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"`maps` must name submodules of {type(module).__name__}: got {name!r}. {hint}Available: {', '.join(list(there)[:40])}.")
+        raise ValueError(f"`maps` must name submodules of {type(module).__name__}: got {name!r}. {hint}Available: "
+                         f"{', '.join(list(there)[:40])}.")
     return {name: there[name] for name in names}
 
 # %% ../../nbs/nn/01_encoders.ipynb #2618383b
@@ -148,19 +151,27 @@ def check_images(
 ) -> None:
     "Refuse images that no explanation can be made of. Looks at every pixel: once per data set, not per step."
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"`images` must be float [batch, channel, height, width] in [0, 1]: got {images.dtype} of shape {tuple(images.shape)}. Convert with `.float() / 255`.")
+        raise ValueError(f"`images` must be float [batch, channel, height, width] in [0, 1]: got {images.dtype} of shape "
+                         f"{tuple(images.shape)}. Convert with `.float() / 255`.")
     if shape and images.shape[1] != shape[0]:
-        raise ValueError(f"`images` must have {shape[0]} channels for this encoder: got {images.shape[1]}. Choose another encoder, or images of {shape[0]} channels.")
+        raise ValueError(f"`images` must have {shape[0]} channels for this encoder: got {images.shape[1]}. Choose another encoder, or "
+                         f"images of {shape[0]} channels.")
     if shape and tuple(images.shape[2:]) != tuple(shape[1:]):
-        raise ValueError(f"`images` must be {shape[1]} x {shape[2]} pixels for this encoder: got {images.shape[2]} x {images.shape[3]}. Resize them.")
+        raise ValueError(f"`images` must be {shape[1]} x {shape[2]} pixels for this encoder: got {images.shape[2]} x "
+                         f"{images.shape[3]}. Resize them.")
     flat = images.flatten(1)
     bad = (~flat.isfinite()).any(1).nonzero().flatten().tolist()
-    if bad: raise ValueError(f"`images` must be finite: got NaN or infinity in {len(bad)} of {len(images)}, first at {bad[:3]}. Drop or repair them.")
+    if bad:
+        raise ValueError(f"`images` must be finite: got NaN or infinity in {len(bad)} of {len(images)}, first at {bad[:3]}. Drop "
+                         "or repair them.")
     low, high = flat.amin(1), flat.amax(1)
     if len(images) and (low.min() < 0 or high.max() > 1):
-        raise ValueError(f"`images` must be in [0, 1]: got {low.min():.3g} to {high.max():.3g}. Divide bytes by 255; the encoder normalises by itself.")
+        raise ValueError(f"`images` must be in [0, 1]: got {low.min():.3g} to {high.max():.3g}. Divide bytes by 255; the encoder "
+                         "normalises by itself.")
     flat_ones = (low == high).nonzero().flatten().tolist()
-    if flat_ones: raise ValueError(f"`images` must not be constant: got {len(flat_ones)} of {len(images)}, first at {flat_ones[:3]}. Drop them: there is nothing to explain.")
+    if flat_ones:
+        raise ValueError(f"`images` must not be constant: got {len(flat_ones)} of {len(images)}, first at {flat_ones[:3]}. Drop them: "
+                         "there is nothing to explain.")
 
 # %% ../../nbs/nn/01_encoders.ipynb #86f27e63
 class FrozenEncoder(nn.Module):
@@ -182,7 +193,8 @@ class FrozenEncoder(nn.Module):
         std: Sequence[float] = (),  # Per channel, what it is divided by then; () for none
     ):
         super().__init__()
-        self.module, self.maps, self.pool, self.name, self.image_shape = module, tuple(maps), embed, name or type(module).__name__, image_shape
+        self.module, self.maps, self.pool, self.name, self.image_shape = module, tuple(maps), embed, name or type(
+            module).__name__, image_shape
         self.taps = Taps(module, maps)
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1) if mean else None)
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1) if std else None)
@@ -192,7 +204,8 @@ class FrozenEncoder(nn.Module):
 
     def both(self, x: Float[Tensor, "batch channel height width"]) -> Encoding:
         "Feature maps and embedding of images in [0, 1], in one pass."
-        if any(part.training for part in self.module.modules()): self.module.eval()  # somebody holds the module itself and called train on it
+        # somebody holds the module itself and called train on it
+        if any(part.training for part in self.module.modules()): self.module.eval()
         maps, output = self.taps.run(self.module, x if self.mean is None else (x - self.mean) / self.std)
         return Encoding(maps, maps[-1].mean((-2, -1)) if self.pool is None else as_embedding(self.pool(output)))
 
@@ -236,11 +249,13 @@ def map_shapes(
     "Shapes of the feature maps. Raises ValueError when the encoder cannot read such images or the maps are not shallow to deep."
     try: maps = encoder.features(x[:1])
     except (RuntimeError, AssertionError, IndexError) as error:
-        raise ValueError(f"`images` must suit the encoder {encoder.name}: got {tuple(x.shape[1:])} ({str(error)[:200]}). Resize them or give it its own channels.") from error
+        raise ValueError(f"`images` must suit the encoder {encoder.name}: got {tuple(x.shape[1:])} ({str(error)[:200]}). Resize them or "
+                         "give it its own channels.") from error
     shapes = tuple(tuple(m.shape[1:]) for m in maps)
     if list(shapes) != sorted(shapes, key=lambda s: -s[1] * s[2]):
         order = sorted(zip(encoder.maps, shapes), key=lambda pair: -pair[1][1] * pair[1][2])
-        raise ValueError(f"`maps` must go from shallow to deep: got sizes {[s[1:] for s in shapes]}. Name them as {', '.join(name for name, _ in order)}.")
+        raise ValueError(f"`maps` must go from shallow to deep: got sizes {[s[1:] for s in shapes]}. Name them as "
+                         f"{', '.join(name for name, _ in order)}.")
     return shapes
 
 # %% ../../nbs/nn/01_encoders.ipynb #44ffea29
@@ -254,12 +269,15 @@ def check_encoder(
     map_shapes(encoder, images)
     copies = {}
     found = find_maps(encoder.module, encoder.maps).items()
-    hooks = [sub.register_forward_hook(lambda m, i, out, name=name: copies.update({name: as_map(name, out).clone()})) for name, sub in found]
+    hooks = [sub.register_forward_hook(lambda m, i, out, name=name: copies.update({name: as_map(name, out).clone()}))
+             for name, sub in found]
     try: encoding = encoder.both(images[:2])
     finally: [hook.remove() for hook in hooks]
     for name, held in zip(encoder.maps, encoding.maps):
-        if not torch.equal(held, copies[name]): raise ValueError(f"`maps` must not be overwritten: `{name}` is changed in place by a later layer. Name that layer.")
-    if not encoding.embedding.isfinite().all(): raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity. Check its weights and `mean`, `std`.")
+        if not torch.equal(held, copies[name]):
+            raise ValueError(f"`maps` must not be overwritten: `{name}` is changed in place by a later layer. Name that layer.")
+    if not encoding.embedding.isfinite().all():
+        raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity. Check its weights and `mean`, `std`.")
 
 # %% ../../nbs/nn/01_encoders.ipynb #863e5600
 def weights_digest(
@@ -283,7 +301,8 @@ def save_encoder(
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
-    about = {"format": "latentlab.encoder/1", "name": name, "architecture": encoder.architecture, "image_shape": list(image_shape), "note": dict(note or {})}
+    about = {"format": "latentlab.encoder/1", "name": name, "architecture": encoder.architecture, "image_shape": list(image_shape),
+             "note": dict(note or {})}
     path = Path(path)
     save_file(tensors, path.with_suffix(".part"), metadata={"about": json.dumps(about), "sha256": weights_digest(tensors)})
     path.with_suffix(".part").chmod(0o644)  # safetensors writes for the owner alone, and a package is read by others
@@ -310,9 +329,11 @@ def read_encoder(
         with safe_open(path, "pt") as file:
             header, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"`path` must be a whole safetensors file: got {path} ({error}). Restore it, or run the notebook that makes it.") from error
+        raise ValueError(f"`path` must be a whole safetensors file: got {path} ({error}). Restore it, or run the notebook "
+                         "that makes it.") from error
     if header.get("sha256") != weights_digest(tensors):
-        raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not ours; restore it.")
+        raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not "
+                         "ours; restore it.")
     about = json.loads(header["about"])
     encoder = SmallEncoder(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["architecture"].items()})
     encoder.load_state_dict(tensors)
@@ -342,7 +363,9 @@ def suggest_maps(
     blocks = [name for name, shape in seen if len(shape) == 3 and name.rsplit(".", 1)[-1].isdigit()]
     depth = min((name.count(".") for name in blocks), default=0)
     blocks = [name for name in blocks if name.count(".") == depth]
-    if not blocks: raise ValueError(f"`module` must have feature maps of several sizes or token blocks: got {type(module).__name__} with neither. Name the maps yourself.")
+    if not blocks:
+        raise ValueError(f"`module` must have feature maps of several sizes or token blocks: got {type(module).__name__} with neither. "
+                         "Name the maps yourself.")
     count = min(most, len(blocks))
     return tuple(blocks[round((i + 1) * len(blocks) / count) - 1] for i in range(count))
 
@@ -364,7 +387,8 @@ def outside_module(
         return torch.hub.load(repo, entry, source="local" if Path(repo).is_dir() else "github"), IMAGENET
     try: package = importlib.import_module(kind)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"an encoder named {kind}: needs the package {kind}, which is not installed. Install it into this environment.") from error
+        raise ModuleNotFoundError(f"an encoder named {kind}: needs the package {kind}, which is not installed. Install it into "
+                                  "this environment.") from error
     if kind == "torchvision": return importlib.import_module("torchvision.models").get_model(model, weights="DEFAULT"), IMAGENET
     module = package.create_model(model, pretrained=True)
     about = getattr(module, "pretrained_cfg", {})
@@ -383,7 +407,8 @@ def load_outside(
         return FrozenEncoder(module, suggest_maps(module, torch.zeros(1, 3, side, side)), name=name, **normal)
     except (ModuleNotFoundError, ValueError): raise
     except Exception as error:
-        raise ValueError(f"`name` must be something that {kind} can load: got {name!r} ({error}). Check the spelling and, for first use, the network.") from error
+        raise ValueError(f"`name` must be something that {kind} can load: got {name!r} ({error}). Check the spelling and, for first "
+                         "use, the network.") from error
 
 # %% ../../nbs/nn/01_encoders.ipynb #db853350
 def load_encoder(
@@ -406,4 +431,5 @@ def load_encoder(
         saved = read_encoder(Path(__file__).parents[1] / "weights" / f"{name.replace(':', '-')}.safetensors")
         return FrozenEncoder(saved.encoder, saved.encoder.names, name=name, image_shape=saved.image_shape).to(device)
     known = [*BUNDLED, *(f"untrained:{data}" for data in SMALL), *(f"planted:{colour}" for colour in PLANTED)]
-    raise ValueError(f"`name` must be a known encoder: got {name!r}. Known: {', '.join(known)}, and timm:, torchvision:, hub: with a model.")
+    raise ValueError(f"`name` must be a known encoder: got {name!r}. Known: {', '.join(known)}, and timm:, torchvision:, hub: "
+                     "with a model.")

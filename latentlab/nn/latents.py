@@ -28,7 +28,8 @@ def read_lists(
         text = (value if isinstance(value, str) else json.dumps(value)).strip()
         found = json.loads(text if text.startswith("[") and json_closes(text) else f"[{text}]")
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"`{name}` must be a list of whole numbers: got {str(value)[:60]!r}. Write 64, 64 or [[64, 64], [32, 32]].") from error
+        raise ValueError(f"`{name}` must be a list of whole numbers: got {str(value)[:60]!r}. Write 64, 64 or [[64, "
+                         "64], [32, 32]].") from error
     nested = bool(found) and all(isinstance(part, list) and part for part in found)
     flat = [number for part in found for number in part] if nested else found
     if not flat or not all(type(number) is int and 1 <= number <= 8192 for number in flat):
@@ -53,9 +54,11 @@ def layer_sizes(
 ) -> tuple[int, ...]:  # One for each
     "Sizes of the latents of each layer."
     found = read_lists("latents", latents)
-    if any(isinstance(size, list) for size in found): raise ValueError(f"`latents` must be numbers, not lists: got {found}. Widths between layers go into `hidden`.")
+    if any(isinstance(size, list) for size in found):
+        raise ValueError(f"`latents` must be numbers, not lists: got {found}. Widths between layers go into `hidden`.")
     if len(found) not in (1, layers):
-        raise ValueError(f"`latents` must have one size for all layers, or one for each of the {layers}: got {found}. Set `layers` to {len(found)} as well.")
+        raise ValueError(f"`latents` must have one size for all layers, or one for each of the {layers}: got {found}. Set `layers` to "
+                         f"{len(found)} as well.")
     return tuple(found * layers if len(found) == 1 else found)
 
 
@@ -67,7 +70,8 @@ def hidden_sizes(
     found = read_lists("hidden", hidden)
     if not isinstance(found[0], list): return tuple(tuple(max(min(width, 4), width >> layer) for width in found) for layer in range(layers))
     if len(found) != layers:
-        raise ValueError(f"`hidden` must have one list of widths, or one for each of the {layers} layers: got {len(found)}. Set `layers` to {len(found)} as well.")
+        raise ValueError(f"`hidden` must have one list of widths, or one for each of the {layers} layers: got {len(found)}. Set `layers` "
+                         f"to {len(found)} as well.")
     return tuple(map(tuple, found))
 
 # %% ../../nbs/nn/03_latents.ipynb #a196a0de
@@ -91,7 +95,9 @@ def activation_of(
     name: str,  # One of ACTIVATIONS
 ) -> nn.Module:  # In place where that is safe: after a linear map, whose output nobody else reads
     "A layer of an activation. Raises ValueError for an unknown name."
-    if name not in ACTIVATIONS: raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}: got {name!r}. leaky_relu is usual for images, tanh for points.")
+    if name not in ACTIVATIONS:
+        raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}: got {name!r}. leaky_relu is usual for images, "
+                         "tanh for points.")
     return nn.Tanh() if name == "tanh" else ACTIVATIONS[name][0](inplace=True)
 
 # %% ../../nbs/nn/03_latents.ipynb #77c47cf9
@@ -109,7 +115,8 @@ class Dense(nn.Module):
     ):
         super().__init__()
         if not hidden or not inputs:
-            raise ValueError(f"`inputs` and `hidden` must have at least one width each: got {list(inputs)} and {list(hidden)}. Write 64 for one layer.")
+            raise ValueError(f"`inputs` and `hidden` must have at least one width each: got {list(inputs)} and {list(hidden)}. Write 64 "
+                             "for one layer.")
         after = activation_of(activation)
         gain = nn.init.calculate_gain("relu" if activation == "elu" else activation, ACTIVATIONS[activation][1])
         self.first = nn.ModuleList(linear(size, hidden[0], gain, generator) for size in inputs)
@@ -122,7 +129,8 @@ class Dense(nn.Module):
     ) -> Float[Tensor, "*lead outputs"]:
         "Numbers for the next layer."
         if len(inputs) != len(self.first):
-            raise ValueError(f"`inputs` must be as many as the network was built for, {len(self.first)}: got {len(inputs)}. A skip connection must not get lost.")
+            raise ValueError(f"`inputs` must be as many as the network was built for, {len(self.first)}: got {len(inputs)}. A skip "
+                             "connection must not get lost.")
         total = self.first[0](inputs[0])
         for layer, more in zip(self.first[1:], inputs[1:]): total = total + layer(more)
         return self.rest(total)
@@ -162,7 +170,8 @@ def check_sides(
 ) -> None:
     "Refuse an image that cannot be halved twice."
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
-        raise ValueError(f"`shape` must have sides divisible by 4 for a convolutional network: got {tuple(shape)}. Resize the images, or set net to mlp.")
+        raise ValueError(f"`shape` must have sides divisible by 4 for a convolutional network: got {tuple(shape)}. Resize the images, or "
+                         "set net to mlp.")
 
 # %% ../../nbs/nn/03_latents.ipynb #a8dbc788
 class ConvDown(nn.Module):
@@ -182,7 +191,8 @@ class ConvDown(nn.Module):
         check_sides(shape)
         self.shape, channels = tuple(shape), max(8, hidden[0] // 8)
         flat = 2 * channels * (shape[1] // 4) * (shape[2] // 4)
-        self.layers = nn.Sequential(nn.Conv2d(shape[0], channels, 4, 2, 1), activation_of(activation), nn.Conv2d(channels, 2 * channels, 4, 2, 1), activation_of(activation))
+        self.layers = nn.Sequential(nn.Conv2d(shape[0], channels, 4, 2, 1), activation_of(activation),
+                                    nn.Conv2d(channels, 2 * channels, 4, 2, 1), activation_of(activation))
         renew(self.layers, generator)
         self.dense = Dense([flat, *inputs], hidden[-1:], outputs, activation=activation, generator=generator)
 

@@ -142,5 +142,7 @@ def jitter(
 def straight_through(
     keep: Float[Tensor, "batch height width"],  # 1 = kept
 ) -> Float[Tensor, "batch height width"]:  # 0 or 1; its gradient is that of `keep`
-    "Hard at one half forwards, the identity backwards. Source: Bengio, Leonard and Courville 2013. Wrong when: the gradient is read as exact."
+    """Hard at one half forwards, the identity backwards. Source: Bengio, Leonard and Courville 2013. Wrong when: the
+    gradient is read as exact.
+    """
     return (keep > 0.5).to(keep.dtype) + (keep - keep.detach())

@@ -75,7 +75,8 @@ class MaskUNet(nn.Module):
     ):
         super().__init__()
         if not 1 <= layers <= len(channels):
-            raise ValueError(f"`layers` must be in 1 to {len(channels)}, the encoder's feature maps: got {layers}. Choose fewer layers or an encoder with more maps.")
+            raise ValueError(f"`layers` must be in 1 to {len(channels)}, the encoder's feature maps: got {layers}. Choose fewer layers or "
+                             "an encoder with more maps.")
         widths = [width * 2**i for i in range(layers)]
         self.layers, self.grid = layers, grid
         self.levels = nn.ModuleList(Level(channels[i], widths[i + 1] if i + 1 < layers else 0, widths[i]) for i in range(layers))
