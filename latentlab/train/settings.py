@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from ..core.settings import Settings, setting
-from ..core.terms import Player
+from ..core.model import Group
 
 # %% ../../nbs/train/02_settings.ipynb #86b026e7
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class TrainSettings(Settings):
 # %% ../../nbs/train/02_settings.ipynb #7ccac9f6
 def make_optimiser(
     name: str,  # adamw, adam or sgd
-    player: Player,  # Whose parameters move
+    group: Group,  # Whose parameters move
     train: TrainSettings,  # Learning rate and weight decay
 ) -> torch.optim.Optimizer:  # One fused update for all parameters
-    "The optimiser of one player. A fused update can be told on the device to leave the weights as they are."
+    "The optimiser of one group. A fused update can be told on the device to leave the weights as they are."
     shared = dict(lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
-    if name == "sgd": return torch.optim.SGD(player.parameters, momentum=0.9, **shared)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name](player.parameters, **shared)
+    if name == "sgd": return torch.optim.SGD(group.parameters, momentum=0.9, **shared)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name](group.parameters, **shared)
