@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['weights_in_force', 'LineMeans', 'unrecorded_changes', 'recorded_measurements', 'Recorder']
 
-# %% ../../nbs/train/05_recorder.ipynb #3c9747c7
+# %% ../../nbs/train/05_recorder.ipynb #0ec12add
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..core.batch import Context
-from ..core.settings import Live, plain
+from ..core.settings import Live, plain_value
 from ..core.snapshot import Measurement
 from ..journal.files import read_lines
 from ..journal.index import metrics_of, surviving
@@ -52,7 +52,7 @@ class LineMeans:
         self.clear()
         return found, steps
 
-# %% ../../nbs/train/05_recorder.ipynb #e0608724
+# %% ../../nbs/train/05_recorder.ipynb #e5b9f763
 def unrecorded_changes(
     record: Record,  # Of a run that goes on
     session: Session,  # With the settings in force
@@ -61,7 +61,7 @@ def unrecorded_changes(
     known = flat(record.facts["settings"])
     for _, path, _, new in metrics_of(read_lines(record.folder / "metrics.jsonl")).changes: known[path] = new
     live = {path: info for path, info in session.run.fields().items() if info.kind == "live"}
-    return [(path, old, plain(info.value)) for path, info in live.items() if (old := known.get(path, plain(info.default))) != plain(info.value)]
+    return [(path, old, plain_value(info.value)) for path, info in live.items() if (old := known.get(path, plain_value(info.default))) != plain_value(info.value)]
 
 
 def recorded_measurements(
@@ -72,7 +72,7 @@ def recorded_measurements(
     rows = surviving(read_lines(folder / "metrics.jsonl").rows)
     return [Measurement(step=row["step"], figures=row["figures"], verdicts=()) for row in rows if "figures" in row and row["step"] < step]
 
-# %% ../../nbs/train/05_recorder.ipynb #41099437
+# %% ../../nbs/train/05_recorder.ipynb #ab819132
 class Recorder:
     "One run's place in a journal. Without a journal every method does nothing."
 
@@ -135,7 +135,7 @@ class Recorder:
 
     def changed(self, step: int, path: str, old: Any, new: Any) -> None:
         "A live setting was moved; `step` is the first with the new value, counted from 1."
-        if self.record: self.record.changed(step, path, plain(old), plain(new))
+        if self.record: self.record.changed(step, path, plain_value(old), plain_value(new))
 
     def measured(self, found: Measurement) -> None:
         "The held-out data were measured."

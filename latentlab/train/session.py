@@ -7,7 +7,7 @@ __all__ = ['KEYS', 'STATES', 'NonFiniteStep', 'Share', 'check_groups', 'Session'
            'check_optimisers', 'apply_live', 'select_terms', 'draw_ranges', 'next_batch', 'own_curves',
            'group_gradients', 'step', 'nonfinite', 'measure', 'draw_views']
 
-# %% ../../nbs/train/04_session.ipynb #10bfeb3e
+# %% ../../nbs/train/04_session.ipynb #f6653eda
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.batch import Batch, Context
-from ..core.model import Group, Model, Setup
+from ..core.model import Group, Setup
 from ..core.runtime import stream_seed
 from ..core.settings import Live, Settings, to_json
 from ..core.snapshot import Measurement
