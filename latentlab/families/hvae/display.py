@@ -20,7 +20,7 @@ from ...latents.model import fitted
 from ...panels.panel import FamilyPanel
 from ...panels.view import image_bytes
 from ...plots.latents import difference, plot_latents
-from ...plots.style import OKABE_ITO, figure_png, spoken, term_colour
+from ...plots.style import OKABE_ITO, figure_png, display_name, term_colour
 from ...train.loop import Snapshot
 
 # %% ../../../nbs/families/hvae/03_display.ipynb #acc01340
@@ -140,7 +140,7 @@ def words_of(
     "What the plan needs to say about a run."
     fields = {info.name: str(info.value) for info in snapshot.run.fields().values() if info.name in ("noise", "kind", "exclude")}
     info = {**fields, "outside": "foreign data", **snapshot.info}
-    return info | {name: spoken(info[name]) for name in ("data", "outside")}
+    return info | {name: display_name(info[name]) for name in ("data", "outside")}
 
 
 def named(text: str) -> list[str]: return [name for name in text.split(" | ") if name]  # "a | b" as a list

@@ -18,7 +18,7 @@ from ...panels.controls import keep_to_uint8, rank_to_uint8
 from ...panels.panel import FamilyPanel
 from ...panels.view import image_bytes
 from ...plots.masks import plot_explanations
-from ...plots.style import figure_png, spoken, term_colour
+from ...plots.style import figure_png, display_name, term_colour
 from ...train.loop import Snapshot
 
 # %% ../../../nbs/families/nem/03_display.ipynb #8acfd226
@@ -26,7 +26,7 @@ def encoder_name(
     name: str,  # "simclr:fashion-mnist", "planted:red"
 ) -> str:  # For a title
     "An encoder as people write it; what an encoder of ours was trained on goes without saying."
-    return spoken(name.removesuffix(":fashion-mnist").removesuffix(":scenes"))
+    return display_name(name.removesuffix(":fashion-mnist").removesuffix(":scenes"))
 
 # %% ../../../nbs/families/nem/03_display.ipynb #d989a677
 class NEMWords:
@@ -41,7 +41,7 @@ class NEMWords:
         unit = DISTANCES[snapshot.values["distance"]].label
         soft, hard, kept, kl = (term_colour(name) for name in ("distance", "distance_hard", "area", "mask_kl"))
         return dict(
-            title="NEM", question=f"what does **{encoder_name(info['encoder'])}** see in **{spoken(info['data'])}**?", columns=info["columns"].split(" | "),
+            title="NEM", question=f"what does **{encoder_name(info['encoder'])}** see in **{display_name(info['data'])}**?", columns=info["columns"].split(" | "),
             rows=[dict(key="image", label="image", note=f"{height} × {width}, {'grey' if channels == 1 else 'RGB'}", kind="image"),
                   dict(key="keep", label="kept", note="", kind="keep"), dict(key="seen", label="what is left", note="for the encoder", kind="seen"),
                   dict(key="rank", label="rank", note="", kind="rank")],
