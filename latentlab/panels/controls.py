@@ -28,8 +28,11 @@ def control_names(
 # %% ../../nbs/panels/00_controls.ipynb #8373a337
 def widget_of(
     info: FieldInfo,  # One field
-) -> str:  # switch, choice, text, number, log or slider
+) -> str | None:  # switch, choice, list, text, range, number, log or slider; None for a value that a picture edits
     "The widget that fits a field's type, choices and range."
+    if info.ranged and info.low is not None and info.high is not None: return "range"
+    if info.type is tuple: return "list"
+    if hasattr(info.type, "to_plain"): return None
     if info.type is bool: return "switch"
     if info.choices or info.suggest: return "choice"
     if info.type is str: return "text"
@@ -64,7 +67,7 @@ def controls(
     names, found = control_names(fields), []
     for path, info in fields.items():
         group = group_of(info)
-        if group is None or path in hidden or info.name in hidden: continue
+        if group is None or widget_of(info) is None or path in hidden or info.name in hidden: continue
         when = None
         if info.when is not None:
             sibling = ".".join([*path.split(".")[:-1], info.when[0]])
@@ -73,7 +76,7 @@ def controls(
         if info.choices and info.optional: choices.insert(0, None)
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
-            high=info.high, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded,
+            high=info.high, scale=info.scale, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded,
             free=bool(info.suggest) and not info.choices))
     return found
 
@@ -177,9 +180,10 @@ def pack_curves(
 
 
 def plain(
-    value: Any,  # Numbers, texts, None, and lists or dictionaries of them
+    value: Any,  # Numbers, texts, None, settings values such as ranges, and lists or dictionaries of them
 ) -> Any:  # The same for JSON: numpy scalars become Python's, numbers that are not finite become None
     "What may go into a message: JSON knows neither NaN nor numpy."
+    if hasattr(value, "to_plain"): value = value.to_plain()
     if isinstance(value, Mapping): return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [plain(v) for v in value]
     if hasattr(value, "item"): value = value.item()

@@ -177,7 +177,7 @@ def value_rule(
     count = shape[-4] if source.kind == "strip" else shape[0]
     return f"an index from 0 to {count - 1}", lambda value: is_index(value, count)
 
-# %% ../../nbs/panels/03_protocol.ipynb #81539670
+# %% ../../nbs/panels/03_protocol.ipynb #dc0ee558
 MAX_BUFFER = 2**20  # Bytes: a mask of 1,024 x 1,024 pixels
 
 
@@ -191,7 +191,8 @@ def read_event(
     sources = event_sources(plan)
     name, kind, value = content.get("source"), content.get("type"), content.get("value")
     if not isinstance(name, str) or name not in sources:
-        raise ValueError(f"`source` must be one of {', '.join(sources) or 'none, for this layout answers no events'}: got {shorten(name)}. Reload the page if the panel was rebuilt.")
+        known = ", ".join(sources) or "none, for this layout answers no events"
+        raise ValueError(f"`source` must be one of {known}: got {shorten(name)}. Reload the page if the panel was rebuilt.")
     source = sources[name]
     if not isinstance(kind, str) or kind not in source.types:
         raise ValueError(f"`type` must be {' or '.join(source.types)} for a {source.kind}: got {shorten(kind)}. Send what {name!r} has.")

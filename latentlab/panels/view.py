@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UPLOT_VERSION', 'MODULES', 'SEEN_SECONDS', 'TOLD', 'PNG_MARK', 'static_text', 'browser_module', 'browser_style',
-           'Block', 'pack_block', 'lay_out', 'image_bytes', 'Resting', 'Sight', 'View']
+           'Block', 'pack_block', 'lay_out', 'image_bytes', 'Resting', 'Sight', 'keep_subshell', 'View']
 
 # %% ../../nbs/panels/04_view.ipynb #7f23b024
 import threading
@@ -125,7 +125,14 @@ class Sight:
         "Whether somebody can see the panel."
         return self.at is not None and (time.monotonic() if now is None else now) - self.at <= SEEN_SECONDS
 
-# %% ../../nbs/panels/04_view.ipynb #83d57427
+# %% ../../nbs/panels/04_view.ipynb #dee017a9
+def keep_subshell(
+    comm: Any,  # Of a widget; None where there is no kernel
+) -> None:
+    "Let what the page sends arrive on the subshell that the page chose, also while a cell runs."
+    if hasattr(comm, "_reply_subshell_for"): comm._reply_subshell_for = lambda data, chosen: chosen
+
+# %% ../../nbs/panels/04_view.ipynb #fbc4b78a
 TOLD = ("status", "checks", "notes", "values", "differs", "schema", "plan", "journal", "runs")  # Traits that `tell` changes
 PNG_MARK = b"\x89PNG\r\n\x1a\n"  # First bytes of every PNG
 
@@ -172,6 +179,7 @@ class View(anywidget.AnyWidget):
         self._shapes: dict[str, tuple[int, ...]] = {}  # Arrays of the last frame
         self._before: dict[str, Any] = {}  # Source -> its position before the last one; None where it had none
         self.on_msg(self._receive)
+        keep_subshell(self.comm)
 
     def tell(
         self,

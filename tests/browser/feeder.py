@@ -1,25 +1,20 @@
-"A fake trainer for browser tests: plausible masks that follow a KL scale, pushed from a thread at 10 frames a second."
+"A fake trainer for browser tests: plausible masks that follow a KL scale, at 10 frames a second while somebody looks; and one for the pictures that answer."
 
 import os
 import struct
-import threading
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
 
-from latentlab.core.settings import Settings, setting
-from latentlab.core.terms import Verdict
+from latentlab.core.settings import Range, Settings, setting
 from latentlab.panels.controls import control_values, controls, differences, keep_to_uint8, rank_to_uint8
-from latentlab.families.hvae.display import HVAELook
-from latentlab.panels.panel import Face
+from latentlab.panels.pump import FramePump
 from latentlab.panels.view import View, image_bytes
-from latentlab.train.history import Curves
-from latentlab.train.loop import Snapshot
-from latentlab.train.rig import Measure
 
 NAMES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -42,6 +37,8 @@ class Model(Settings):
     mask_bias: float = setting(3.0, kind="build", low=-8.0, high=8.0, step=0.5, label="mask bias at start", reason="+ starts from everything kept.")
     layers: int = setting(3, kind="build", low=1, high=5, reason="Feature maps that the explainer reads.")
     width: int = setting(32, kind="build", low=8, high=64, step=8, reason="Channels of the widest block.")
+    price: float | Range = setting(Range(0.01, 0.3, "log"), kind="live", low=1e-3, high=1.0, scale="log", reason="Drawn for each image from this range.", folded=True)
+    widths: tuple[int, ...] = setting((32, 16), kind="build", low=1, reason="Channels, block by block.")
     smooth: bool = setting(False, kind="build", label="optional smoothing", reason="Off: it hides artefacts.")
     seed: int = setting(0, kind="build", low=0, reason="Weights, order of the data, jitter.")
 
@@ -109,10 +106,13 @@ CHECKS = [check("collapse", "collapse", "ok", 0.26, 0.98, "Between nothing and e
 
 
 class Feeder:
-    "Owns a View and feeds it; answers wishes as a trainer would."
+    "Owns a View and feeds it as a panel does; answers requests as a trainer would."
+
+    pump = None
 
     def __init__(self, side=28, channels=1, fps=10.0):
         self.images, columns = pictures(side, channels)
+        self.changed = 0
         self.run, self.fps, self.step, self.state, self.history, self.heard = Run().replace({"kl_scale": 0.1}), fps, 0, "running", [], []
         self.fills = np.broadcast_to(self.images.mean((0, 2, 3), keepdims=True), self.images.shape)
         self.view = View(controls(self.run.fields()), plan(columns, f"{side} × {side}, {'grey' if channels == 1 else 'RGB'}"))
@@ -139,11 +139,24 @@ class Feeder:
         else:
             self.state = dict(run="running", pause="paused", stop="stopped", step="paused", rebuild="running")[request.name]
             if request.name == "rebuild": self.step, self.history = 0, []
-            if request.name == "step": self.push()
+            if request.name == "step": self.advance()
+        self.changed += 1
         self.tell()
 
-    def push(self):
+    @property
+    def version(self): return (self.changed, int(time.monotonic() * 1000) if self.state == "running" else 0)
+
+    def snapshot(self, timeout): return SimpleNamespace(version=self.version)
+
+    def advance(self):
         self.step += 1 if self.state != "running" else 4
+
+    def push(self):
+        if self.state == "running": self.advance()
+        if self.step % 40 == 0: self.view.tell(dict(status=self.status()))
+        self.draw()
+
+    def draw(self):
         scale = self.run.get("kl_scale")
         early = np.exp(-self.step / 250)
         logits = (7 * self.base - 2.2 * np.log10(scale / 0.01) + 5 * early + self.noise * (0.3 + early)).astype("float32")
@@ -152,21 +165,17 @@ class Feeder:
         distance = 0.09 * (1 - area) ** 3 + 0.012 + 0.002 * float(np.sin(self.step / 7))
         hard = distance * 1.07 if self.step % 20 == 0 or not self.history else float("nan")
         row = dict(step=self.step, distance=distance, area=area, kl=9.21 * area * 0.9 - 0.5 * area ** 0.5, distance_hard=hard)
-        self.history.append(row)
+        if not self.history or self.history[-1]["step"] < self.step: self.history.append(row)
         curves = {name: np.array([r[name] for r in self.history]) for name in row}
         table = dict(distance=[distance, distance * 1.07], whitened=[0.21, 0.22], area=[area, area], moved=[distance * 1.04, distance * 1.1])
-        arrays = dict(image=image_bytes(self.images), fill=image_bytes(self.fills), keep=keep_to_uint8(keep), rank=rank_to_uint8(logits))
+        arrays = dict(image=image_bytes(self.images), fill=image_bytes(self.fills), keep=keep_to_uint8(keep), rank=rank_to_uint8(logits), **self.more())
         self.view.push(arrays, dict(step=self.step, values=control_values(self.run.fields()), tail=row, table=table), curves)
 
+    def more(self): return {}
+
     def start(self):
-        def work():
-            while self.state != "stopped":
-                start = time.monotonic()
-                if self.state == "running":
-                    self.push()
-                    if self.step % 40 == 0: self.view.tell(dict(status=self.status()))
-                time.sleep(max(0.001, 1 / self.fps - (time.monotonic() - start)))
-        threading.Thread(target=work, daemon=True).start()
+        self.push()
+        self.pump = FramePump(self, lambda snapshot: self.push(), fps=self.fps, seen=self.view.seen).start()
         return self
 
 
@@ -240,121 +249,48 @@ class JournalFeeder(Feeder):
         if request.name != "load": self.write()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Latent(Settings):
-    beta: float = setting(1.0, kind="live", low=0.0, high=4.0, step=0.05, reason="1 is the bound; anything else is not.")
-    free_nats: float = setting(0.0, kind="live", low=0.0, high=4.0, step=0.1, unit="nats", label="free nats", reason="A layer pays nothing below this.")
-    layers: int = setting(2, kind="build", low=1, high=5, reason="Two show what a hierarchy is.")
-    likelihood: Literal["gaussian", "fixed"] = setting("gaussian", kind="build", reason="Learns its scale.")
-    samples: int = setting(1, kind="live", low=1, high=1024, scale="log", unit="samples", label="samples S", reason="One is the ELBO.")
-    latents: str = setting("2", kind="build", suggest=("2", "8", "64"), label="latent sizes", reason="One size for all layers, or one each.")
-    seed: int = setting(0, kind="build", low=0, reason="Weights, data, noise.")
+NODES = [dict(name="light", note="where the lamp hangs", colour="#E69F00"), dict(name="pendulum", colour="#0072B2"), dict(name="shadow length", colour="#009E73"),
+         dict(name="shadow position", colour="#CC79A7")]
+EDGES = [["light", "shadow length"], ["pendulum", "shadow position"], ["light", "shadow position"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentRun(Settings):
-    model: Latent = Latent()
-    data: Literal["moons", "fashion-mnist"] = setting("moons", kind="build", label="data", reason="Its density is known.")
+def answering_plan(columns):
+    "A layout with every picture that answers, and two masks in one grid."
+    concepts = [node["name"] for node in NODES]
+    return plan(columns, "28 × 28, grey") | dict(
+        title="Events", question="what comes back from a **picture**?",
+        rows=[dict(key="image", label="image", kind="image"), dict(key="keep", label="kept by one", kind="keep"),
+              dict(key="second", label="kept by two", kind="keep", colour="#56B4E9"), dict(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
+        pictures=[dict(kind="strip", key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3], scrub=True, place="left"),
+                  dict(kind="brush", key="painted", title="Brush", note="what must be kept", place="left"),
+                  dict(kind="slider", name="tokens", label="tokens", low=1, high=8, value=4, whole=True, unit="tokens", place="right", help="How many are shown."),
+                  dict(kind="slider", name="price", label="price", low=1e-3, high=1.0, value=0.05, scale="log", unit="1/nat", place="right"),
+                  dict(kind="graph", title="Concepts", key="concepts", nodes=NODES, edges=EDGES, editable=True, values="concept_kl", unit="nats", place="right"),
+                  dict(kind="matrix", key="effect", title="Effect", note="of moving a concept", rows=concepts, columns=["hue", "size", "x", "y"], unit="nats", signed=True, place="right"),
+                  dict(kind="scatter", title="Codes", clicks=True, panels=[dict(key="z1", label="z₁", prior="normal")], place="right")],
+        plots=[dict(kind="curves", title="Distance", clicks=True, terms=[dict(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")]),
+               dict(kind="curves", title="Area", terms=[dict(name="area", label="area kept", unit="share", colour="#E69F00")])])
 
 
-def half_moons(n, noise, rng):
-    t = np.linspace(0, np.pi, n // 2)
-    points = np.concatenate([np.stack([np.cos(t), np.sin(t)], -1), np.stack([1 - np.cos(t), 0.5 - np.sin(t)], -1)])
-    order = rng.permutation(n)
-    return (points + noise * rng.normal(size=(n, 2)))[order], (np.arange(n) >= n // 2)[order].astype(int)
+class EventFeeder(Feeder):
+    "A Feeder whose pictures answer: it hears every event, paints what was painted and refuses an arrow out of a shadow."
 
+    def __init__(self):
+        self.events, self.painted, self.tokens, rng = [], np.zeros((8, 28, 28), np.uint8), 4, np.random.default_rng(3)
+        super().__init__()
+        self.codes, self.effect = rng.normal(size=(60, 2)).astype("float32"), rng.normal(size=(4, 4)).astype("float32")
+        self.view.tell(dict(plan=answering_plan(pictures()[1])))
 
-def log_mixture(at, points, scale):
-    squares = ((at[:, None] - points[None]) ** 2).sum(-1) / (2 * scale**2)
-    low = squares.min(1)
-    return -low + np.log(np.exp(low[:, None] - squares).mean(1)) - np.log(2 * np.pi * scale**2)
-
-
-def plane_views(step, layers=2, n=512, seed=0):
-    "Moons as a model might see them after so many steps: a blur that sharpens, codes that come apart."
-    rng, still = np.random.default_rng(seed + step), np.random.default_rng(seed)
-    points, labels = half_moons(n, 0.05, still)
-    blur, late = 0.09 + 0.5 * np.exp(-step / 120), 1 - np.exp(-step / 150)
-    x, y = np.linspace(-1.6, 2.6, 100), np.linspace(1.6, -1.1, 100)
-    nodes = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-    shown = points[:: n // 64]
-    views = dict(field=log_mixture(nodes, shown, blur).reshape(100, 100) - 0.1, field_oracle=log_mixture(nodes, shown, 0.08).reshape(100, 100), extent=np.array([-1.6, 2.6,
-            -1.1, 1.6]),
-                 points=points, labels=labels, samples=points[rng.permutation(n)[:300]] + blur * rng.normal(size=(300, 2)), kl=np.array([4.4, 1.2, 0.6, 0.02,
-                         0.01])[:layers] * late,
-                 active=np.array([2, 2, 1, 0, 0])[:layers], width=np.full(layers, 2), scale=np.full(n, blur))
-    angle = np.arctan2(points[:, 1] - 0.25, points[:, 0] - 0.5)
-    for k in range(1, layers + 1):
-        code = np.stack([late * (2 * labels - 1) * 1.1 / k + 0.5 * np.cos(angle * k), late * np.sin(angle) * 1.4], -1)
-        views[f"z{k}"] = code / (1 + 0.2 * k) + (0.9 - 0.65 * late) * rng.normal(size=(n, 2)) * (1 + 0.4 * k)
-        views[f"prior{k}"] = rng.normal(size=(400, 2)) if k == layers else views[f"z{k}"][rng.permutation(n)[:400]] + 0.4 * rng.normal(size=(400, 2))
-    disc = np.linspace(3, -3, 60)
-    views[f"pockets{layers}"] = (((disc[None] + 0.1) ** 2 + (disc[:, None] + 2.0) ** 2 / 0.5) < 0.3).astype(float)
-    return {name: np.asarray(value, np.float32) for name, value in views.items()}
-
-
-def image_views(images, step, layers=3, m=200):
-    "Images and scores as a model might give them: reconstructions lose detail layer by layer, the LLR comes apart."
-    rng, late, n = np.random.default_rng(step), 1 - np.exp(-step / 150), len(images)
-    rough = lambda k: images.reshape(n, 7, 4, 7, 4).mean((2, 4)).repeat(4, 1).repeat(4, 2) if k else images[:, 0]
-    views = {f"recon{k}": (late * ((1 - k / layers) * images[:, 0] + k / layers * rough(1)) + (1 - late) * images.mean((0, 1))).clip(0, 1) for k in range(layers)}
-    labels = np.arange(m) % 10
-    views |= dict(generated=(0.6 * images[::-1, 0] + 0.4 * rough(1)), labels=labels, kl=np.array([18.0, 6.0, 0.9])[:layers] * late, active=np.array([21, 9, 2])[:layers],
-                  width=np.array([64, 32, 16])[:layers],
-                  in_elbo=rng.normal(235, 35, m), out_elbo=rng.normal(210, 25, m))
-    for k in range(1, layers): views |= {f"in_llr{k}": rng.gamma(6, 1.5, m), f"out_llr{k}": rng.gamma(6, 1.5, m) + 12 * late / k}
-    for k in range(1, layers + 1):
-        views[f"z{k}"] = np.stack([np.cos(labels * 0.628), np.sin(labels * 0.628)], -1) * 1.6 * late / k**0.5 + 0.5 * rng.normal(size=(m, 2))
-        views[f"prior{k}"] = rng.normal(size=(m, 2)) * 1.2
-    return {name: np.asarray(value, np.float32) for name, value in views.items()}
-
-
-class LatentFeeder:
-    "Made-up snapshots of a hierarchical VAE, through the look and the face of the real panel."
-
-    def __init__(self, data="moons", layers=2, fps=10.0):
-        self.run, self.fps, self.step, self.state, self.history, self.measures, self.heard = LatentRun().replace({"data": data, "layers": layers}), fps, 0, "running", [], (), []
-        self.images = half_moons(512, 0.05, np.random.default_rng(0))[0].astype("float32") if data == "moons" else pictures()[0].astype("float32")
-        self.face = Face(self.snapshot(), HVAELook())
-        self.view = self.face.view
-        self.view.on_request(self.receive)
-        self.face.push(self.snapshot())
-
-    def snapshot(self):
-        layers, plane, late = self.run.get("layers"), self.run.get("data") == "moons", 1 - np.exp(-self.step / 150)
-        views = plane_views(self.step, layers) if plane else image_views(self.images, self.step, layers)
-        level, best = (1.0, 4.9) if plane else (420.0, 180.0)
-        nll = level - best * late + 8 * np.exp(-self.step / 25) + 0.05 * np.sin(self.step)
-        row = dict(nll=nll, **{f"kl_{i + 1}": float(kl) for i, kl in enumerate(views["kl"])}, elbo=-nll - float(views["kl"].sum()))
-        if not self.history or self.history[-1][0] < self.step: self.history.append((self.step, row))
-        values = {name: np.array([r[name] for _, r in self.history]) for name in row}
-        figures = dict(elbo=row["elbo"], elbo_se=0.04, iw=row["elbo"] + 0.35, iw_se=0.03, samples=10.0, nll=nll, effective=4.2,
-                       scale_median=0.05 + 0.4 * np.exp(-self.step / 100), scale_min=0.012 + 0.3 * np.exp(-self.step / 80))
-        verdicts = (Verdict(name="collapsed_layer", level="ok" if views["kl"].min() > 0.05 else "warn", value=float(views["kl"].min()), threshold=0.05,
-                            sentence="the smallest KL of a layer", remedy="Use free nats."),
-                    Verdict(name="pockets", level="warn", value=0.07, threshold=0.05, sentence="7 % of the prior's samples land where no datum does",
-                            remedy="Give the data noise."))
-        if self.step % 40 == 0: self.measures = (*self.measures, Measure(step=self.step, figures=figures, verdicts=verdicts))
-        words = dict(data="moons", noise="0.05", oracle="-0.28", classes="upper | lower") if plane else dict(data="fashion-mnist", outside="mnist", classes=" | ".join(NAMES))
-        live = {name: self.run.get(name) for name in ("beta", "free_nats")}
-        return Snapshot(version=self.step, step=self.step, seconds=1.0, rate=61.0, state=self.state, notice="", outcomes=(), run=self.run, values=live, images=self.images,
-                        info=words | dict(device="cpu"), views=views,
-                        curves=Curves(steps=np.array([step for step, _ in self.history]), values=values, stride=1), measures=self.measures)
+    def more(self):
+        walk = np.stack([np.roll(self.images[:2], 2 * k, -1) * (1 if k < self.tokens else 0.6) for k in range(-3, 4)], 1).reshape(14, 1, 28, 28)
+        return dict(walk=image_bytes(walk).reshape(2, 7, 28, 28, 1), painted=self.painted, second=self.painted, fill2=image_bytes(1 - self.images), effect=self.effect, z1=self.codes,
+                    concept_kl=np.array([2.1, 1.4, 0.8, 0.1]) + 0.1 * np.sin(self.step / 9))
 
     def receive(self, request):
-        self.heard.append(request)
-        if request.kind == "set": self.run = self.run.replace({request.name: request.value})
-        else: self.state = dict(run="running", pause="paused", stop="stopped", step="paused", rebuild="running")[request.name]
-        self.face.push(self.snapshot())
-
-    def push(self):
-        self.step += 4
-        self.face.push(self.snapshot())
-
-    def start(self):
-        def work():
-            while self.state != "stopped":
-                if self.state == "running": self.push()
-                time.sleep(1 / self.fps)
-        threading.Thread(target=work, daemon=True).start()
-        return self
+        if not hasattr(request, "source"): return super().receive(request)
+        if request.type == "edit" and any(edge[0].startswith("shadow") for edge in request.value["edges"]):
+            raise ValueError("`edges` must not start at a shadow: got one. Shadows cause nothing here.")
+        self.events.append([request.source, request.type, request.value, len(request.buffer)])
+        if request.type == "paint": self.painted[request.value] = np.frombuffer(request.buffer, np.uint8).reshape(28, 28)
+        if request.source == "tokens": self.tokens = request.value
+        self.changed += 1

@@ -8,7 +8,7 @@ from browser.test_view import CUT
 
 pytestmark = pytest.mark.browser
 
-CELLS = ["from feeder import LatentFeeder\nfeeders = dict(plane=LatentFeeder('moons', 2).start(), image=LatentFeeder('fashion-mnist', 3))\nfeeder = feeders['plane']\nfeeder.view"]
+CELLS = ["from latent_feeder import LatentFeeder\nfeeders = dict(plane=LatentFeeder('moons', 2).start(), image=LatentFeeder('fashion-mnist', 3))\nfeeder = feeders['plane']\nfeeder.view"]
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,39 @@ LL.makers = {
 };
 LL.makers.log = LL.makers.slider;
 
+// a number, or a range of them: two thumbs on one track; where both stand on one place it is a number
+LL.makers.range = (spec, id, told) => {
+  const scale = LL.scale({ ...spec, widget: spec.scale === "log" ? "log" : "slider" }), fine = spec.scale === "log" ? "any" : scale.step;
+  const thumb = (end, more) => LL.el("input", { type: "range", min: scale.low, max: scale.high, step: fine, "data-end": end, "aria-label": `${spec.label}, ${end} end of its range`, ...more });
+  const inputs = [thumb("low", { id }), thumb("high")], node = LL.el("fieldset", { class: "ll-pair" }, ...inputs);
+  let ends = [spec.low, spec.low];
+  const fill = () => { inputs.forEach((input, k) => { input.value = scale.place(ends[k]); }); const share = (v) => (100 * (scale.place(v) - scale.low)) / (scale.high - scale.low || 1); node.style.setProperty("--a", `${share(ends[0])}%`); node.style.setProperty("--b", `${share(ends[1])}%`); };
+  const move = (k, v, final) => { ends[k] = v; if (ends[0] > ends[1]) ends[1 - k] = v; fill(); told(final); };
+  inputs.forEach((input, k) => {
+    input.addEventListener("input", () => move(k, scale.read(Number(input.value)), false));
+    input.addEventListener("change", () => told(true));
+    input.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+      if (!step || !scale.move) return;
+      event.preventDefault(); move(k, scale.move(ends[k], step), true);
+    });
+  });
+  return { input: node, value: () => (LL.same(ends[0], ends[1]) ? ends[0] : { low: ends[0], high: ends[1], scale: spec.scale ?? "linear" }),
+    show: (v) => { ends = v !== null && typeof v === "object" ? [v.low, v.high] : [v ?? spec.low, v ?? spec.low]; fill(); },
+    text: (v) => (v !== null && typeof v === "object" ? `${v.low}..${v.high}` : String(v ?? "")),
+    read: (text) => { const [a, b] = text.split(/\.\.|–/).map((one) => Number(one.trim() || "x")); return b === undefined ? a : Number.isFinite(a) && Number.isFinite(b) ? { low: a, high: b, scale: spec.scale ?? "linear" } : NaN; },
+    say: (text) => { for (const input of inputs) input.setAttribute("aria-valuetext", text); } };
+};
+
+// several values in one field: 64, 32
+LL.makers.list = (spec, id, told) => {
+  const input = LL.el("input", { type: "text", id, spellcheck: "false", title: "values with commas between them" });
+  const text = (v) => (Array.isArray(v) ? JSON.stringify(v).slice(1, -1).replaceAll('"', "").replaceAll(",", ", ") : v ?? "");
+  const value = () => { const typed = input.value.trim().replace(/,$/, ""); if (typed === "" && spec.optional) return null; try { return JSON.parse(`[${typed}]`); } catch { return typed.split(",").map((one) => one.trim()); } };
+  input.addEventListener("change", () => told(true)); LL.onEnter(input, () => told(true));
+  return { input, value, show: (v) => { input.value = text(v); } };
+};
+
 // a field in the place of a node: Enter hands its text on, Escape and blur bring the node back
 LL.typed = (node, text, label, done) => {
   const field = LL.el("input", { type: "text", class: "ll-typed", spellcheck: "false", autocomplete: "off", "aria-label": `${label}, type a value`, title: "Enter sends, Escape leaves it as it is" });
@@ -98,10 +131,10 @@ LL.typed = (node, text, label, done) => {
 LL.onEnter = (input, call) => input.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.stopPropagation(); call(); } });
 
 LL.control = (spec, id, send) => {
-  const ROW = { choice: 1, number: 1, switch: 1, text: 1 };
+  const ROW = { choice: 1, number: 1, switch: 1, text: 1, list: 1 };
   let sent = null, posted = null, sentAt = 0, timer = null, lastSent = 0, value = null, waiting = null;
   const shown = ROW[spec.widget] ? null : LL.el("button", { class: "ll-value", type: "button", "aria-label": `${spec.label}: type a value`, title: "click, or press Enter, to type a value" });
-  const exact = (v) => (typeof v === "number" ? String(v) : "");
+  const exact = (v) => (maker.text ? maker.text(v) : typeof v === "number" ? String(v) : "");
   const reset = LL.el("button", { class: "ll-reset", type: "button", text: "↺", hidden: true, title: `back to the default, ${LL.number(spec.default)}`, "aria-label": `${spec.label}: back to the default` });
   const error = LL.el("div", { class: "ll-error", role: "alert", hidden: true });
   const queued = LL.el("div", { class: "ll-queued", hidden: true });
@@ -121,15 +154,15 @@ LL.control = (spec, id, send) => {
   });
   shown?.addEventListener("click", () => {
     LL.typed(shown, exact(waiting?.value ?? sent ?? value), spec.label, (text) => {
-      const next = Number(text.trim());
-      if (text.trim() === "" || !Number.isFinite(next)) { refuse(`${spec.label} must be a number: got ${text.trim() || "nothing"}.`); return true; }
+      const next = maker.read ? maker.read(text) : Number(text.trim());
+      if (text.trim() === "" || (typeof next === "number" && !Number.isFinite(next))) { refuse(`${spec.label} must be a number${maker.read ? " or a range such as 0.1..1" : ""}: got ${text.trim() || "nothing"}.`); return true; }
       maker.show(next); ask(next, true);
       return true;
     });
   });
   const display = (v) => {
-    const unit = spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${LL.unit(v, spec.unit)}` : "", text = LL.number(v) + unit;
-    if (shown && shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), unit ? LL.el("small", { text: unit }) : ""); shown.setAttribute("aria-label", `${spec.label}, ${text}: type a value`); }
+    const drawn = v !== null && typeof v === "object" && !ROW[spec.widget] ? " per example" : "", unit = spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${LL.unit(v, spec.unit)}` : "", text = LL.number(v) + unit + drawn;
+    if (shown && shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), unit || drawn ? LL.el("small", { text: unit + drawn }) : ""); shown.setAttribute("aria-label", `${spec.label}, ${text}: type a value`); }
     maker.say?.(text); reset.hidden = LL.same(v, spec.default);
     node.classList.toggle("changed", !reset.hidden);
   };
@@ -148,7 +181,7 @@ LL.control = (spec, id, send) => {
     const holding = busy && (timer !== null || performance.now() - sentAt < 2500);
     if (holding) return;
     sent = null;
-    if (document.activeElement !== maker.input || !["number", "text"].includes(spec.widget)) maker.show(v);
+    if (document.activeElement !== maker.input || !["number", "text", "list"].includes(spec.widget)) maker.show(v);
     display(v);
   };
   const refuse = (sentence) => {

@@ -6,7 +6,7 @@ LL.strip = (spec, tell) => {
   const where = LL.el("b", { class: "ll-film-where" }), answer = LL.answer(), film = LL.el("div", { class: "ll-film-row" }, small, mark);
   const body = LL.el("div", { class: "ll-film" }, large, LL.el("div", { class: "ll-film-reel" }, film, range, ticks));
   frame.area.replaceWith(body, answer.node); frame.legend.remove(); frame.tools.append(where);
-  let blocks = {}, at = 0, n = 0, chosen = [], built = "", asked = 0;
+  let blocks = {}, at = spec.start ?? 0, n = 0, chosen = [], built = "", asked = 0;
   const post = LL.throttle((k) => { asked = performance.now(); tell(spec.key, "scrub", k); });
   const name = (k) => (spec.ticks?.[k] === undefined || spec.ticks[k] === null ? String(k + 1) : LL.number(spec.ticks[k]));
   const sizes = () => { const shape = blocks[spec.key]?.shape; return !shape || shape.length < 4 ? null : shape.length === 5 ? shape : [1, ...shape]; }; // rows, frames, height, width, channels
@@ -28,12 +28,12 @@ LL.strip = (spec, tell) => {
   const paint = () => {
     const size = sizes();
     if (!size) return;
-    const [rows, frames, height, width, channels] = size, data = blocks[spec.key].data, room = body.clientWidth > 0 ? Math.max(120, body.clientWidth - 170) : 500, gap = Math.max(1, Math.round(width / 18));
+    const [rows, frames, height, width, channels] = size, data = blocks[spec.key].data, side = Math.min(150, (190 * width) / (rows * height)), room = body.clientWidth > 0 ? Math.max(120, body.clientWidth - side - 14) : 500, gap = Math.max(1, Math.round(width / 18));
     n = frames; at = Math.min(at, n - 1);
-    const most = Math.max(2, Math.min(n, Math.floor(room / 34)));
+    const most = Math.max(2, Math.min(n, Math.floor(room / 28)));
     chosen = n <= most ? Array.from({ length: n }, (_, k) => k) : Array.from({ length: most }, (_, j) => Math.round((j * (n - 1)) / (most - 1)));
     small.width = chosen.length * width + (chosen.length - 1) * gap; small.height = rows * height + (rows - 1) * gap;
-    large.width = width; large.height = small.height;
+    large.width = width; large.height = small.height; large.style.width = `${side}px`;
     const one = small.getContext("2d"), two = large.getContext("2d");
     for (let r = 0; r < rows; r++) {
       chosen.forEach((k, j) => draw(one, data, (r * n + k) * height * width * channels, height, width, channels, j * (width + gap), r * (height + gap)));

@@ -54,8 +54,8 @@ LL.graph = (spec, tell) => {
     if (text === drawn && !force) { if (numbered !== String(figures)) { numbered = String(figures); small.forEach((one, i) => LL.put(one, figures[i] ?? "")); } return; }
     drawn = text; numbered = String(figures); small = [];
     const held = stage.contains(document.activeElement) ? document.activeElement.dataset.node ?? null : null;
-    const { place, rows } = LL.layers(names, edges), space = 62, height = Math.max(74, rows * space + 14), wide = (name) => Math.max(22, 3.6 * Math.max(label(name).length, numbers ? 6 + (spec.unit ?? "").length : 0) + 12);
-    places = new Map(names.map((name) => { const p = place.get(name); return [name, { x: p.share * width, y: 14 + (p.row + 0.5) * space - 8, half: Math.min(wide(name), width / (2 * p.of) - 4) }]; }));
+    const { place, rows } = LL.layers(names, edges), space = 62, height = Math.max(54, rows * space - 14), wide = (name) => Math.max(22, 3.6 * Math.max(label(name).length, numbers ? 6 + (spec.unit ?? "").length : 0) + 12);
+    places = new Map(names.map((name) => { const p = place.get(name); return [name, { x: p.share * width, y: 20 + p.row * space, half: Math.min(wide(name), width / (2 * p.of) - 4) }]; }));
     const id = `ll${Math.random().toString(36).slice(2, 8)}`, svg = LL.svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${spec.title ?? "graph"}: ${names.length} nodes, ${edges.length} arrows` });
     svg.append(LL.svg("defs", {}, LL.svg("marker", { id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, LL.svg("path", { d: "M0 0.6 L8 4 L0 7.4 Z", class: "ll-graph-head" }))));
     const crosses = [];

@@ -1,7 +1,7 @@
 // A heat map of numbers with names at its rows and columns; a cell can be pointed at, clicked, and reached with the arrow keys.
 LL.matrix = (spec, tell) => {
   const frame = LL.plotFrame(spec.title ?? spec.label ?? spec.key, spec.note ?? "", "matrix"), sheet = LL.sheet(spec.title ?? spec.key, "matrix"), readout = LL.el("span", { class: "ll-legend-item ll-readout", "aria-live": "polite" }), answer = LL.answer();
-  frame.area.replaceWith(sheet.canvas, answer.node); frame.legend.append(readout);
+  frame.area.replaceWith(sheet.canvas, answer.node); frame.legend.remove(); frame.tools.append(readout);
   const canvas = sheet.canvas;
   canvas.tabIndex = 0; canvas.setAttribute("role", "application"); canvas.setAttribute("aria-label", `${spec.title ?? spec.key}: arrow keys choose a cell, Enter picks it`);
   let blocks = {}, view = null, cell = null, picked = null;

@@ -29,6 +29,10 @@ LL.chip = (label, old, now) => {
 LL.number = (v, digits = 3) => {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "on" : "off";
+  if (Array.isArray(v)) return v.map((one) => (Array.isArray(one) ? `(${LL.number(one, digits)})` : LL.number(one, digits))).join(", ") || "none";
+  if (typeof v === "object" && "low" in v && "high" in v) return `${LL.number(v.low, digits)} – ${LL.number(v.high, digits)}`;
+  if (typeof v === "object" && Array.isArray(v.edges)) return v.edges.map((edge) => edge.join(" → ")).join(", ") || "no arrows";
+  if (typeof v === "object") return JSON.stringify(v);
   if (typeof v !== "number") return String(v);
   if (!Number.isFinite(v)) return "–";
   if (Number.isInteger(v) && Math.abs(v) < 1e7) return v.toLocaleString("en-US");
@@ -81,7 +85,7 @@ LL.rgb = (colour) => {
   return [(n >> 16) & 255, (n >> 8) & 255, n & 255];
 };
 
-LL.same = (a, b) => a === b || (typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-12));
+LL.same = (a, b) => a === b || (a && b && typeof a === "object" && typeof b === "object" && Object.keys(a).length === Object.keys(b).length && Object.keys(a).every((key) => LL.same(a[key], b[key]))) || (typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-12));
 
 // Is the page dark? JupyterLab says so on the body; elsewhere the system's preference counts.
 LL.dark = () => {
