@@ -21,12 +21,14 @@ PLAN = {"title": "t", "rows": [{"key": "keep", "label": "kept", "kind": "keep"}]
 
 
 def control(name: str, **more: object) -> dict:
-    return {"name": name, "label": name, "group": "live", "widget": "slider", "type": "float", "low": 0.0, "high": 1.0, "default": 0.5} | more
+    return {"name": name, "label": name, "group": "live", "widget": "slider", "type": "float", "low": 0.0, "high": 1.0,
+            "default": 0.5} | more
 
 
 @pytest.mark.parametrize("name", UPLOT_SHA256)
 def test_the_plot_library_is_the_published_one(name):
-    assert hashlib.sha256(static_text(name).encode()).hexdigest() == UPLOT_SHA256[name], f"{name} must be that of uplot {UPLOT_VERSION}, unmodified"
+    assert hashlib.sha256(
+        static_text(name).encode()).hexdigest() == UPLOT_SHA256[name], f"{name} must be that of uplot {UPLOT_VERSION}, unmodified"
 
 
 def test_its_version_and_licence_are_there():
@@ -37,7 +39,8 @@ def test_its_version_and_licence_are_there():
 @pytest.mark.parametrize("name", MODULES)
 def test_data_never_becomes_markup(name):
     text = "\n".join(line.split("// ")[0] for line in static_text(f"{name}.js").splitlines())
-    for danger in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http://", "https://", "import(", "fetch("):
+    for danger in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http://", "https://",
+                   "import(", "fetch("):
         assert danger not in text
 
 
@@ -69,7 +72,8 @@ def test_ranks_do_not_depend_on_the_neighbours_in_the_batch():
     logits = np.random.default_rng(1).normal(size=(4, 6, 6))
     assert (rank_to_uint8(logits)[2] == rank_to_uint8(logits[2:3])[0]).all()
     shuffled = np.random.default_rng(2).permutation(36)
-    assert (rank_to_uint8(logits.reshape(4, 36)[:, shuffled].reshape(4, 6, 6)).reshape(4, 36) == rank_to_uint8(logits).reshape(4, 36)[:, shuffled]).all()
+    assert (rank_to_uint8(logits.reshape(4, 36)[:, shuffled].reshape(4, 6, 6)).reshape(4,
+                                                                                       36) == rank_to_uint8(logits).reshape(4, 36)[:, shuffled]).all()
 
 
 @pytest.mark.parametrize("bad", [1.1, -0.1, np.nan, np.inf])
@@ -105,7 +109,8 @@ def test_an_empty_settings_class_has_no_controls():
     assert controls(Settings().fields()) == []
 
 
-STRANGE = [None, 3, "run", [], {}, {"kind": "command"}, {"kind": "set", "name": "x"}, {"kind": "eval", "name": "a"}, {"kind": "set", "name": ["a"]},
+STRANGE = [None, 3, "run", [], {}, {"kind": "command"}, {"kind": "set", "name": "x"}, {"kind": "eval", "name": "a"},
+           {"kind": "set", "name": ["a"]},
            {"kind": "set", "name": "a", "value": {1}}, {"kind": "event"}, {"kind": "alive"}, {"kind": "command", "name": "set"}]
 
 
@@ -137,7 +142,8 @@ def test_two_threads_send_whole_messages():
     "Frames and words from two threads: each message holds its own traits and nothing of the other's."
     view, seen = View([control("a")], PLAN), []
     view._send = lambda message, buffers=None: seen.append(frozenset(message["state"]))
-    threads = [threading.Thread(target=lambda: [view.push({"keep": np.full((2, 4, 4), i, np.uint8)}, {"step": i, "values": {}}) for i in range(200)]),
+    threads = [threading.Thread(target=lambda: [view.push({"keep": np.full((2, 4, 4), i, np.uint8)}, {"step": i, "values": {}})
+                                                for i in range(200)]),
                threading.Thread(target=lambda: [view.tell({"status": {"state": "running", "step": i}}) for i in range(200)])]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
@@ -157,16 +163,19 @@ def read_slowly(data: bytes, blocks: list[dict]) -> dict[str, np.ndarray]:
     return found
 
 
-ARRAYS = {"bytes": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "turned": np.arange(6, dtype=np.uint8).reshape(2, 3).T, "yes": np.array([True, False, True]),
+ARRAYS = {"bytes": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "turned": np.arange(6, dtype=np.uint8).reshape(2, 3).T,
+          "yes": np.array([True, False, True]),
           "half": np.array([[0.1, -65504], [np.inf, np.nan]], np.float16),
-          "single": np.array([1e-30, 3.25], np.float32), "double": np.linspace(0, 1, 5), "whole": np.array([[-3, 70000]]), "one": np.array(2.5), "none": np.zeros((0, 2),
+          "single": np.array([1e-30, 3.25], np.float32), "double": np.linspace(0, 1, 5), "whole": np.array([[-3, 70000]]),
+          "one": np.array(2.5), "none": np.zeros((0, 2),
                   np.float16), "big": np.array([1.5, -2.0], ">f4")}
 
 
 def test_blocks_against_reading_them_number_by_number():
     data, where = lay_out([pack_block(key, array) for key, array in ARRAYS.items()])
     back = read_slowly(data, where)
-    assert list(back) == list(ARRAYS) and len(data) == sum(a.size * {"uint8": 1, "float16": 2}.get(b["dtype"], 4) for a, b in zip(ARRAYS.values(), where))
+    assert list(back) == list(ARRAYS) and len(data) == sum(a.size * {"uint8": 1, "float16": 2}.get(b["dtype"], 4)
+                                                           for a, b in zip(ARRAYS.values(), where))
     for key, array in ARRAYS.items(): np.testing.assert_array_equal(back[key].astype(np.float32), array.astype(np.float32))
     assert [b["dtype"] for b in where] == ["uint8", "uint8", "uint8", "float16", *["float32"] * 4, "float16", "float32"]
 
@@ -178,7 +187,8 @@ def test_what_is_no_number_is_refused(array):
 
 def shown(view: View) -> dict[str, list]:
     "What the browser draws: arrays at rest, and over them those that moved."
-    return {key: array.tolist() for trait in ("held", "frame") for key, array in read_slowly(getattr(view, trait), getattr(view, f"{trait}_meta").get("blocks", [])).items()}
+    return {key: array.tolist() for trait in ("held", "frame")
+            for key, array in read_slowly(getattr(view, trait), getattr(view, f"{trait}_meta").get("blocks", [])).items()}
 
 
 def test_whatever_moves_and_rests_the_browser_has_the_last_of_each():
@@ -208,7 +218,8 @@ def test_other_bytes_in_the_same_places_are_told():
     view, told = View([control("a")], PLAN), []
     view._send = lambda message, buffers=None: told.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
     for step in range(6): view.push({"points": np.full((4, 2), step // 3), "moves": np.array([step])}, {"step": step, "values": {}})
-    assert [("held" in message, "held_meta" in message) for message in told] == [(False, False), (True, True), (False, False), (False, False), (True, True), (False, False)]
+    assert [("held" in message, "held_meta" in message) for message in told] == [(False, False), (True, True), (False, False),
+                                                                                 (False, False), (True, True), (False, False)]
 
 
 def test_other_keys_forget_what_was_held():
@@ -224,19 +235,23 @@ def test_the_state_is_all_that_a_reload_needs():
     view.push({"keep": np.zeros((2, 4, 4), np.uint8)}, {"step": 7, "values": {"a": 1}}, {"step": np.arange(3), "a": np.arange(3)})
     state = view.get_state()
     where = [{"key": "keep", "dtype": "uint8", "shape": [2, 4, 4], "offset": 0}]
-    assert state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1, "blocks": where} and len(state["frame"]) == 32 and state["curves_meta"] == {"columns": ["step", "a"]}
+    assert (state["frame_meta"] == {"step": 7, "values": {"a": 1}, "seq": 1, "blocks": where} and len(state["frame"]) == 32
+            and state["curves_meta"] == {"columns": ["step", "a"]})
     assert state["_esm"] == panel_view.browser_module()
 
 
 def test_each_picture_of_a_plan_has_its_primitive():
     "The kinds that the notebook documents are those that the browser knows."
     kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("view.js"))[1]
-    assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph", "matrix", "brush", "slider")]
+    assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph",
+                                                                                "matrix", "brush", "slider")]
 
 
 RUN = "20261121-120544-nem-3fa9c2"
-GRANTED = [("save", None, None), ("card", None, None), ("cancel", None, None), ("runs", None, None), ("note", " a <b> \n", "a <b>"), ("note", "x" * 4000, "x" * 4000),
-           ("note", " " * 5000 + "x", "x"), ("repeat", 2, 2), ("repeat", 100, 100), ("load", RUN, RUN), ("load", "a", "a"), ("load", "A.b_c-9", "A.b_c-9"),
+GRANTED = [("save", None, None), ("card", None, None), ("cancel", None, None), ("runs", None, None), ("note", " a <b> \n", "a <b>"),
+           ("note", "x" * 4000, "x" * 4000),
+           ("note", " " * 5000 + "x", "x"), ("repeat", 2, 2), ("repeat", 100, 100), ("load", RUN, RUN), ("load", "a", "a"),
+           ("load", "A.b_c-9", "A.b_c-9"),
            ("load", "a" * 128, "a" * 128)]
 NO_SEEDS = [1, 101, 0, -5, True, False, 5.0, 2.5, float("nan"), "5", None]
 NO_RUNS = ["", ".", "..", "../a", "a/b", "a\\b", "/a", "a..b", ".a", "-a", "_a", "a b", "a\n", "a\0", "ä", "٣", "a" * 129, 3, True, None]
@@ -249,24 +264,28 @@ def test_wishes_to_the_journal(name, value, read):
 
 @pytest.mark.parametrize("value", ["", " \n\t", "x" * 4001, 3, True, None])
 def test_a_note_must_be_a_text(value):
-    with pytest.raises(ValueError, match="`value` must be a text of 1 to 4,000 characters: got "): read_request({"kind": "journal", "name": "note", "value": value}, [])
+    with pytest.raises(ValueError, match="`value` must be a text of 1 to 4,000 characters: got "):
+        read_request({"kind": "journal", "name": "note", "value": value}, [])
 
 
 @pytest.mark.parametrize("value", NO_SEEDS)
 def test_a_repeat_must_have_a_number_of_seeds(value):
-    with pytest.raises(ValueError, match="`value` must be a whole number of seeds from 2 to 100: got "): read_request({"kind": "journal", "name": "repeat", "value": value}, [])
+    with pytest.raises(ValueError, match="`value` must be a whole number of seeds from 2 to 100: got "):
+        read_request({"kind": "journal", "name": "repeat", "value": value}, [])
 
 
 @pytest.mark.parametrize("value", NO_RUNS)
 def test_what_is_loaded_must_be_the_id_of_a_run(value):
-    with pytest.raises(ValueError, match="`value` must be the id of a run: got "): read_request({"kind": "journal", "name": "load", "value": value}, [])
+    with pytest.raises(ValueError, match="`value` must be the id of a run: got "):
+        read_request({"kind": "journal", "name": "load", "value": value}, [])
     assert not is_run_id(value)
 
 
 @pytest.mark.parametrize("name", ["save", "card", "cancel", "runs"])
 @pytest.mark.parametrize("value", ["", "now", 0, False])
 def test_other_wishes_carry_nothing(name, value):
-    with pytest.raises(ValueError, match=f"`value` must be None: got .*Ask `{name}` of the journal again"): read_request({"kind": "journal", "name": name, "value": value}, [])
+    with pytest.raises(ValueError, match=f"`value` must be None: got .*Ask `{name}` of the journal again"):
+        read_request({"kind": "journal", "name": name, "value": value}, [])
 
 
 def test_each_wish_of_the_journal_has_its_button():
@@ -284,7 +303,8 @@ def test_a_journal_is_told_and_comes_back_with_the_state():
     state = view.get_state()
     assert (state["journal"], state["runs"], state["card"], state["card_meta"]) == ({}, [], b"", {})
     view._send = lambda message, buffers=None: seen.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
-    view.tell({"journal": {"run": {"id": RUN, "best": {"value": np.float32(0.5)}}}, "runs": [{"id": RUN, "metrics": {"loss": np.nan}, "steps": np.int64(3)}]})
+    view.tell({"journal": {"run": {"id": RUN, "best": {"value": np.float32(0.5)}}},
+               "runs": [{"id": RUN, "metrics": {"loss": np.nan}, "steps": np.int64(3)}]})
     view.show_card(PNG_MARK + b"1", {"id": RUN, "step": np.int64(640)})
     assert seen == [{"journal", "runs"}, {"card", "card_meta"}]
     state = view.get_state()
@@ -296,25 +316,33 @@ def test_a_journal_is_told_and_comes_back_with_the_state():
 
 @pytest.mark.parametrize("name", ["card", "card_meta", "frame", "_esm"])
 def test_a_card_is_not_told_in_words(name):
-    with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"): View([control("a")], PLAN).tell({name: {}})
+    with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"):
+        View([control("a")], PLAN).tell({name: {}})
 
 
-@pytest.mark.parametrize(("png", "meta", "match"), [(b"", {"id": RUN}, "`png` must be a PNG: got 0 bytes"), (b"GIF89a", {"id": RUN}, "`png` must be a PNG: got 6 bytes"),
-                                                    (PNG_MARK, {}, "`meta` must hold the id of a run: got None"), (PNG_MARK, {"id": "../a"}, "got '../a'. It names the file")])
+@pytest.mark.parametrize(("png", "meta", "match"), [(b"", {"id": RUN}, "`png` must be a PNG: got 0 bytes"),
+                                                    (b"GIF89a", {"id": RUN}, "`png` must be a PNG: got 6 bytes"),
+                                                    (PNG_MARK, {}, "`meta` must hold the id of a run: got None"),
+                                                    (PNG_MARK, {"id": "../a"}, "got '../a'. It names the file")])
 def test_a_card_that_is_none_is_refused(png, meta, match):
     view = View([control("a")], PLAN)
     with pytest.raises(ValueError, match=match): view.show_card(png, meta)
     assert view.card == b"" and view.card_meta == {}
 
 
-PICTURES = [{"kind": "scatter", "clicks": True, "panels": [{"key": "z1"}]}, {"kind": "scatter", "panels": [{"key": "z2"}]}, {"kind": "strip", "key": "walk", "scrub": True},
+PICTURES = [{"kind": "scatter", "clicks": True, "panels": [{"key": "z1"}]}, {"kind": "scatter", "panels": [{"key": "z2"}]},
+            {"kind": "strip", "key": "walk", "scrub": True},
             {"kind": "strip", "key": "fixed"}, {"kind": "matrix", "key": "effect"}, {"kind": "brush", "key": "paint", "image": "image"},
-            {"kind": "graph", "key": "dag", "nodes": [{"name": "a"}, {"name": "b"}, {"name": "c"}], "edges": [["a", "b"]], "editable": True},
-            {"kind": "graph", "key": "shown", "nodes": [{"name": "a"}]}, {"kind": "slider", "name": "price", "low": 1e-3, "high": 1.0, "scale": "log"}]
-ANSWERING = {"pictures": PICTURES, "plots": [{"kind": "curves", "title": "Loss", "clicks": True, "terms": []}, {"kind": "path", "title": "Path"}]}
+            {"kind": "graph", "key": "dag", "nodes": [{"name": "a"}, {"name": "b"}, {"name": "c"}], "edges": [["a", "b"]],
+             "editable": True},
+            {"kind": "graph", "key": "shown", "nodes": [{"name": "a"}]}, {"kind": "slider", "name": "price", "low": 1e-3, "high": 1.0,
+                                                                          "scale": "log"}]
+ANSWERING = {"pictures": PICTURES, "plots": [{"kind": "curves", "title": "Loss", "clicks": True, "terms": []},
+                                             {"kind": "path", "title": "Path"}]}
 SHAPES = {"z1": (50, 2), "z2": (50, 2), "walk": (3, 7, 8, 8, 1), "fixed": (7, 8, 8, 1), "effect": (3, 4), "image": (2, 6, 5, 3)}
 EDITED = {"nodes": ["a", "b", "c"], "edges": [["a", "b"], ["b", "c"]]}
-DONE = [("z1", "click", 49), ("walk", "scrub", 6), ("walk", "click", 0), ("fixed", "click", 6), ("effect", "click", [2, 3]), ("dag", "click", "c"), ("dag", "edit", EDITED),
+DONE = [("z1", "click", 49), ("walk", "scrub", 6), ("walk", "click", 0), ("fixed", "click", 6), ("effect", "click", [2, 3]),
+        ("dag", "click", "c"), ("dag", "edit", EDITED),
         ("shown", "click", "a"), ("price", "slide", 0.5), ("Loss", "click", 12_000)]
 
 
@@ -325,10 +353,12 @@ def test_events_that_a_layout_has(source, kind, value):
 
 def test_a_stroke_is_the_bytes_of_its_image():
     painted = bytes(range(30))
-    assert read_event({"source": "paint", "type": "paint", "value": 1}, [memoryview(painted)], ANSWERING, SHAPES) == Event("paint", "paint", 1, painted)
+    assert read_event({"source": "paint", "type": "paint", "value": 1}, [memoryview(painted)], ANSWERING,
+                      SHAPES) == Event("paint", "paint", 1, painted)
 
 
-OTHER = [("z2", "click", 0, "`source` must be one of z1, walk"), ("nobody", "click", 0, "`source` must be"), (None, "click", 0, "`source` must be"),
+OTHER = [("z2", "click", 0, "`source` must be "
+                            "one of z1, walk"), ("nobody", "click", 0, "`source` must be"), (None, "click", 0, "`source` must be"),
          (["z1"], "click", 0, "`source` must be"),
          ("Path", "click", 0, "`source` must be"), ("x" * 5000, "click", 0, "got 5000 characters"),
          ("z1", "paint", 0, "`type` must be click for a scatter"), ("z1", ["click"], 0, "`type` must be"),
@@ -338,14 +368,19 @@ OTHER = [("z2", "click", 0, "`source` must be one of z1, walk"), ("nobody", "cli
          ("z1", "click", None, "index from 0 to 49"),
          ("walk", "scrub", 7, "index from 0 to 6"), ("effect", "click", [3, 0], "row below 3 and a column below 4"),
          ("effect", "click", [0], "row below 3"), ("effect", "click", 0, "row below 3"),
-         ("dag", "click", "d", "one of a, b, c"), ("dag", "click", ["a"], "one of a, b, c"), ("price", "slide", 0.0, "number from 0.001 to 1"),
+         ("dag", "click", "d", "one of a, b, c"), ("dag", "click", ["a"], "one of a, b, c"),
+         ("price", "slide", 0.0, "number from 0.001 to 1"),
          ("price", "slide", float("nan"), "number from 0.001"),
          ("price", "slide", float("inf"), "number from 0.001"), ("price", "slide", True, "number from 0.001"),
          ("price", "slide", "0.5", "number from 0.001"), ("Loss", "click", -1, "a step"),
-         ("Loss", "click", 2.5, "a step"), ("dag", "edit", {"nodes": ["a", "b"], "edges": []}, "the nodes a, b, c"), ("dag", "edit", [], "the nodes a, b, c"),
-         ("dag", "edit", {**EDITED, "edges": [["a", "a"]]}, "arrows between two"), ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 2}, "each once"),
-         ("dag", "edit", {**EDITED, "edges": [["a", ["b"]]]}, "arrows between two"), ("dag", "edit", {**EDITED, "edges": [["a", "b"], ["b", "c"], ["c", "a"]]}, "no circle"),
-         ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 5000}, "at most 16,384 characters"), ("paint", "paint", 2, "index from 0 to 1: got 2")]
+         ("Loss", "click", 2.5, "a step"), ("dag", "edit", {"nodes": ["a", "b"], "edges": []}, "the nodes a, b, c"),
+         ("dag", "edit", [], "the nodes a, b, c"),
+         ("dag", "edit", {**EDITED, "edges": [["a", "a"]]}, "arrows between two"), ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 2},
+                                                                                    "each once"),
+         ("dag", "edit", {**EDITED, "edges": [["a", ["b"]]]}, "arrows between two"),
+         ("dag", "edit", {**EDITED, "edges": [["a", "b"], ["b", "c"], ["c", "a"]]}, "no circle"),
+         ("dag", "edit", {**EDITED, "edges": [["a", "b"]] * 5000}, "at most 16,384 characters"),
+         ("paint", "paint", 2, "index from 0 to 1: got 2")]
 
 
 @pytest.mark.parametrize(("source", "kind", "value", "match"), OTHER)
@@ -354,16 +389,19 @@ def test_events_that_a_layout_does_not_have(source, kind, value, match):
 
 
 @pytest.mark.parametrize(("source", "value", "sizes", "match"), [
-    ("paint", 0, [], "`buffer` must be 30 bytes, one a pixel: got none"), ("paint", 0, [29], "got 29 bytes"), ("paint", 0, [30, 30], "got 30 bytes, 30 bytes"),
+    ("paint", 0, [], "`buffer` must be 30 bytes, one a "
+                     "pixel: got none"), ("paint", 0, [29], "got 29 bytes"), ("paint", 0, [30, 30], "got 30 bytes, 30 bytes"),
     ("paint", 0, [MAX_BUFFER + 1], "at most 1,048,576 bytes: got 1,048,577"), ("z1", 0, [1], "`buffer` must be left out: got 1 bytes")])
 def test_bytes_of_another_size_are_refused(source, value, sizes, match):
     with pytest.raises(ValueError, match=match):
-        read_event({"source": source, "type": "paint" if source == "paint" else "click", "value": value}, [bytes(size) for size in sizes], ANSWERING, SHAPES)
+        read_event({"source": source, "type": "paint" if source == "paint" else "click", "value": value}, [bytes(size) for size in sizes],
+                   ANSWERING, SHAPES)
 
 
 def test_before_the_first_frame_no_index_is_right():
     for source, kind in (("z1", "click"), ("walk", "scrub"), ("effect", "click"), ("paint", "paint")):
-        with pytest.raises(ValueError, match="sent after the first frame"): read_event({"source": source, "type": kind, "value": 0}, [], ANSWERING, {})
+        with pytest.raises(ValueError, match="sent after the first frame"):
+            read_event({"source": source, "type": kind, "value": 0}, [], ANSWERING, {})
     assert read_event({"source": "price", "type": "slide", "value": 1}, [], ANSWERING, {}).value == 1.0
 
 
@@ -374,7 +412,8 @@ def test_a_bad_event_is_refused_by_its_source_and_breaks_nothing():
     view.push({key: np.zeros(shape, np.uint8) for key, shape in SHAPES.items()}, {"step": 0, "values": {}})
     for source, kind, value, _ in OTHER: view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, [])
     assert heard == [] and len(sent) == len(OTHER) and all(message["kind"] == "refused" and message["sentence"] for message in sent)
-    assert [message["name"] for message in sent if message["name"] in event_sources(ANSWERING)] == [source for source, *_ in OTHER if isinstance(source, str) and source in event_sources(ANSWERING)]
+    assert [message["name"] for message in sent if message["name"] in event_sources(
+        ANSWERING)] == [source for source, *_ in OTHER if isinstance(source, str) and source in event_sources(ANSWERING)]
     for source, kind, value in DONE: view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, [])
     assert [(event.source, event.type, event.value) for event in heard] == DONE
     assert view.positions == {"walk": 6, "dag": EDITED, "price": 0.5}
@@ -390,7 +429,8 @@ def test_what_the_receiver_refuses_is_not_remembered():
     def refuse(event: Event) -> None: raise ValueError("`price` must wait: got 0.5. Try later.")
     view.on_request(refuse)
     slide(0.5)
-    assert view.positions == {"price": 0.25} and sent == [{"kind": "refused", "name": "price", "sentence": "`price` must wait: got 0.5. Try later."}]
+    assert (view.positions == {"price": 0.25}
+            and sent == [{"kind": "refused", "name": "price", "sentence": "`price` must wait: got 0.5. Try later."}])
     view.refuse("price", "too late")  # it was refused already: what stood before stays
     assert view.positions == {"price": 0.25}
 
@@ -398,7 +438,8 @@ def test_what_the_receiver_refuses_is_not_remembered():
 def test_a_panel_is_seen_while_one_page_says_so():
     view, now = View(), 100.0
     assert not view.seen(now)
-    for at, visible, seen in ((0.0, True, True), (2.9, False, True), (3.1, False, False), (4.0, True, True), (6.9, True, True), (9.8, False, True), (10.0, False, False)):
+    for at, visible, seen in ((0.0, True, True), (2.9, False, True), (3.1, False, False), (4.0, True, True), (6.9, True, True),
+                              (9.8, False, True), (10.0, False, False)):
         view._sight.report({"visible": visible}, now + at)
         assert view.seen(now + at) is seen, at
 

@@ -76,7 +76,8 @@ def controls(
         if info.choices and info.optional: choices.insert(0, None)
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
-            high=info.high, scale=info.scale, step=info.step, choices=choices, optional=info.optional, unit=info.unit, default=info.default, help=info.reason, when=when, folded=info.folded,
+            high=info.high, scale=info.scale, step=info.step, choices=choices, optional=info.optional, unit=info.unit,
+            default=info.default, help=info.reason, when=when, folded=info.folded,
             free=bool(info.suggest) and not info.choices))
     return found
 
@@ -150,7 +151,8 @@ def thin(
 ) -> dict[str, Float[np.ndarray, " thinned"]]:  # The same columns, at most `limit` rows, the newest row kept
     "Fewer rows: the last measured value of each column in each of equally long stretches."
     lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1: raise ValueError(f"`columns` must be equally long: got {lengths}. Fill what was not measured with NaN.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"`columns` must be equally long: got {lengths}. Fill what was not measured with NaN.")
     rows = max(lengths.values(), default=0)
     table = np.stack([np.asarray(column, np.float64) for column in columns.values()]) if columns else np.empty((0, 0))
     if rows > limit:

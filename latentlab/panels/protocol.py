@@ -60,7 +60,8 @@ def check_size(
     "Refuse a value that is larger than anything the page sends."
     try: size = len(json.dumps(value))
     except (TypeError, ValueError, RecursionError): size = None
-    if size is None: raise ValueError(f"`value` must be JSON: got {type(value).__name__}. Send numbers, texts, switches, lists or dictionaries.")
+    if size is None:
+        raise ValueError(f"`value` must be JSON: got {type(value).__name__}. Send numbers, texts, switches, lists or dictionaries.")
     if size > MAX_VALUE: raise ValueError(f"`value` must have at most {MAX_VALUE:,} characters of JSON: got {size:,}. Send less.")
 
 
@@ -82,7 +83,8 @@ def read_request(
         raise ValueError(f"`kind` must be set, command, journal or event: got {str(content)[:80]!r}. Send what the view sends.")
     known = {"set": names, "command": COMMANDS, "journal": JOURNAL_COMMANDS}[kind]
     name, value = content.get("name"), content.get("value")
-    if name not in known: raise ValueError(f"`name` must be one of {', '.join(known)}: got {str(name)[:80]!r}. Reload the page if the panel was rebuilt.")
+    if name not in known:
+        raise ValueError(f"`name` must be one of {', '.join(known)}: got {str(name)[:80]!r}. Reload the page if the panel was rebuilt.")
     check_size(value)
     return Request(kind, name, journal_value(name, value) if kind == "journal" else value)
 
@@ -138,7 +140,9 @@ def graph_rule(
     names = [node["name"] for node in spec.get("nodes", ())]
 
     def fits(value: Any) -> bool:
-        if not isinstance(value, dict) or set(value) != {"nodes", "edges"} or value["nodes"] != names or not isinstance(value["edges"], list): return False
+        if not isinstance(value, dict) or set(value) != {"nodes",
+                                                         "edges"} or value["nodes"] != names or not isinstance(value["edges"], list):
+            return False
         edges = value["edges"]
         if not all(isinstance(e, list) and len(e) == 2 and e[0] in names and e[1] in names and e[0] != e[1] for e in edges): return False
         if len({tuple(e) for e in edges}) < len(edges): return False
@@ -168,7 +172,8 @@ def value_rule(
     if source.kind == "slider":
         low, high, whole = source.spec["low"], source.spec["high"], bool(source.spec.get("whole"))
         return f"a {'whole ' if whole else ''}number from {low:g} to {high:g}", lambda value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high and (not whole or value == int(value)))
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+            and (not whole or value == int(value)))
     if source.key not in shapes: return f"sent after the first frame with {source.key!r}", lambda value: False
     shape = shapes[source.key]
     if source.kind == "matrix":
@@ -200,9 +205,12 @@ def read_event(
     rule, fits = value_rule(source, kind, shapes)
     if not fits(value): raise ValueError(f"`value` must be {rule}: got {shorten(value)}. Send {kind!r} of {name!r} again.")
     sizes = [memoryview(buffer).nbytes for buffer in buffers]
-    if sum(sizes) > MAX_BUFFER: raise ValueError(f"`buffer` must have at most {MAX_BUFFER:,} bytes: got {sum(sizes):,}. Paint on a smaller image.")
+    if sum(sizes) > MAX_BUFFER:
+        raise ValueError(f"`buffer` must have at most {MAX_BUFFER:,} bytes: got {sum(sizes):,}. Paint on a smaller image.")
     wanted = [math.prod(shapes[source.key][1:3])] if kind == "paint" else []
     if sizes != wanted:
-        raise ValueError(f"`buffer` must be {f'{wanted[0]:,} bytes, one a pixel' if wanted else 'left out'}: got {', '.join(f'{size:,} bytes' for size in sizes) or 'none'}. "
+        raise ValueError(f"`buffer` must be {f'{wanted[0]:,} bytes, one a pixel' if wanted else 'left out'}: got "
+                         f"{', '.join(f'{size:,} bytes' for size in sizes) or 'none'}. "
                          f"Send {kind!r} of {name!r} again.")
-    return Event(name, kind, float(value) if source.kind == "slider" and not source.spec.get("whole") else value, bytes(memoryview(buffers[0])) if wanted else b"")
+    return Event(name, kind, float(value) if source.kind == "slider" and not source.spec.get("whole") else value,
+                 bytes(memoryview(buffers[0])) if wanted else b"")

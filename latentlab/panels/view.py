@@ -25,7 +25,8 @@ from .protocol import Event, Request, event_sources, is_run_id, read_event, read
 # %% ../../nbs/panels/04_view.ipynb #2b3e47e7
 UPLOT_VERSION = "1.6.32"  # The vendored release; a test compares the file with its published hash
 MODULES = (  # Our files, in the order in which they are joined
-    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "brush", "lights", "controls", "header", "runs", "journal", "view")
+    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "brush", "lights", "controls", "header", "runs",
+    "journal", "view")
 
 
 def static_text(
@@ -69,7 +70,8 @@ def lay_out(
 ) -> tuple[bytes, list[dict[str, Any]]]:  # All of them in one run, and where each lies in it
     "Blocks one after the other."
     ends = np.cumsum([0, *(len(block.data) for block in blocks)]).tolist()
-    return b"".join(block.data for block in blocks), [dict(key=b.key, dtype=b.dtype, shape=list(b.shape), offset=at) for b, at in zip(blocks, ends)]
+    return b"".join(block.data for block in blocks), [dict(key=b.key, dtype=b.dtype, shape=list(b.shape), offset=at)
+                                                      for b, at in zip(blocks, ends)]
 
 # %% ../../nbs/panels/04_view.ipynb #cc2ccf0f
 def image_bytes(
@@ -199,7 +201,8 @@ class View(anywidget.AnyWidget):
         curves: Mapping[str, Num[np.ndarray, " row"]] | None = None,  # Whole history; sent at most twice a second
     ) -> None:
         "Show one frame, in one message."
-        blocks, send_curves = {key: pack_block(key, array) for key, array in arrays.items()}, curves is not None and time.monotonic() - self._curves_at >= 0.5
+        blocks, send_curves = {key: pack_block(key, array)
+                               for key, array in arrays.items()}, curves is not None and time.monotonic() - self._curves_at >= 0.5
         packed = pack_curves(curves) if send_curves else None
         with self._lock, self.hold_sync():
             moving, rested = self._resting.split(blocks)
@@ -209,7 +212,8 @@ class View(anywidget.AnyWidget):
             data, where = lay_out(moving)
             self._shapes, self._sequence = {key: block.shape for key, block in blocks.items()}, self._sequence + 1
             self.frame, self.frame_meta = data, plain({**meta, "seq": self._sequence, "blocks": where})
-            if packed is not None: self.curves, self.curves_meta, self._curves_at = packed.data, {"columns": list(packed.columns)}, time.monotonic()
+            if packed is not None:
+                self.curves, self.curves_meta, self._curves_at = packed.data, {"columns": list(packed.columns)}, time.monotonic()
 
     def show_card(
         self,
@@ -218,7 +222,8 @@ class View(anywidget.AnyWidget):
     ) -> None:
         "Send a card; the page that asked for it opens it."
         if png[:8] != PNG_MARK: raise ValueError(f"`png` must be a PNG: got {len(png)} bytes that begin with {png[:8]!r}. Use figure_png.")
-        if not is_run_id(meta.get("id")): raise ValueError(f"`meta` must hold the id of a run: got {meta.get('id')!r}. It names the file that is downloaded.")
+        if not is_run_id(meta.get("id")):
+            raise ValueError(f"`meta` must hold the id of a run: got {meta.get('id')!r}. It names the file that is downloaded.")
         with self._lock, self.hold_sync():
             self._cards += 1
             self.card, self.card_meta = png, plain({**meta, "seq": self._cards})
@@ -239,7 +244,8 @@ class View(anywidget.AnyWidget):
         with self._lock:
             if name in self._before:
                 before = self._before.pop(name)
-                self.positions = {key: value for key, value in self.positions.items() if key != name} | ({} if before is None else {name: before})
+                self.positions = {key: value for key, value in self.positions.items()
+                                  if key != name} | ({} if before is None else {name: before})
             self.send({"kind": "refused", "name": name, "sentence": sentence})
 
     def seen(
@@ -250,7 +256,8 @@ class View(anywidget.AnyWidget):
         return self._sight.seen(now)
 
     def _receive(self, widget: Any, content: Any, buffers: Any) -> None:
-        kind, name = (content.get("kind"), content.get("source" if content.get("kind") == "event" else "name", "")) if isinstance(content, dict) else (None, "")
+        kind, name = ((content.get("kind"), content.get("source" if content.get("kind") == "event" else "name", ""))
+                      if isinstance(content, dict) else (None, ""))
         try:
             if kind == "alive": return self._sight.report(content)
             if kind == "event": request = read_event(content, buffers or [], self.plan, self._shapes)

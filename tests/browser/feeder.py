@@ -1,4 +1,6 @@
-"A fake trainer for browser tests: plausible masks that follow a KL scale, at 10 frames a second while somebody looks; and one for the pictures that answer."
+"""A fake trainer for browser tests: plausible masks that follow a KL scale, at 10 frames a second while somebody looks; and
+one for the pictures that answer.
+"""
 
 import os
 import struct
@@ -31,13 +33,17 @@ class Model(Settings):
     fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting(
         "mean", kind="live", reason="What stands where nothing is kept. Zero invites dimming.")
     neighbourhood: Literal["off", "train", "always"] = setting(
-        "off", kind="live", label="neighbourhood averaging", reason="Averages the mask over a neighbourhood; hides combs rather than curing them.")
-    complement: float = setting(0.0, kind="live", low=0.0, high=1.0, step=0.01, label="complement weight", reason="How much what is hidden should differ.")
+        "off", kind="live", label="neighbourhood averaging", reason="Averages the mask over a neighbourhood; hides combs rather "
+                                                                    "than curing them.")
+    complement: float = setting(0.0, kind="live", low=0.0, high=1.0, step=0.01, label="complement weight",
+                                reason="How much what is hidden should differ.")
     learning_rate: float = setting(1e-3, kind="live", low=1e-5, high=1e-1, scale="log", step=0.05, label="learning rate", reason="AdamW.")
-    mask_bias: float = setting(3.0, kind="build", low=-8.0, high=8.0, step=0.5, label="mask bias at start", reason="+ starts from everything kept.")
+    mask_bias: float = setting(3.0, kind="build", low=-8.0, high=8.0, step=0.5, label="mask bias at start",
+                               reason="+ starts from everything kept.")
     layers: int = setting(3, kind="build", low=1, high=5, reason="Feature maps that the explainer reads.")
     width: int = setting(32, kind="build", low=8, high=64, step=8, reason="Channels of the widest block.")
-    price: float | Range = setting(Range(0.01, 0.3, "log"), kind="live", low=1e-3, high=1.0, scale="log", reason="Drawn for each image from this range.", folded=True)
+    price: float | Range = setting(Range(0.01, 0.3, "log"), kind="live", low=1e-3, high=1.0, scale="log",
+                                   reason="Drawn for each image from this range.", folded=True)
     widths: tuple[int, ...] = setting((32, 16), kind="build", low=1, reason="Channels, block by block.")
     smooth: bool = setting(False, kind="build", label="optional smoothing", reason="Off: it hides artefacts.")
     seed: int = setting(0, kind="build", low=0, reason="Weights, order of the data, jitter.")
@@ -99,7 +105,8 @@ def check(name, label, level, value, threshold, sentence, remedy=""):
 
 CHECKS = [check("collapse", "collapse", "ok", 0.26, 0.98, "Between nothing and everything is kept."),
           check("dimming", "dimming", "ok", 1.07, 2, "Hard and soft mask of one area agree."),
-          check("border", "border line", "warn", 3.4, 3.0, "Row 27 is kept 3.4 deviations more than its neighbours.", "Use reflect padding."),
+          check("border", "border line", "warn", 3.4, 3.0, "Row 27 is kept 3.4 deviations more than "
+                                                           "its neighbours.", "Use reflect padding."),
           check("combs", "combs", "ok", 0.017, 0.05, "Moving the mask by a pixel changes little."),
           check("saturation", "saturation", "off", None, None, "Needs 500 steps."),
           check("frozen", "frozen encoder", "ok", None, None, "Weights and statistics are untouched.")]
@@ -127,7 +134,8 @@ class Feeder:
 
     def tell(self):
         fields, smooth = self.run.fields(), self.run.get("neighbourhood") != "off"
-        notes = [dict(text="Neighbourhood averaging is on: the mask you see is smoother than the one that was learnt.", loud=True)] if smooth else []
+        notes = ([dict(text="Neighbourhood averaging is on: the mask you see is smoother than the one that was learnt.", loud=True)]
+                 if smooth else [])
         self.view.tell(dict(values=control_values(fields), differs=differences(fields), checks=CHECKS, status=self.status(), notes=notes))
 
     def status(self): return dict(state=self.state, step=self.step, rate=41.3, device="cpu")
@@ -167,8 +175,10 @@ class Feeder:
         row = dict(step=self.step, distance=distance, area=area, kl=9.21 * area * 0.9 - 0.5 * area ** 0.5, distance_hard=hard)
         if not self.history or self.history[-1]["step"] < self.step: self.history.append(row)
         curves = {name: np.array([r[name] for r in self.history]) for name in row}
-        table = dict(distance=[distance, distance * 1.07], whitened=[0.21, 0.22], area=[area, area], moved=[distance * 1.04, distance * 1.1])
-        arrays = dict(image=image_bytes(self.images), fill=image_bytes(self.fills), keep=keep_to_uint8(keep), rank=rank_to_uint8(logits), **self.more())
+        table = dict(distance=[distance, distance * 1.07], whitened=[0.21, 0.22], area=[area, area],
+                     moved=[distance * 1.04, distance * 1.1])
+        arrays = dict(image=image_bytes(self.images), fill=image_bytes(self.fills), keep=keep_to_uint8(keep), rank=rank_to_uint8(logits),
+                      **self.more())
         self.view.push(arrays, dict(step=self.step, values=control_values(self.run.fields()), tail=row, table=table), curves)
 
     def more(self): return {}
@@ -197,20 +207,27 @@ HTML = "<img src=x onerror=\"window.hacked=1\"> the <b>sleeves</b> are lost"
 def change(label, old, new): return dict(label=label, old=old, new=new)
 
 
-CHANGES = [change("KL scale", 0.1, 0.005), change("fill", "mean", "blur"), change("mask bias at start", 3.0, -2.0), change("optional smoothing", False, True), change("seed", 0, 7)]
+CHANGES = [change("KL scale", 0.1, 0.005), change("fill", "mean", "blur"), change("mask bias at start", 3.0, -2.0),
+           change("optional smoothing", False, True), change("seed", 0, 7)]
 
 
 def earlier(n=12):
     "A table of earlier runs, newest first: each state, few and many changes, notes short, long and hostile."
-    row = lambda **more: dict(id=RUN_ID, when="12:05:44", state="running", kept=False, steps=640, seed=0, metrics=dict(loss=0.0412, area=0.31), changes=[], note="",
+    row = lambda **more: dict(id=RUN_ID, when="12:05:44", state="running", kept=False, steps=640, seed=0,
+                              metrics=dict(loss=0.0412, area=0.31), changes=[], note="",
                               action="load", current=False) | more
     known = [row(current=True, action=""),
-             row(id=BEFORE, when="11:52:10", state="done", kept=True, steps=12000, metrics=dict(loss=0.0371, area=0.284), changes=CHANGES[:1], note="sharper at the sleeves"),
-             row(id="20261121-113001-nem-<i>x", when="11:30:01", state="failed", steps=31, metrics=dict(loss=None, area=None), changes=CHANGES, action="", note=HTML),
-             row(id="20261121-101512-nem-04be77", when="10:15:12", state="lost", steps=4120, seed=3, metrics=dict(loss=0.05, area=0.42), changes=CHANGES[1:4], action="resume"),
-             row(id=BEST, when="2026-11-20 18:03", state="interrupted", steps=8800, metrics=dict(loss=0.0333, area=0.25), changes=CHANGES[:4], action="resume",
+             row(id=BEFORE, when="11:52:10", state="done", kept=True, steps=12000, metrics=dict(loss=0.0371, area=0.284),
+                 changes=CHANGES[:1], note="sharper at the sleeves"),
+             row(id="20261121-113001-nem-<i>x", when="11:30:01", state="failed", steps=31, metrics=dict(loss=None, area=None),
+                 changes=CHANGES, action="", note=HTML),
+             row(id="20261121-101512-nem-04be77", when="10:15:12", state="lost", steps=4120, seed=3, metrics=dict(loss=0.05, area=0.42),
+                 changes=CHANGES[1:4], action="resume"),
+             row(id=BEST, when="2026-11-20 18:03", state="interrupted", steps=8800, metrics=dict(loss=0.0333, area=0.25),
+                 changes=CHANGES[:4], action="resume",
                  note="Stopped because the masks had settled; the comb at the border is the one of the encoder, see the run before.")]
-    seeds = [row(id=f"20261119-0{k % 10}0000-nem-{k:06x}", when=f"2026-11-19 0{k % 10}:00", state="done", steps=1000 * k, seed=k, changes=[change("seed", 0, k)])
+    seeds = [row(id=f"20261119-0{k % 10}0000-nem-{k:06x}", when=f"2026-11-19 0{k % 10}:00", state="done", steps=1000 * k, seed=k,
+                 changes=[change("seed", 0, k)])
              for k in range(1, n - 4)]
     return known + seeds
 
@@ -222,7 +239,8 @@ class JournalFeeder(Feeder):
         super().__init__()
         self.table = earlier()
         self.kept = dict(id=RUN_ID, state="running", kept=False, notes=[], previous=dict(id=BEFORE, changes=CHANGES[:2]),
-                         best=dict(id=BEST, metric="loss", value=0.0333, changes=CHANGES[:3]), words=["`mask_kl` has weight 0: the mask is free to keep everything."])
+                         best=dict(id=BEST, metric="loss", value=0.0333, changes=CHANGES[:3]),
+                         words=["`mask_kl` has weight 0: the mask is free to keep everything."])
         if not recorded: self.kept, self.table = {}, []
         self.words = dict(message="", error="", sweep={})
         self.write()
@@ -233,7 +251,8 @@ class JournalFeeder(Feeder):
 
     def count(self, done, state="running", **more):
         "A repeat over five seeds with so many runs done."
-        self.write(sweep=dict(total=5, done=done, failed=0, running=2, seconds_left=34.0, state=state, sentence=f"repeat of {RUN_ID} with 5 seeds", result="") | more)
+        self.write(sweep=dict(total=5, done=done, failed=0, running=2, seconds_left=34.0, state=state,
+                              sentence=f"repeat of {RUN_ID} with 5 seeds", result="") | more)
 
     def asked(self): return [[r.name, r.value] for r in self.heard if r.kind == "journal"]
 
@@ -243,13 +262,15 @@ class JournalFeeder(Feeder):
         if request.name == "save": self.kept = self.kept | dict(kept=True)
         if request.name == "note": self.kept = self.kept | dict(notes=[*self.kept["notes"], request.value])
         if request.name == "card": self.view.show_card(png(), dict(id=RUN_ID, step=self.step))
-        if request.name == "load" and request.value == BEST: raise ValueError(f"`value` must be a run that this version can read: got {BEST}. Look at it in a notebook.")
+        if request.name == "load" and request.value == BEST:
+            raise ValueError(f"`value` must be a run that this version can read: got {BEST}. Look at it in a notebook.")
         if request.name == "repeat": return self.count(0, total=request.value, seconds_left=None)
         if request.name == "cancel": return self.count(2, "stopped", result="loss 0.041 ± 0.002 (n = 2)")
         if request.name != "load": self.write()
 
 
-NODES = [dict(name="light", note="where the lamp hangs", colour="#E69F00"), dict(name="pendulum", colour="#0072B2"), dict(name="shadow length", colour="#009E73"),
+NODES = [dict(name="light", note="where the lamp hangs", colour="#E69F00"), dict(name="pendulum", colour="#0072B2"),
+         dict(name="shadow length", colour="#009E73"),
          dict(name="shadow position", colour="#CC79A7")]
 EDGES = [["light", "shadow length"], ["pendulum", "shadow position"], ["light", "shadow position"]]
 
@@ -260,15 +281,22 @@ def answering_plan(columns):
     return plan(columns, "28 × 28, grey") | dict(
         title="Events", question="what comes back from a **picture**?",
         rows=[dict(key="image", label="image", kind="image"), dict(key="keep", label="kept by one", kind="keep"),
-              dict(key="second", label="kept by two", kind="keep", colour="#56B4E9"), dict(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
-        pictures=[dict(kind="strip", key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3], scrub=True, place="left"),
+              dict(key="second", label="kept by two", kind="keep", colour="#56B4E9"),
+              dict(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
+        pictures=[dict(kind="strip", key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3],
+                       scrub=True, place="left"),
                   dict(kind="brush", key="painted", title="Brush", note="what must be kept", place="left"),
-                  dict(kind="slider", name="tokens", label="tokens", low=1, high=8, value=4, whole=True, unit="tokens", place="right", help="How many are shown."),
-                  dict(kind="slider", name="price", label="price", low=1e-3, high=1.0, value=0.05, scale="log", unit="1/nat", place="right"),
-                  dict(kind="graph", title="Concepts", key="concepts", nodes=NODES, edges=EDGES, editable=True, values="concept_kl", unit="nats", place="right"),
-                  dict(kind="matrix", key="effect", title="Effect", note="of moving a concept", rows=concepts, columns=["hue", "size", "x", "y"], unit="nats", signed=True, place="right"),
+                  dict(kind="slider", name="tokens", label="tokens", low=1, high=8, value=4, whole=True, unit="tokens", place="right",
+                       help="How many are shown."),
+                  dict(kind="slider", name="price", label="price", low=1e-3, high=1.0, value=0.05, scale="log", unit="1/nat",
+                       place="right"),
+                  dict(kind="graph", title="Concepts", key="concepts", nodes=NODES, edges=EDGES, editable=True, values="concept_kl",
+                       unit="nats", place="right"),
+                  dict(kind="matrix", key="effect", title="Effect", note="of moving a concept", rows=concepts,
+                       columns=["hue", "size", "x", "y"], unit="nats", signed=True, place="right"),
                   dict(kind="scatter", title="Codes", clicks=True, panels=[dict(key="z1", label="z₁", prior="normal")], place="right")],
-        plots=[dict(kind="curves", title="Distance", clicks=True, terms=[dict(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")]),
+        plots=[dict(kind="curves", title="Distance", clicks=True,
+                    terms=[dict(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")]),
                dict(kind="curves", title="Area", terms=[dict(name="area", label="area kept", unit="share", colour="#E69F00")])])
 
 
@@ -282,8 +310,10 @@ class EventFeeder(Feeder):
         self.view.tell(dict(plan=answering_plan(pictures()[1])))
 
     def more(self):
-        walk = np.stack([np.roll(self.images[:2], 2 * k, -1) * (1 if k < self.tokens else 0.6) for k in range(-3, 4)], 1).reshape(14, 1, 28, 28)
-        return dict(walk=image_bytes(walk).reshape(2, 7, 28, 28, 1), painted=self.painted, second=self.painted, fill2=image_bytes(1 - self.images), effect=self.effect, z1=self.codes,
+        walk = np.stack([np.roll(self.images[:2], 2 * k, -1) * (1 if k < self.tokens else 0.6) for k in range(-3, 4)],
+                        1).reshape(14, 1, 28, 28)
+        return dict(walk=image_bytes(walk).reshape(2, 7, 28, 28, 1), painted=self.painted, second=self.painted,
+                    fill2=image_bytes(1 - self.images), effect=self.effect, z1=self.codes,
                     concept_kl=np.array([2.1, 1.4, 0.8, 0.1]) + 0.1 * np.sin(self.step / 9))
 
     def receive(self, request):

@@ -91,7 +91,8 @@ def test_a_stroke_arrives_and_a_frame_answers(panel):
     at = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])
     drag(panel, at(0.3, 0.3), at(0.7, 0.3), at(0.7, 0.6))
     assert wait_event(panel, "painted", "paint") == ["painted", "paint", 0, 784]
-    painted = ast.literal_eval(panel.execute("print(int((feeder.painted[0] == 255).sum()), feeder.painted[0][8, 12:16].tolist(), int(feeder.painted[0][20:].sum()))").replace(" [", ", [").replace("] ", "], "))
+    painted = ast.literal_eval(panel.execute("print(int((feeder.painted[0] == 255).sum()), feeder.painted[0][8, 12:16].tolist(), "
+                                             "int(feeder.painted[0][20:].sum()))").replace(" [", ", [").replace("] ", "], "))
     assert painted[0] == int(of(panel, "painted", "painted")) and painted[1] == [255] * 4 and painted[2] == 0
     panel.page.wait_for_function(f"() => {row} !== {blank!r}", timeout=10_000)
     panel.page.locator("[data-source=painted] [data-tab=erase]").click()
@@ -130,7 +131,8 @@ def test_arrows_are_added_cut_and_refused(panel):
     assert "would close a circle" in panel.page.locator("[data-source=concepts] .ll-error").inner_text()
     before, count = of(panel, "concepts", "edges"), len(events(panel))
     drag(panel, middle(node("shadow length")), middle(node("shadow position")))  # the family refuses this one
-    panel.page.wait_for_function("() => document.querySelector('[data-source=concepts] .ll-error').textContent.includes('Shadows cause nothing')", timeout=10_000)
+    panel.page.wait_for_function("() => document.querySelector('[data-source=concepts] .ll-error').textContent.includes('Shadows "
+                                 "cause nothing')", timeout=10_000)
     assert of(panel, "concepts", "edges") == before and len(events(panel)) == count
     panel.page.locator("[data-cut='light > pendulum']").press("Enter")
     assert ["light", "pendulum"] not in wait_event(panel, "concepts", "edit")[2]["edges"]
@@ -166,7 +168,8 @@ def test_a_cell_a_point_and_a_step_are_clicked(panel):
 
 def test_a_range_and_a_tuple_are_set(panel):
     "Two thumbs on one track; where they meet the setting is a number. A tuple is typed with commas, and what does not fit is refused."
-    value = lambda name: ast.literal_eval(panel.execute(f"from latentlab.panels.controls import plain\nprint(repr(plain(feeder.run.get('{name}'))))"))
+    value = lambda name: ast.literal_eval(panel.execute("from latentlab.panels.controls import "
+                                                        f"plain\nprint(repr(plain(feeder.run.get('{name}'))))"))
     panel.page.locator(".ll-more summary").first.click()
     low = panel.page.locator("[data-name=price] input[data-end=low]")
     low.focus()
@@ -185,7 +188,8 @@ def test_a_range_and_a_tuple_are_set(panel):
     field.fill("0.05 .. 0.5")
     field.press("Enter")
     panel.page.wait_for_timeout(500)
-    assert value("price") == {"low": 0.05, "high": 0.5, "scale": "log"} and "per example" in panel.page.locator("[data-name=price] button.ll-value").inner_text()
+    assert (value("price") == {"low": 0.05, "high": 0.5, "scale": "log"}
+            and "per example" in panel.page.locator("[data-name=price] button.ll-value").inner_text())
     widths = panel.page.locator("[data-name=widths] input")
     assert widths.input_value() == "32, 16"
     widths.fill("64, 32, 8")
@@ -209,9 +213,12 @@ def test_a_reload_finds_positions_where_they_were(panel):
 
 
 def test_no_frames_while_nobody_looks(panel):
-    "The tab goes to the back, then the panel out of sight: no frame is sent; a fresh one comes within a second when it is back. A long cell does not stop the frames."
+    """The tab goes to the back, then the panel out of sight: no frame is sent; a fresh one comes within a second when it is
+    back. A long cell does not stop the frames.
+    """
     sent = lambda: int(panel.execute("print(feeder.view.frame_meta['seq'])"))
-    show = lambda state: panel.page.evaluate(f"() => {{ Object.defineProperty(document, 'visibilityState', {{ value: '{state}', configurable: true }}); document.dispatchEvent(new Event('visibilitychange')); }}")
+    show = lambda state: panel.page.evaluate(
+        f"() => {{ Object.defineProperty(document, 'visibilityState', {{ value: '{state}', configurable: true }}); document.dispatchEvent(new Event('visibilitychange')); }}")
     show("hidden")
     panel.page.wait_for_timeout(4500)
     before = sent()
@@ -234,7 +241,8 @@ def test_no_frames_while_nobody_looks(panel):
 def test_it_fits(panel, theme):
     "At each width nothing is cut off; a picture of each is kept."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}",
+                                 timeout=10_000)
     for width in (1200, 1000, 800):
         panel.shot(f"events-{theme}-{width}", width)
         cut = panel.page.evaluate(CUT)

@@ -8,7 +8,8 @@ from browser.test_view import CUT
 
 pytestmark = pytest.mark.browser
 
-CELLS = ["from latent_feeder import LatentFeeder\nfeeders = dict(plane=LatentFeeder('moons', 2).start(), image=LatentFeeder('fashion-mnist', 3))\nfeeder = feeders['plane']\nfeeder.view"]
+CELLS = ["from latent_feeder import LatentFeeder\nfeeders = dict(plane=LatentFeeder('moons', 2).start(), "
+         "image=LatentFeeder('fashion-mnist', 3))\nfeeder = feeders['plane']\nfeeder.view"]
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,11 @@ def of(panel, kind, name): return panel.page.locator(f"[data-picture={kind}]").g
 
 def pixels(panel, selector):
     "What a canvas shows: number of different colours, and share of pixels that are not empty."
-    return panel.page.evaluate("""(s) => { const c = document.querySelector(s), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, seen = new Set(); let full = 0;
+    return panel.page.evaluate(
+        """(s) => { const c = document.querySelector(s), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, seen = new Set(); let full = 0;
         for (let i = 0; i < d.length; i += 4) { if (d[i + 3]) full++; seen.add((d[i] >> 3) * 1024 + (d[i + 1] >> 3) * 32 + (d[i + 2] >> 3)); }
-        return { colours: seen.size, full: full / (d.length / 4), width: c.width, height: c.height, ratio: c.width / c.clientWidth }; }""", selector)
+        return { colours: seen.size, full: full / (d.length / 4), width: c.width, height: c.height, ratio: c.width / c.clientWidth }; }""",
+        selector)
 
 
 def kernel(panel, expression): return json.loads(panel.execute(f"import json, numpy as np; print(json.dumps({expression}))"))
@@ -33,7 +36,8 @@ def kernel(panel, expression): return json.loads(panel.execute(f"import json, nu
 
 def show(panel, expression, selector):
     "The cell shows another view."
-    panel.page.evaluate("(source) => window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(source)", expression)
+    panel.page.evaluate("(source) => "
+                        "window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(source)", expression)
     panel.command("notebook:run-cell")
     panel.page.wait_for_selector(selector, timeout=20_000)
     panel.page.wait_for_timeout(500)
@@ -92,7 +96,8 @@ def test_a_key_moves_a_slider_by_a_value_and_a_number_can_be_typed(panel):
         slider.press("ArrowRight")
         panel.wait_data(f"JSON.parse(d.values).samples === {wanted}", 5)
     slider.press("Shift+Tab")
-    assert value.evaluate("(e) => e === document.activeElement") and value.get_attribute("aria-label") == "samples S, 4 samples: type a value"
+    assert (value.evaluate("(e) => e === document.activeElement")
+            and value.get_attribute("aria-label") == "samples S, 4 samples: type a value")
     panel.page.keyboard.press("Enter")
     assert typed.input_value() == "4" and "samples S" in typed.get_attribute("aria-label")
     panel.page.keyboard.type("100")
@@ -109,7 +114,8 @@ def test_a_key_moves_a_slider_by_a_value_and_a_number_can_be_typed(panel):
         value.click()
         typed.fill(text)
         typed.press("Enter")
-        panel.page.wait_for_function("(why) => document.querySelector('[data-name=samples] .ll-error').textContent.includes(why)", arg=why, timeout=5000)
+        panel.page.wait_for_function("(why) => document.querySelector('[data-name=samples] .ll-error').textContent.includes(why)", arg=why,
+                                     timeout=5000)
         assert error.is_visible() and "100" in value.inner_text()
     panel.page.locator("[data-name=free_nats] button.ll-value").click()
     panel.page.locator("[data-name=free_nats] .ll-typed").fill("0.0137")
@@ -172,18 +178,21 @@ def test_a_reload_brings_the_picture_back(panel):
 def test_it_fits(panel, theme):
     "At each width nothing is cut off, and canvases keep the pixels of the screen."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}",
+                                 timeout=10_000)
     for width in (1600, 1200, 1000, 700) if theme == "light" else (1200,):
         panel.shot(f"latents-{theme}-{width}", width)
         cut = panel.page.evaluate(CUT)
         assert not cut, f"cut off at {width} px: {cut}"
         assert pixels(panel, "canvas.field")["ratio"] == pytest.approx(1, abs=0.01)
-        assert panel.page.evaluate("(() => { const box = document.querySelector('.ll-box'); return box.scrollWidth <= box.clientWidth; })()")
+        assert panel.page.evaluate("(() => { const box = document.querySelector('.ll-box'); return box.scrollWidth <= "
+                                   "box.clientWidth; })()")
 
 
 def test_images_and_a_threshold_that_stays_in_the_browser(panel):
     "The same cell shows the other model: rows of images, histograms, ROC; the slider says TPR and FPR as numpy does."
-    panel.execute("feeder.state = 'stopped'\nfeeder = feeders['image']\n[feeder.push() for _ in range(40)]\nfeeder.state = 'paused'\nfeeder.face.push(feeder.snapshot())")
+    panel.execute("feeder.state = 'stopped'\nfeeder = feeders['image']\n[feeder.push() for _ in range(40)]\nfeeder.state = "
+                  "'paused'\nfeeder.face.push(feeder.snapshot())")
     panel.page.evaluate("window.latentlab.sent = 0")
     show(panel, "feeder.view", "[data-row=recon2] canvas")
     assert panel.page.locator(".ll-strip").count() == 5 and pixels(panel, "[data-row=recon1] canvas")["width"] == 8 * 28 + 7 * 2
@@ -192,7 +201,8 @@ def test_images_and_a_threshold_that_stays_in_the_browser(panel):
     assert np.abs(np.array(row) - 255 * np.array(kernel(panel, "feeder.face.last.views['recon0'][0, 14].tolist()"))).max() < 1
     panel.page.locator("[data-tab='LLR>1']").click()
     inside, outside = (np.array(kernel(panel, f"feeder.face.last.views['{side}_llr1'].tolist()")) for side in ("in", "out"))
-    assert float(of(panel, "hist", "auroc")) == pytest.approx((outside[:, None] > inside).mean() + 0.5 * (outside[:, None] == inside).mean(), abs=1e-3)
+    assert float(of(panel, "hist", "auroc")) == pytest.approx((outside[:, None] > inside).mean() + 0.5
+                                                              * (outside[:, None] == inside).mean(), abs=1e-3)
     assert float(of(panel, "hist", "tpr")) == pytest.approx(0.8, abs=0.01)
     was = float(of(panel, "hist", "threshold"))
     panel.page.locator("input[data-threshold]").fill("0.7")
@@ -216,7 +226,8 @@ def test_a_closed_panel_puts_out_its_controls(panel):
     "Nobody would answer them; a panel that is merely stopped keeps them."
     run = {"id": "20261121-120544-hvae-3fa9c2", "state": "running", "kept": False, "notes": []}
     panel.execute(f"feeder.view.tell({{'journal': {{'folder': 'runs', 'run': {run}, 'message': '', 'error': '', 'sweep': {{}}}}}})")
-    parts = "[...document.querySelectorAll(':is(.ll-side, .ll-header, .ll-journal-line) :is(input, select, button)')].filter((e) => !e.matches(':disabled')).length"
+    parts = ("[...document.querySelectorAll(':is(.ll-side, .ll-header, .ll-journal-line) :is(input, select, button)')].filter((e) => "
+             "!e.matches(':disabled')).length")
     enabled = {}
     for closed in (True, False):
         panel.execute(f"feeder.view.tell({{'status': {{'state': 'stopped', 'closed': {closed}, 'message': ''}}}})")
@@ -233,5 +244,6 @@ def test_three_scatters_stand_two_and_one(panel):
     show(panel, "feeders['three'].view", "[data-panel=z3] canvas")
     for width in (1220, 1000):
         panel.shot(f"latents-three-{width}", width)
-        tops = panel.page.evaluate("[...document.querySelectorAll('.ll-scatter canvas')].map((e) => Math.round(e.getBoundingClientRect().top))")
+        tops = panel.page.evaluate("[...document.querySelectorAll('.ll-scatter canvas')].map((e) => "
+                                   "Math.round(e.getBoundingClientRect().top))")
         assert min(panel.page.evaluate(WIDTHS)) >= 165 and tops[0] == tops[1] < tops[2]
