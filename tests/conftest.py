@@ -18,7 +18,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def data_root() -> Path | None:
-    "Folder of the whole data sets as `$LATENTLAB_DATA` names it; None where there is none, and then only what the package bundles can be loaded."
+    """Folder of the whole data sets as `$LATENTLAB_DATA` names it; None where there is none, and then only what the package
+    bundles can be loaded.
+    """
     named = os.environ.get("LATENTLAB_DATA")
     if not named: return None
     folder = Path(named)

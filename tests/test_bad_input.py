@@ -1,4 +1,6 @@
-"""Bad input as a user meets it, through the run and its trainer: the error names the rule, the value and the remedy, and nothing is lost."""
+"""Bad input as a user meets it, through the run and its trainer: the error names the rule, the value and the remedy, and
+nothing is lost.
+"""
 import copy
 import functools
 import re
@@ -99,7 +101,8 @@ def test_an_explanation_of_other_images_is_refused(unharmed, shape, words):
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (lambda x: x[1].fill_(0.3), ("must not be constant", "1 of 6, first at [1]", "Drop them")), (lambda x: x.zero_(), ("must not be constant", "6 of 6")),
+    (lambda x: x[1].fill_(0.3), ("must not be constant", "1 of 6, first at [1]", "Drop them")),
+    (lambda x: x.zero_(), ("must not be constant", "6 of 6")),
     (lambda x: x[2, 0, 3, 4].fill_(float("nan")), ("must be finite", "1 of 6, first at [2]", "Drop or repair them")),
     (lambda x: x[0, 0, 0, 0].fill_(float("inf")), ("must be finite", "first at [0]")),
     (lambda x: x.mul_(255), ("must be in [0, 1]", "Divide bytes by 255")), (lambda x: x.sub_(1), ("must be in [0, 1]",)),
@@ -124,7 +127,8 @@ def test_wrong_types_of_images_are_refused(unharmed, unchecked):
 
 
 def test_a_batch_larger_than_the_images(unharmed):
-    refused(lambda: unharmed.rebuild(batch=128), "`batch` must be a whole number from 1 to the 64 images", "got 128", "Lower it, or load more images")
+    refused(lambda: unharmed.rebuild(batch=128), "`batch` must be a whole number from 1 to "
+                                                 "the 64 images", "got 128", "Lower it, or load more images")
 
 
 # Encoders -----------------------------------------------------------------------------------------------------------
@@ -135,7 +139,8 @@ def test_a_map_that_is_not_there_names_the_near_ones():
 
 def test_a_map_that_is_no_map():
     encoder = FrozenEncoder(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 8)), ["0", "2"])
-    refused(lambda: encoder.check(torch.rand(2, 1, 28, 28)), "feature maps [batch, channel, height, width]", "`2` returned shape (1, 8)", "before the pooling")
+    refused(lambda: encoder.check(torch.rand(2, 1, 28, 28)), "feature maps [batch, channel, "
+                                                             "height, width]", "`2` returned shape (1, 8)", "before the pooling")
 
 
 @pytest.mark.parametrize("layers", [3, 5])
@@ -143,7 +148,8 @@ def test_deeper_than_the_maps_stops_a_rebuild(layers, trained):
     encoder = FrozenEncoder(SmallEncoder(1, generator=torch.Generator().manual_seed(0)), ["block1", "block2"], name="mine")
     trainer = Trainer(TINY, build=lambda run, device: run.build(device, encoder=encoder, images=garments())).fit(2, progress=False)
     before = state_of(trainer)
-    refused(lambda: trainer.rebuild(layers=layers), f"`layers` must be in 1 to 2, the encoder's feature maps: got {layers}.", "Choose fewer layers")
+    refused(lambda: trainer.rebuild(layers=layers), "`layers` must be in 1 to 2, the encoder's feature maps: "
+                                                    f"got {layers}.", "Choose fewer layers")
     assert same(state_of(trainer), before) and trainer.fit(1, progress=False).step_count == 3
 
 
@@ -196,11 +202,13 @@ def test_a_damaged_data_file_stops_a_rebuild(unharmed, tmp_path, monkeypatch, da
 
 def test_a_folder_that_is_not_there(unharmed, tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTLAB_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"\$LATENTLAB_DATA must be a folder: got '.*nowhere'. Make it, or leave it out."): unharmed.rebuild(data="mnist")
+    with pytest.raises(ValueError, match=r"\$LATENTLAB_DATA must be a folder: got '.*nowhere'. Make it, or leave it out."):
+        unharmed.rebuild(data="mnist")
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"side": 8}, ("`side` must be at least 16 px", "got 8")), ({"objects_low": 5}, ("`objects_low` must be at most `objects_high`", "5 and 4")),
+    ({"side": 8}, ("`side` must be "
+                   "at least 16 px", "got 8")), ({"objects_low": 5}, ("`objects_low` must be at most `objects_high`", "5 and 4")),
     ({"texture": 1.5}, ("`texture` must be at most 1",)),
 ])
 def test_impossible_scenes(changes, words):
@@ -211,9 +219,12 @@ def test_impossible_scenes(changes, words):
 # Settings -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, value, words", [
-    ("kl_scale", 2.0, ("at most 1", "got 2", "The default is 0.005")), ("kl_scale", 0.0, ("at least 0.0001",)), ("prior", 0.9, ("at most 0.5 probability",)),
-    ("learning_rate", float("nan"), ("must be finite", "got nan")), ("jitter", 9, ("at most 4 px", "got 9")), ("fill", "grey", ("'zero', 'mean', 'blur'", "got 'grey'")),
-    ("distance", "euclid", ("'half_cosine'", "got 'euclid'")), ("penalty", "l1", ("'kl', 'area'",)), ("jitter", 1.5, ("must be a int", "1.5")),
+    ("kl_scale", 2.0, ("at most 1", "got 2", "The default is 0.005")), ("kl_scale", 0.0, ("at least 0.0001",)),
+    ("prior", 0.9, ("at most 0.5 probability",)),
+    ("learning_rate", float("nan"), ("must be finite", "got nan")), ("jitter", 9, ("at most 4 px", "got 9")),
+    ("fill", "grey", ("'zero', 'mean', 'blur'", "got 'grey'")),
+    ("distance", "euclid", ("'half_cosine'", "got 'euclid'")), ("penalty", "l1", ("'kl', 'area'",)),
+    ("jitter", 1.5, ("must be a int", "1.5")),
     ("kl_scale", "much", ("must be a float", "'much'")),
     ("kl_scale", None, ("must be a float", "got None")), ("smoothing", True, ("must be a float", "True")),
 ])
@@ -224,8 +235,10 @@ def test_hot_settings_out_of_range(unharmed, name, value, words, unchecked):
 
 
 @pytest.mark.parametrize("name, value, words", [
-    ("mask_bias", 9.0, ("at most 8 logit", "got 9")), ("layers", 0, ("at least 1 encoder maps",)), ("layers", 6, ("at most 5",)), ("width", 3, ("at least 4 channels",)),
-    ("seed", -1, ("at least 0", "got -1")), ("images", 10, ("at least 64", "got 10")), ("grid", "1/3", ("'1', '1/2', '1/4'",)), ("batch", 0, ("at least 1 images",)),
+    ("mask_bias", 9.0, ("at most 8 logit", "got 9")), ("layers", 0, ("at least 1 encoder maps",)), ("layers", 6, ("at most 5",)),
+    ("width", 3, ("at least 4 channels",)),
+    ("seed", -1, ("at least 0", "got -1")), ("images", 10, ("at least 64", "got 10")), ("grid", "1/3", ("'1', '1/2', '1/4'",)),
+    ("batch", 0, ("at least 1 images",)),
     ("device", "tpu", ("`device` must be", "'tpu'", "cpu")), ("optimiser", "lion", ("'adamw', 'adam', 'sgd'",)),
 ])
 def test_build_settings_out_of_range(unharmed, name, value, words, unchecked):
@@ -233,7 +246,8 @@ def test_build_settings_out_of_range(unharmed, name, value, words, unchecked):
 
 
 def test_names_that_mean_nothing(unharmed):
-    for change in (unharmed.set, unharmed.rebuild): refused(lambda change=change: change(kl_scal=0.1), "`kl_scal` must be a field of NEMRun", "Known: ", "model.kl_scale")
+    for change in (unharmed.set, unharmed.rebuild):
+        refused(lambda change=change: change(kl_scal=0.1), "`kl_scal` must be a field of NEMRun", "Known: ", "model.kl_scale")
     refused(lambda: unharmed.set(layers=4), "`layers` must be a live setting", "got one of kind build", "rebuild(layers=...)")
     with pytest.raises(AttributeError, match="must be a live setting"): getattr(Live(TINY), "layers")  # noqa: B009
 
@@ -254,13 +268,16 @@ def test_a_device_that_is_full_in_a_rebuild_keeps_the_old_model(unharmed, monkey
 
 def test_a_folder_that_cannot_be_written(unharmed, tmp_path):
     (tmp_path / "taken").write_text("mine")
-    refused(lambda: Trainer(TINY, folder=tmp_path / "taken" / "runs"), "`folder` must be writable", "taken", "Choose another folder, or None")
+    refused(lambda: Trainer(TINY, folder=tmp_path
+                            / "taken" / "runs"), "`folder` must be writable", "taken", "Choose another folder, or None")
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:500], lambda data: b"", lambda data: b"PK" + data, lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:500], lambda data: b"", lambda data: b"PK"
+                                    + data, lambda data: data[:-1] + bytes([data[-1] ^ 1])])
 def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
-    trainer = Trainer(TINY.replace(checkpoint_every=3), folder=tmp_path, build=lambda run, device: run.build(device, images=garments())).fit(6, progress=False)
+    trainer = Trainer(TINY.replace(checkpoint_every=3), folder=tmp_path,
+                      build=lambda run, device: run.build(device, images=garments())).fit(6, progress=False)
     path = trainer.checkpoint_path()
     good = path.with_suffix(".previous").read_bytes()
     path.write_bytes(damage(path.read_bytes()))
@@ -268,7 +285,8 @@ def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
     refused(lambda: trainer.resume(path), "`path` must be", path.name)
     assert trainer.step_count == 6
     trainer.resume()
-    assert trainer.step_count == 3 and "The one before it was loaded." in trainer.notice and path.with_suffix(".previous").read_bytes() == good
+    assert (trainer.step_count == 3 and "The one before it was loaded." in trainer.notice
+            and path.with_suffix(".previous").read_bytes() == good)
 
 
 # Panels -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"Binarisation: a bit is a function of seed, epoch, image and pixel alone, with the right chance and no pattern; sets left out are whole and of one shape."
+"""Binarisation: a bit is a function of seed, epoch, image and pixel alone, with the right chance and no pattern; sets left
+out are whole and of one shape.
+"""
 
 import os
 import pickle
@@ -9,7 +11,8 @@ import torch
 
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import (
-    FIRST, SECOND, IMAGE_SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, ood_set, prepare, scramble, threshold, without)
+    FIRST, SECOND, IMAGE_SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, ood_set, prepare, scramble, threshold,
+    without)
 from latentlab.data.images import ImageSet, load, places
 from latentlab.data.scenes import SceneSettings, draw_scenes
 
@@ -20,7 +23,8 @@ LEVELS = torch.arange(256, dtype=torch.uint8)
 def fashion(): return load("fashion-mnist", "test", root=dict(places(None))["the bundle"])
 
 
-def pictures(n=7, side=28, seed=0): return torch.randint(0, 256, (n, 1, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+def pictures(n=7, side=28, seed=0):
+    return torch.randint(0, 256, (n, 1, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def python_scramble(x, key):
@@ -98,7 +102,8 @@ def test_black_is_never_drawn_and_white_always():
 @pytest.mark.parametrize("over", ["epochs", "indices", "seeds"])
 def test_each_intensity_is_drawn_with_its_chance(over):
     ramp, repeats = LEVELS[:, None].expand(256, 784), 500
-    changes = {"epochs": lambda k: dict(index=torch.zeros(256).long(), seed=0, epoch=k), "indices": lambda k: dict(index=torch.arange(256) + 256 * k, seed=0, epoch=0),
+    changes = {"epochs": lambda k: dict(index=torch.zeros(256).long(), seed=0,
+                                        epoch=k), "indices": lambda k: dict(index=torch.arange(256) + 256 * k, seed=0, epoch=0),
                "seeds": lambda k: dict(index=torch.arange(256), seed=k, epoch=None)}[over]
     total = sum(bernoulli_bits(ramp, **changes(k)).sum(1).double() for k in range(repeats)) / (784 * repeats)
     p = LEVELS.double() / 255
@@ -165,7 +170,8 @@ def test_the_four_kinds():
     x, rows = pictures(50), torch.arange(50)
     dynamic, static, deterministic, grey = (prepare(kind, 0) for kind in ("dynamic", "static", "deterministic", "grey"))
     draws = [dynamic(x, rows, epoch) for epoch in range(3)]
-    assert all(0.2 < (draws[a] != draws[b]).float().mean() < 0.45 for a, b in ((0, 1), (1, 2), (0, 2))), "a third of pixels of even chances, 2 E p (1 - p)"
+    assert all(0.2 < (draws[a] != draws[b]).float().mean() < 0.45 for a, b in ((0, 1), (1, 2),
+                                                                               (0, 2))), "a third of pixels of even chances, 2 E p (1 - p)"
     assert torch.equal(draws[1], dynamic(x, rows, 1)) and torch.equal(draws[1], bernoulli_bits(x, rows, seed=0, epoch=1))
     assert torch.equal(static(x, rows, 0), static(x, rows, 17))
     assert all((static(x, rows, 0) != draw).float().mean() > 0.2 for draw in draws), "a stream of its own"
@@ -207,18 +213,21 @@ def test_labels_left_out_become_the_other_set(fashion):
     assert sorted(kept.indices.tolist() + left.indices.tolist()) == fashion.indices.tolist()
     for part in (kept, left):
         rows = torch.searchsorted(fashion.indices, part.indices)
-        assert torch.equal(part.images, fashion.images[rows]) and torch.equal(part.labels, fashion.labels[rows]) and part.classes == fashion.classes
+        assert (torch.equal(part.images, fashion.images[rows]) and torch.equal(part.labels, fashion.labels[rows])
+                and part.classes == fashion.classes)
     assert kept.name == "fashion-mnist without 0, 8" and left.name == "fashion-mnist only 0, 8" and "only labels 0, 8" in left.source
     assert torch.equal(without(fashion, ["Bag", 0, 0]).left_out.indices, left.indices)
 
 
 def test_names_of_digits_and_their_numbers_mean_the_same_class():
-    digits = ImageSet(name="digits", split="train", images=pictures(30), labels=torch.arange(30) % 10, classes=tuple("0123456789"), indices=torch.arange(30))
+    digits = ImageSet(name="digits", split="train", images=pictures(30), labels=torch.arange(30) % 10, classes=tuple("0123456789"),
+                      indices=torch.arange(30))
     assert torch.equal(without(digits, ["4"]).left_out.indices, without(digits, [4]).left_out.indices)
 
 
 @pytest.mark.parametrize("labels,message", [
-    ([10], "`labels` must be a list of class numbers from 0 to 9, or of names among T-shirt/top"), ([-1], "got [-1]"), (["Scarf"], "got ['Scarf']"), ([True], "got [True]"),
+    ([10], "`labels` must be a list of class numbers from 0 to 9, or of names "
+           "among T-shirt/top"), ([-1], "got [-1]"), (["Scarf"], "got ['Scarf']"), ([True], "got [True]"),
     ([1.5], "got [1.5]"), ([], "got []"), ("Bag", "got 'Bag'"), (list(range(10)), "`labels` must leave something to train on"),
 ])
 def test_wrong_labels_are_refused(fashion, unchecked, labels, message):
@@ -227,7 +236,8 @@ def test_wrong_labels_are_refused(fashion, unchecked, labels, message):
 
 
 def test_a_class_without_images_is_refused(fashion):
-    with pytest.raises(ValueError, match=r"`labels` must leave no empty class outside: got \[8\], of which fashion-mnist without 8 has no images"):
+    with pytest.raises(ValueError, match=r"`labels` must leave no empty class outside: got \[8\], of which fashion-mnist without 8 "
+                                         r"has no images"):
         without(without(fashion, [8]).kept, [3, 8])
 
 
@@ -263,11 +273,13 @@ def test_grey_scenes_are_the_luma_of_scenes():
     (lambda: bernoulli_bits(pictures().float(), torch.arange(7), seed=0, epoch=0), "`images` must be bytes: got torch.float32"),
     (lambda: bernoulli_bits(pictures(), torch.arange(6), seed=0, epoch=0), "`index` must have one number per image: got (6,) for 7"),
     (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=-1, epoch=0), "`seed` must be a whole number of at least 0: got -1"),
-    (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=0, epoch=-1), "`epoch` must be a whole number of at least 0, or None for a static draw: got -1"),
+    (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=0, epoch=-1), "`epoch` must be a whole number of at least 0, or None for a "
+                                                                            "static draw: got -1"),
     (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=0, epoch=0.5), "got 0.5"),
     (lambda: prepare("random", 0), "`kind` must be one of dynamic, static, deterministic, grey: got 'random'"),
     (lambda: prepare("dynamic", -3), "`seed` must be a whole number of at least 0: got -3"),
-    (lambda: prepare("static", 0)(torch.rand(2, 1, 4, 4), torch.arange(2), 0), "`images` must be bytes to be made static bits: got torch.float32 (2, 1, 4, 4)"),
+    (lambda: prepare("static", 0)(torch.rand(2, 1, 4, 4), torch.arange(2), 0), "`images` must be bytes to be made static bits: got "
+                                                                               "torch.float32 (2, 1, 4, 4)"),
     (lambda: ood_set("cifar10"), "`name` must be a grey set: got 'cifar10', which has 3 channels"),
     (lambda: ood_set("inverted:msrc-objects"), "got 'inverted:msrc-objects'"),
     (lambda: ood_set("letters"), "`name` must be one of"),

@@ -26,11 +26,11 @@ def linear_world(samples, repeats, *, at=1.3, slope=0.5, scale=math.sqrt(0.5), s
 # Bounds ---------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("samples", [1, 2, 64])
-def test_the_exact_posterior_gives_the_likelihood_with_every_sample(samples, dtype, tolerance):
-    log_w, truth = linear_world(samples, 50, dtype=dtype)
-    for bound in (bounds.elbo, bounds.iw_bound): assert (bound(log_w) - truth).abs().max() < tolerance
-    assert (bounds.effective_samples(log_w) - samples).abs().max() < samples * 1e-3
+def test_the_exact_posterior_gives_the_likelihood_with_every_sample(dtype, tolerance):
+    for samples in [1, 2, 64]:
+        log_w, truth = linear_world(samples, 50, dtype=dtype)
+        for bound in (bounds.elbo, bounds.iw_bound): assert (bound(log_w) - truth).abs().max() < tolerance
+        assert (bounds.effective_samples(log_w) - samples).abs().max() < samples * 1e-3
 
 
 def test_iw_rises_to_the_likelihood_and_the_elbo_stays_a_divergence_below():
@@ -54,14 +54,14 @@ def test_jensen_holds_for_every_datum_and_equality_only_for_equal_weights():
     assert torch.equal(bounds.iw_bound(log_w[:1]), bounds.elbo(log_w[:1]))
 
 
-@pytest.mark.parametrize("shift", [-3e4, 0.7, 1e4])
-def test_a_constant_passes_through_and_order_does_not_matter(shift):
-    log_w = draw(9, 30)
-    order = torch.randperm(9, generator=rng(1))
-    for bound in (bounds.elbo, bounds.iw_bound):
-        torch.testing.assert_close(bound(log_w + shift), bound(log_w) + shift)
-        torch.testing.assert_close(bound(log_w[order]), bound(log_w))
-    torch.testing.assert_close(bounds.effective_samples(log_w + shift), bounds.effective_samples(log_w))
+def test_a_constant_passes_through_and_order_does_not_matter():
+    for shift in [-3e4, 0.7, 1e4]:
+        log_w = draw(9, 30)
+        order = torch.randperm(9, generator=rng(1))
+        for bound in (bounds.elbo, bounds.iw_bound):
+            torch.testing.assert_close(bound(log_w + shift), bound(log_w) + shift)
+            torch.testing.assert_close(bound(log_w[order]), bound(log_w))
+        torch.testing.assert_close(bounds.effective_samples(log_w + shift), bounds.effective_samples(log_w))
 
 
 def test_effective_samples_known_cases():
@@ -79,40 +79,42 @@ def test_an_impossible_draw_counts_as_weight_zero():
     assert bounds.RunningBound().add(log_w).iw.item() == pytest.approx(-math.log(2))
 
 
-@pytest.mark.parametrize("shape", [(3,), (0, 3), (3, 0), (2, 3, 4)])
-def test_log_weights_without_their_two_axes_are_refused(shape, unchecked):
-    for function in (bounds.elbo, bounds.iw_bound, bounds.effective_samples, bounds.RunningBound().add, lambda w: bounds.iw_objective(w, bounds.Weights())):
-        with pytest.raises(ValueError, match=r"`log_w` must be \[sample, batch\]"): function(torch.zeros(shape))
+def test_log_weights_without_their_two_axes_are_refused(unchecked):
+    for shape in [(3,), (0, 3), (3, 0), (2, 3, 4)]:
+        for function in (bounds.elbo, bounds.iw_bound, bounds.effective_samples, bounds.RunningBound().add,
+                         lambda w: bounds.iw_objective(w, bounds.Weights())):
+            with pytest.raises(ValueError, match=r"`log_w` must be \[sample, batch\]"): function(torch.zeros(shape))
 
 
 # Tiles ----------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tile", [1, 3, 7, 100, 1000])
-def test_tiles_change_nothing(tile):
-    log_w, running = 5 * draw(100, 8) - 2000, bounds.RunningBound()
-    for part in log_w.split(tile): running.add(part)
-    assert running.samples == 100
-    torch.testing.assert_close(running.iw, bounds.iw_bound(log_w))
-    torch.testing.assert_close(running.elbo, bounds.elbo(log_w))
-    torch.testing.assert_close(running.effective, bounds.effective_samples(log_w))
+def test_tiles_change_nothing():
+    for tile in [1, 3, 7, 100, 1000]:
+        log_w, running = 5 * draw(100, 8) - 2000, bounds.RunningBound()
+        for part in log_w.split(tile): running.add(part)
+        assert running.samples == 100
+        torch.testing.assert_close(running.iw, bounds.iw_bound(log_w))
+        torch.testing.assert_close(running.elbo, bounds.elbo(log_w))
+        torch.testing.assert_close(running.effective, bounds.effective_samples(log_w))
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_a_tile_of_another_batch_is_refused_and_counts_for_nothing(batch):
-    running = bounds.RunningBound().add(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="`log_w` must be of the same batch as the samples before, 3: got"): running.add(torch.zeros(2, batch))
-    assert running.samples == 2 and running.iw.shape == (3,)
+def test_a_tile_of_another_batch_is_refused_and_counts_for_nothing():
+    for batch in [1, 4]:
+        running = bounds.RunningBound().add(torch.zeros(2, 3))
+        with pytest.raises(ValueError, match="`log_w` must be of the same batch as the samples before, 3: got"):
+            running.add(torch.zeros(2, batch))
+        assert running.samples == 2 and running.iw.shape == (3,)
 
 
 # Free nats and ramps --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind", ["batch", "example"])
-@pytest.mark.parametrize("floor", [0.0, torch.tensor(0.0)])
-def test_no_floor_is_the_divergence_itself_also_below_zero(kind, floor):
-    kl = (draw(6) - 2).requires_grad_()
-    assert kl.mean() < 0
-    found = bounds.free_nats(kl, floor, kind)
-    assert torch.equal(found, kl) and torch.equal(torch.autograd.grad(found.sum(), kl)[0], torch.ones(6, dtype=torch.float64))
+def test_no_floor_is_the_divergence_itself_also_below_zero(kind):
+    for floor in [0.0, torch.tensor(0.0)]:
+        kl = (draw(6) - 2).requires_grad_()
+        assert kl.mean() < 0
+        found = bounds.free_nats(kl, floor, kind)
+        assert torch.equal(found, kl) and torch.equal(torch.autograd.grad(found.sum(), kl)[0], torch.ones(6, dtype=torch.float64))
 
 
 def test_the_floor_on_the_batch_mean_is_all_or_nothing():
@@ -129,15 +131,17 @@ def test_a_floor_on_single_draws_is_biased_and_on_the_mean_is_not():
     assert bounds.free_nats(kl, 1.0, "batch").mean().item() == pytest.approx(1, abs=0.03)
 
 
-@pytest.mark.parametrize(("step", "steps", "expected"), [(0, 10, 0), (5, 10, 0.5), (10, 10, 1), (99, 10, 1), (0, 0, 1), (7, 0, 1)])
-def test_ramp(step, steps, expected):
-    for given in (step, torch.tensor(float(step))): assert bounds.ramp(given, steps).item() == expected
+def test_ramp():
+    for step, steps, expected in [(0, 10, 0), (5, 10, 0.5), (10, 10, 1), (99, 10, 1), (0, 0, 1), (7, 0, 1)]:
+        for given in (step, torch.tensor(float(step))): assert bounds.ramp(given, steps).item() == expected
 
 
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 def gradients(kind, *, samples=6, repeats=40_000, beta=1.0, power=1):
-    "Gradients of the proposal's mean and log-scale and of the decoder's mean, [3, repeats], and the loss. `power` 0 or 2 breaks the toll on purpose."
+    """Gradients of the proposal's mean and log-scale and of the decoder's mean, [3, repeats], and the loss. `power` 0 or 2
+    breaks the toll on purpose.
+    """
     loc, rho, shift = (torch.full((repeats,), value, dtype=torch.float64, requires_grad=True) for value in (0.3, 0.1, 0.2))
     weights = bounds.Weights()
     seen = loc + rho.exp() * draw(samples, repeats, seed=3)
@@ -151,13 +155,13 @@ def gradients(kind, *, samples=6, repeats=40_000, beta=1.0, power=1):
 def errors_apart(a, b): return ((a - b).mean(1) / ((a - b).std(1) / math.sqrt(a.shape[1]) + 1e-12)).abs()
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0, 1.7])
 @pytest.mark.parametrize("samples", [1, 2, 6])
-def test_dreg_is_unbiased_at_every_point_of_a_warm_up(samples, beta):
-    (plain, value), (dreg, same) = (gradients(kind, samples=samples, beta=beta) for kind in ("plain", "dreg"))
-    torch.testing.assert_close(value, same)
-    assert (errors_apart(plain, dreg) < 4).all()
-    torch.testing.assert_close(plain[2], dreg[2])  # the decoder's gradient is the plain one, draw for draw
+def test_dreg_is_unbiased_at_every_point_of_a_warm_up(samples):
+    for beta in [0.0, 0.3, 1.0, 1.7]:
+        (plain, value), (dreg, same) = (gradients(kind, samples=samples, beta=beta) for kind in ("plain", "dreg"))
+        torch.testing.assert_close(value, same)
+        assert (errors_apart(plain, dreg) < 4).all()
+        torch.testing.assert_close(plain[2], dreg[2])  # the decoder's gradient is the plain one, draw for draw
 
 
 @pytest.mark.parametrize("power", [0, 2])
@@ -190,7 +194,8 @@ def test_toll_is_the_identity_until_weights_are_set():
 
 
 @pytest.mark.parametrize(("layers", "bottom_up", "weighted", "valid"), [
-    (1, True, False, True), (1, False, False, True), (4, False, False, True), (2, True, False, False), (1, True, True, False), (3, False, True, False),
+    (1, True, False, True), (1, False, False, True), (4, False, False, True), (2, True, False, False), (1, True, True, False),
+    (3, False, True, False),
 ])
 def test_where_an_analytic_divergence_is_a_bound(layers, bottom_up, weighted, valid):
     assert (bounds.refuse_analytic(layers, bottom_up, weighted) == "") == valid

@@ -53,13 +53,13 @@ class Residual(nn.Module):
 @pytest.mark.parametrize(("channels", "strides", "side", "sizes"), [
     (1, (1, 2, 2, 2, 1), 28, (28, 14, 7, 4, 4)),
     (3, (2, 2, 2, 2, 1), 64, (32, 16, 8, 4, 4)), (3, (2, 2, 2, 2, 1), 60, (30, 15, 8, 4, 4))])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_shapes(channels, strides, side, sizes, batch):
-    frozen = FrozenEncoder(small(channels, strides), [f"block{k}" for k in range(1, 6)])
-    x = torch.rand(batch, channels, side, side)
-    encoding = frozen.both(x)
-    assert tuple(m.shape[-1] for m in encoding.maps) == sizes and frozen.channels == (8, 16, 32, 64, 128)
-    assert encoding.embedding.shape == (batch, 128) and (encoding.embedding >= 0).all()
+def test_shapes(channels, strides, side, sizes):
+    for batch in [1, 3]:
+        frozen = FrozenEncoder(small(channels, strides), [f"block{k}" for k in range(1, 6)])
+        x = torch.rand(batch, channels, side, side)
+        encoding = frozen.both(x)
+        assert tuple(m.shape[-1] for m in encoding.maps) == sizes and frozen.channels == (8, 16, 32, 64, 128)
+        assert encoding.embedding.shape == (batch, 128) and (encoding.embedding >= 0).all()
 
 
 def test_own_weights_do_not_depend_on_the_global_seed():
@@ -224,7 +224,8 @@ def test_maps_in_the_wrong_order_or_overwritten_or_flat():
 def test_a_submodule_that_never_runs():
     module = Residual()
     module.idle = nn.Conv2d(3, 3, 1)
-    with pytest.raises(ValueError, match="`idle` was not called"): FrozenEncoder(module, ["conv1", "idle"]).features(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="`idle` was not called"):
+        FrozenEncoder(module, ["conv1", "idle"]).features(torch.rand(1, 3, 64, 64))
 
 
 def test_images_too_small_for_the_module():
@@ -235,32 +236,36 @@ def test_images_too_small_for_the_module():
 
         def forward(self, x): return self.b(self.a(x))
 
-    with pytest.raises(ValueError, match="must suit the encoder tiny: got \\(1, 12, 12\\)"): FrozenEncoder(Valid(), ["a", "b"], name="tiny").check(torch.rand(2, 1, 12, 12))
+    with pytest.raises(ValueError, match="must suit the encoder tiny: got \\(1, 12, 12\\)"):
+        FrozenEncoder(Valid(), ["a", "b"], name="tiny").check(torch.rand(2, 1, 12, 12))
 
 
 def test_an_embedding_that_is_not_finite():
     module = small()
     module.block5[1].weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="must be finite"): FrozenEncoder(module, ["block1", "block4"], embed=lambda output: output).check(GOOD)
+    with pytest.raises(ValueError, match="must be finite"):
+        FrozenEncoder(module, ["block1", "block4"], embed=lambda output: output).check(GOOD)
 
 
-@pytest.mark.parametrize(("tokens", "side"), [(16, 4), (17, 4), (21, 4), (196, 14), (197, 14)])
-def test_token_grids(tokens, side):
-    x = torch.arange(tokens * 2.0).reshape(1, tokens, 2)
-    grid = encoders.as_map("t", x)
-    assert grid.shape == (1, 2, side, side)
-    assert torch.equal(grid.flatten(2).mT, x[:, tokens - side * side:])
+def test_token_grids():
+    for tokens, side in [(16, 4), (17, 4), (21, 4), (196, 14), (197, 14)]:
+        x = torch.arange(tokens * 2.0).reshape(1, tokens, 2)
+        grid = encoders.as_map("t", x)
+        assert grid.shape == (1, 2, side, side)
+        assert torch.equal(grid.flatten(2).mT, x[:, tokens - side * side:])
 
 
-@pytest.mark.parametrize("tokens", [1, 22, 23])
-def test_tokens_without_a_grid(tokens):
-    with pytest.raises(ValueError, match="return feature maps"): encoders.as_map("t", torch.rand(1, tokens, 2))
+def test_tokens_without_a_grid():
+    for tokens in [1, 22, 23]:
+        with pytest.raises(ValueError, match="return feature maps"): encoders.as_map("t", torch.rand(1, tokens, 2))
 
 
 # Files --------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def saved(tmp_path): return save_encoder(trained_statistics(small()), tmp_path / "e.safetensors", name="test", image_shape=(1, 28, 28), note={"steps": 3, "words": "é"})
+def saved(tmp_path):
+    return save_encoder(trained_statistics(small()), tmp_path / "e.safetensors", name="test", image_shape=(1, 28, 28),
+                        note={"steps": 3, "words": "é"})
 
 
 def test_round_trip(saved):
@@ -318,12 +323,13 @@ def test_bundled_files_are_small_and_say_how_they_were_made(name):
     path = Path(encoders.__file__).parents[1] / "weights" / f"{name.replace(':', '-')}.safetensors"
     assert path.stat().st_size < 1_000_000
     saved = read_encoder(path)
-    assert saved.name == name and saved.note["steps"] > 0 and json.loads(saved.note["run"])["settings"]["model"]["method"] == name.split(":")[0]
+    assert (saved.name == name and saved.note["steps"] > 0
+            and json.loads(saved.note["run"])["settings"]["model"]["method"] == name.split(":")[0])
 
 
-@pytest.mark.parametrize("name", ["", "simclr", "simclr:", "nothing:scenes", "planted:pink", "untrained:cifar10", "timm:"])
-def test_unknown_names(name):
-    with pytest.raises(ValueError, match="Known: simclr:fashion-mnist"): load_encoder(name)
+def test_unknown_names():
+    for name in ["", "simclr", "simclr:", "nothing:scenes", "planted:pink", "untrained:cifar10", "timm:"]:
+        with pytest.raises(ValueError, match="Known: simclr:fashion-mnist"): load_encoder(name)
 
 
 def fake_package(monkeypatch, name, **contents):
@@ -359,7 +365,8 @@ def test_torchvision_names(monkeypatch):
 
 
 def test_hub_names_from_a_folder(tmp_path):
-    (tmp_path / "hubconf.py").write_text("from torch import nn\ndef tiny(): return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2))\n")
+    (tmp_path / "hubconf.py").write_text("from torch import nn\ndef tiny(): return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), "
+                                         "nn.Conv2d(4, 8, 3, 2))\n")
     frozen = load_encoder(f"hub:{tmp_path}:tiny")
     assert frozen.channels == (4, 8)
     with pytest.raises(ValueError, match="that hub can load"): load_encoder(f"hub:{tmp_path}:absent")
@@ -369,7 +376,8 @@ def test_hub_names_from_a_folder(tmp_path):
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_packages_that_are_not_installed(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)  # what Python looks up first; None means not there
-    with pytest.raises(ModuleNotFoundError, match=f"needs the package {package}, which is not installed"): load_encoder(f"{package}:resnet18")
+    with pytest.raises(ModuleNotFoundError, match=f"needs the package {package}, which is not installed"):
+        load_encoder(f"{package}:resnet18")
 
 
 def test_a_name_the_package_does_not_know(monkeypatch):
@@ -381,16 +389,17 @@ def test_a_name_the_package_does_not_know(monkeypatch):
 
 def test_suggested_maps_are_the_last_of_each_resolution():
     module = Residual().train()
-    assert suggest_maps(module, torch.zeros(1, 3, 64, 64)) == ("relu", "layer1", "layer2") or len(suggest_maps(module, torch.zeros(1, 3, 64, 64))) == 3
+    assert (suggest_maps(module, torch.zeros(1, 3, 64, 64)) == ("relu", "layer1", "layer2")
+            or len(suggest_maps(module, torch.zeros(1, 3, 64, 64))) == 3)
     assert module.training and all(len(sub._forward_hooks) == 0 for sub in module.modules())
 
 
 # Planted ------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("colour", list(PLANTED))
-def test_the_cause_is_the_drawn_mask(colour):
-    scenes = draw_scenes(150, seed=11, settings=SceneSettings(must_have=colour))
-    assert torch.equal(PlantedEncoder(colour).cause(scenes.float()), scenes.colour_mask(colour))
+def test_the_cause_is_the_drawn_mask():
+    for colour in list(PLANTED):
+        scenes = draw_scenes(150, seed=11, settings=SceneSettings(must_have=colour))
+        assert torch.equal(PlantedEncoder(colour).cause(scenes.float()), scenes.colour_mask(colour))
 
 
 @pytest.mark.parametrize("colour", list(PLANTED))
@@ -406,16 +415,16 @@ def test_only_the_cause_matters_and_all_of_it_does(colour):
     assert per_pixel is None or per_pixel.isfinite().all()
 
 
-@pytest.mark.parametrize("colour", ["red", "cyan"])
 @pytest.mark.parametrize("distance", [half_cosine_distance, relative_l2])
-def test_hiding_more_of_the_cause_is_further_away(colour, distance):
-    scenes, encoder = draw_scenes(30, seed=13, settings=SceneSettings(must_have=colour)), PlantedEncoder(colour)
-    x, cause = scenes.float(), scenes.colour_mask(colour)[:, None]
-    order = torch.rand(cause.shape, generator=seeded())
-    steps = torch.stack([distance(encoder(x), encoder(torch.where(cause & (order < s), 0.5, x))) for s in torch.linspace(0, 1, 6)])
-    assert (steps.diff(dim=0) > 0).all() and steps[0].abs().max() < 1e-6
-    outside = distance(encoder(x), encoder(torch.where(cause, x, torch.tensor(0.5))))
-    assert outside.abs().max() < 1e-6
+def test_hiding_more_of_the_cause_is_further_away(distance):
+    for colour in ["red", "cyan"]:
+        scenes, encoder = draw_scenes(30, seed=13, settings=SceneSettings(must_have=colour)), PlantedEncoder(colour)
+        x, cause = scenes.float(), scenes.colour_mask(colour)[:, None]
+        order = torch.rand(cause.shape, generator=seeded())
+        steps = torch.stack([distance(encoder(x), encoder(torch.where(cause & (order < s), 0.5, x))) for s in torch.linspace(0, 1, 6)])
+        assert (steps.diff(dim=0) > 0).all() and steps[0].abs().max() < 1e-6
+        outside = distance(encoder(x), encoder(torch.where(cause, x, torch.tensor(0.5))))
+        assert outside.abs().max() < 1e-6
 
 
 def test_every_pixel_of_the_cause_weighs_the_same():

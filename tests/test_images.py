@@ -47,7 +47,8 @@ def alone(monkeypatch, tmp_path):
 def write_npz(path, **changes):
     "A well-formed msrc file of noise, with some arrays changed or (None) left out."
     draw = np.random.default_rng(0)
-    arrays = dict(images=draw.integers(0, 256, (397, 128, 128, 3), dtype=np.uint8), labels=np.arange(397) % 15, classes=np.array([f"c{i}" for i in range(15)]),
+    arrays = dict(images=draw.integers(0, 256, (397, 128, 128, 3), dtype=np.uint8), labels=np.arange(397) % 15,
+                  classes=np.array([f"c{i}" for i in range(15)]),
                   masks=draw.integers(0, 2, (397, 128, 128), dtype=np.uint8)) | changes
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     return path
@@ -61,7 +62,8 @@ def test_bundle_is_balanced_exact_and_says_what_it_is(alone, split, each):
     assert found.labels.bincount().tolist() == [each] * 10
     assert hashlib.sha256(found.images.numpy().tobytes() + found.labels.numpy().astype(np.uint8).tobytes()).hexdigest() == DIGESTS[split]
     assert "the bundle" in found.source and f"{10 * each:,} of {KNOWN['fashion-mnist'].counts[split == 'test']:,}" in found.source
-    assert found.classes[9] == "Ankle boot" and "MIT" in found.licence and found.images.dtype == torch.uint8 and found.labels.dtype == torch.int64
+    assert (found.classes[9] == "Ankle boot" and "MIT" in found.licence and found.images.dtype == torch.uint8
+            and found.labels.dtype == torch.int64)
 
 
 @whole_data
@@ -114,12 +116,12 @@ def test_msrc_split_is_disjoint_complete_and_carries_masks():
     assert torch.equal(load("msrc-objects", "test").images, test.images)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
-def test_serial_split_keeps_the_end_for_test(count):
-    labels = np.zeros(count, int)
-    test = serial_split(labels, "test")
-    assert test.tolist() == list(range(count - max(1, count // 4), count))
-    assert len(serial_split(labels, "train")) == count - len(test)
+def test_serial_split_keeps_the_end_for_test():
+    for count in [1, 2, 3, 4, 9]:
+        labels = np.zeros(count, int)
+        test = serial_split(labels, "test")
+        assert test.tolist() == list(range(count - max(1, count // 4), count))
+        assert len(serial_split(labels, "train")) == count - len(test)
 
 
 # ---- where files are looked for
@@ -144,11 +146,13 @@ def test_order_of_places(alone, monkeypatch):
 def test_damage_stops_the_search(alone, monkeypatch):
     monkeypatch.setenv("LATENTLAB_DATA", str(alone))
     (alone / "fashion_mnist_test.npz").write_bytes((BUNDLE / "fashion_mnist_test.npz").read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="fashion_mnist_test.npz` must be a whole .npz file.*copy it again, or remove it"): load("fashion-mnist", "test")
+    with pytest.raises(ValueError, match="fashion_mnist_test.npz` must be a whole .npz file.*copy it again, or remove it"):
+        load("fashion-mnist", "test")
 
 
 def test_root_is_the_only_place(alone):
-    with pytest.raises(FileNotFoundError, match="Put fashion_mnist_train.npz or fashion-mnist/train-images-idx3-ubyte.gz with its labels into one of: `root`"):
+    with pytest.raises(FileNotFoundError, match="Put fashion_mnist_train.npz or fashion-mnist/train-images-idx3-ubyte.gz with its labels "
+                                                "into one of: `root`"):
         load("fashion-mnist", root=alone)
 
 
@@ -185,7 +189,8 @@ def test_idx_files_in_each_layout(alone, little, folder, gz):
     (alone / folder).mkdir(parents=True, exist_ok=True)
     for name, content in zip(IDX[2:], packed if gz else contents, strict=True): (alone / folder / (name + ".gz" * gz)).write_bytes(content)
     found = load("mnist", "test", root=alone)
-    assert np.array_equal(found.images[:, 0].numpy(), pixels) and found.labels.tolist() == [7, 0, 9] and found.classes == tuple("0123456789")
+    assert (np.array_equal(found.images[:, 0].numpy(), pixels) and found.labels.tolist() == [7, 0, 9]
+            and found.classes == tuple("0123456789"))
 
 
 def test_idx_files_of_another_set_are_refused(alone, little):
@@ -250,10 +255,10 @@ def test_no_flipped_byte_changes_the_arrays_silently(tmp_path):
     assert refused > 50
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"hello" * 100, b"\x80\x04."])
-def test_files_that_are_no_npz(alone, content):
-    (alone / "mnist_test.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="mnist_test.npz` must be a whole .npz file"): load("mnist", "test", root=alone)
+def test_files_that_are_no_npz(alone):
+    for content in [b"", b"PK", b"\x93NUMPY", b"hello" * 100, b"\x80\x04."]:
+        (alone / "mnist_test.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="mnist_test.npz` must be a whole .npz file"): load("mnist", "test", root=alone)
 
 
 def test_a_plain_npy_and_a_folder_are_refused(tmp_path):
@@ -286,14 +291,16 @@ def test_pickles_are_never_opened(alone):
 ])
 def test_wrong_arrays_are_named(changes, message):
     draw = np.zeros((397, 128, 128, 3), np.uint8)
-    arrays = dict(images=draw, labels=np.arange(397) % 15, classes=np.array([f"c{i}" for i in range(15)]), masks=np.zeros((397, 128, 128), np.uint8)) | changes
+    arrays = dict(images=draw, labels=np.arange(397) % 15, classes=np.array([f"c{i}" for i in range(15)]),
+                  masks=np.zeros((397, 128, 128), np.uint8)) | changes
     import re
     assert re.search(message, check_arrays({k: v for k, v in arrays.items() if v is not None}, KNOWN["msrc-objects"], "train"))
 
 
 def test_load_names_the_file_and_the_rule(alone):
     write_npz(alone / "msrc_v2_objects_128.npz", masks=None)
-    with pytest.raises(ValueError, match="msrc_v2_objects_128.npz` must hold msrc-objects/train: got no array masks.*copy it again, or remove it"):
+    with pytest.raises(ValueError, match="msrc_v2_objects_128.npz` must hold msrc-objects/train: got no array masks.*copy it "
+                                         "again, or remove it"):
         load("msrc-objects", root=alone)
 
 
@@ -314,39 +321,43 @@ def test_names_are_looked_up_and_never_become_paths(arguments, message):
     with pytest.raises(ValueError, match=message): load(*arguments)
 
 
-@pytest.mark.parametrize("arguments", [dict(split="val"), dict(size=2.5), dict(limit="28")])
-def test_values_of_a_wrong_type(arguments):  # a TypeError where types are checked, as here; a ValueError with its message in the notebook
-    with pytest.raises((ValueError, TypeError)): load("fashion-mnist", root=BUNDLE, **arguments)
+def test_values_of_a_wrong_type():  # a TypeError where types are checked, as here; a ValueError with its message in the notebook
+    for arguments in [dict(split="val"), dict(size=2.5), dict(limit="28")]:
+        with pytest.raises((ValueError, TypeError)): load("fashion-mnist", root=BUNDLE, **arguments)
 
 
 @pytest.mark.parametrize("name", ["size", "limit"])
-@pytest.mark.parametrize("value", [0, -1, True, 10**9])
-def test_sizes_and_limits(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be a whole number"): load("fashion-mnist", "test", root=BUNDLE, **{name: value})
+def test_sizes_and_limits(name):
+    for value in [0, -1, True, 10**9]:
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number"):
+            load("fashion-mnist", "test", root=BUNDLE, **{name: value})
 
 
 def some(count=5, side=12, **more):
-    return ImageSet(name="n", split="train", images=torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8), labels=torch.arange(count) % 2,
+    return ImageSet(name="n", split="train", images=torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8),
+                    labels=torch.arange(count) % 2,
                     classes=("a", "b"), indices=torch.arange(count), **more)
 
 
 def test_subset_cuts_every_field():
-    full = some(masks=torch.randint(0, 2, (5, 12, 12), dtype=torch.uint8), boxes=torch.tensor([[1, 2, 3, 4]]).repeat(5, 1) + torch.arange(5)[:, None])
+    full = some(masks=torch.randint(0, 2, (5, 12, 12), dtype=torch.uint8),
+                boxes=torch.tensor([[1, 2, 3, 4]]).repeat(5, 1) + torch.arange(5)[:, None])
     part = full.subset(np.array([4, 0, 4]))
-    assert part.indices.tolist() == [4, 0, 4] and torch.equal(part.masks, full.masks[[4, 0, 4]]) and torch.equal(part.boxes, full.boxes[[4, 0, 4]])
+    assert (part.indices.tolist() == [4, 0, 4] and torch.equal(part.masks, full.masks[[4, 0, 4]])
+            and torch.equal(part.boxes, full.boxes[[4, 0, 4]]))
     assert len(full) == 5 and (part.name, part.classes) == (full.name, full.classes)
 
 
-@pytest.mark.parametrize("rows", [[5], [-1], [], [0.0], [[1]], torch.tensor([True, False]), "ab"])
-def test_subset_refuses(rows):
-    with pytest.raises((ValueError, TypeError)): some().subset(rows)
+def test_subset_refuses():
+    for rows in [[5], [-1], [], [0.0], [[1]], torch.tensor([True, False]), "ab"]:
+        with pytest.raises((ValueError, TypeError)): some().subset(rows)
 
 
-@pytest.mark.parametrize("side", [4, 12, 13, 40])
-def test_resize_keeps_means_and_constants(side):
-    images = resize_pixels(torch.nn.functional.avg_pool2d(some(side=24).images.float(), 5, 1).to(torch.uint8), side)
-    assert images.shape == (5, 3, side, side) and images.dtype == torch.uint8
-    assert (resize_pixels(torch.full((2, 1, 9, 9), 200, dtype=torch.uint8), side) == 200).all()
+def test_resize_keeps_means_and_constants():
+    for side in [4, 12, 13, 40]:
+        images = resize_pixels(torch.nn.functional.avg_pool2d(some(side=24).images.float(), 5, 1).to(torch.uint8), side)
+        assert images.shape == (5, 3, side, side) and images.dtype == torch.uint8
+        assert (resize_pixels(torch.full((2, 1, 9, 9), 200, dtype=torch.uint8), side) == 200).all()
 
 
 def test_resize_refuses_oblong_images():

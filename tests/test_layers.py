@@ -334,14 +334,16 @@ def loaded_by(names: list[str], folder: Path) -> dict[str, list[str]]:
     return {module: libraries for module, *libraries in (line.split() for line in done.stdout.splitlines())}
 
 
-def test_models_and_trainer_run_on_a_bare_machine() -> None:
-    "Training needs torch, numpy and jaxtyping alone."
+def test_models_metrics_and_trainer_run_on_a_bare_machine() -> None:
+    "Training and measuring need torch, numpy and jaxtyping alone."
     models = [f"latentlab.families.{path.parent.name}.model" for path in sorted((PACKAGE / "families").glob("*/model.py"))]
     assert len(models) >= 3
-    loaded = loaded_by([*models, "latentlab.train.trainer", "latentlab"], PACKAGE.parent)
+    names = [*models, *(f"latentlab.metrics.{path.stem}" for path in (PACKAGE / "metrics").glob("[a-z]*.py")), "latentlab.train.trainer",
+             "latentlab"]
+    loaded = loaded_by(names, PACKAGE.parent)
     wrong = [f"`import {module}` loads {', '.join(heavy)}: import lazily, inside the function "
              "that needs it" for module, heavy in loaded.items() if heavy]
-    assert len(loaded) == len(models) + 2 and not wrong, "\n".join(wrong)
+    assert list(loaded) == names and not wrong, "\n".join(wrong)
 
 
 def test_a_heavy_import_is_seen(tmp_path: Path) -> None:

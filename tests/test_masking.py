@@ -16,12 +16,12 @@ def pictures(batch=6, channels=3, side=20, seed=0): return torch.rand(batch, cha
 # Fill and blend -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", FILLS)
-@pytest.mark.parametrize("batch, channels, side", [(1, 1, 28), (5, 3, 33), (2, 1, 4)])
-def test_a_fill_is_an_image_in_range(name, batch, channels, side):
-    x = pictures(batch, channels, side)
-    fill = Fill.of(x)(name, x, generator=seeded())
-    assert fill.shape == x.shape and fill.dtype == torch.float32
-    assert fill.min() >= 0 and fill.max() <= 1 + 1e-6  # a blur is a weighted mean whose float32 weights sum to 1 up to rounding
+def test_a_fill_is_an_image_in_range(name):
+    for batch, channels, side in [(1, 1, 28), (5, 3, 33), (2, 1, 4)]:
+        x = pictures(batch, channels, side)
+        fill = Fill.of(x)(name, x, generator=seeded())
+        assert fill.shape == x.shape and fill.dtype == torch.float32
+        assert fill.min() >= 0 and fill.max() <= 1 + 1e-6  # a blur is a weighted mean whose float32 weights sum to 1 up to rounding
 
 
 @pytest.mark.parametrize("name", FILLS)
@@ -43,7 +43,8 @@ def test_statistics_are_those_of_each_channel():
     x = pictures(40) * torch.tensor([0.2, 0.6, 1.0])[:, None, None]
     fill = Fill.of(x)
     array = x.numpy()
-    assert np.allclose(fill.mean.flatten(), array.mean((0, 2, 3)), atol=1e-6) and np.allclose(fill.std.flatten(), array.std((0, 2, 3), ddof=1), atol=1e-6)
+    assert (np.allclose(fill.mean.flatten(), array.mean((0, 2, 3)), atol=1e-6)
+            and np.allclose(fill.std.flatten(), array.std((0, 2, 3), ddof=1), atol=1e-6))
     assert torch.equal(fill("mean", x, generator=seeded()), fill.mean.expand_as(x))
 
 
@@ -51,7 +52,8 @@ def test_noise_has_the_spread_of_the_set_and_follows_its_generator():
     x = 0.45 + 0.1 * pictures(64)  # far from 0 and 1, so that cutting takes nothing off
     fill = Fill.of(x)
     noise = fill("noise", x, generator=seeded(1))
-    assert abs(noise.mean() - x.mean()) < 0.002 and abs(noise.std() - x.std()) < 0.002  # 77,000 draws of spread 0.03: five standard errors are 0.0006
+    # 77,000 draws of spread 0.03: five standard errors are 0.0006
+    assert abs(noise.mean() - x.mean()) < 0.002 and abs(noise.std() - x.std()) < 0.002
     assert torch.equal(noise, fill("noise", x, generator=seeded(1))) and not torch.equal(noise, fill("noise", x, generator=seeded(2)))
 
 
@@ -88,20 +90,20 @@ def by_hand(image, sigma):
     return sum(w * rows[:, i:i + image.shape[1]] for i, w in enumerate(bell))
 
 
-@pytest.mark.parametrize("side", [8, 28, 33])
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5, 8.0])
-def test_gaussian_agrees_with_numpy(side, sigma):
-    x = pictures(1, 1, side)[0, 0]
-    assert np.allclose(gaussian(x, sigma).numpy(), by_hand(x.numpy(), sigma), atol=1e-5)  # float32 sums of up to 49 weights
+def test_gaussian_agrees_with_numpy():
+    for sigma in [0.3, 1.0, 2.5, 8.0]:
+        for side in [8, 28, 33]:
+            x = pictures(1, 1, side)[0, 0]
+            assert np.allclose(gaussian(x, sigma).numpy(), by_hand(x.numpy(), sigma), atol=1e-5)  # float32 sums of up to 49 weights
 
 
-@pytest.mark.parametrize("shape", [(9, 9), (3, 12, 7), (2, 3, 7, 12)])
-def test_gaussian_of_every_rank_and_of_oblong_images(shape):
-    x = torch.rand(shape, generator=seeded())
-    smooth = gaussian(x, 1.0)
-    assert smooth.shape == x.shape and torch.equal(gaussian(x, 0.0), x)
-    flipped = gaussian(x.flip(-1).flip(-2), 1.0).flip(-1).flip(-2)
-    assert torch.allclose(smooth, flipped, atol=1e-6)  # mirrored: no side is special
+def test_gaussian_of_every_rank_and_of_oblong_images():
+    for shape in [(9, 9), (3, 12, 7), (2, 3, 7, 12)]:
+        x = torch.rand(shape, generator=seeded())
+        smooth = gaussian(x, 1.0)
+        assert smooth.shape == x.shape and torch.equal(gaussian(x, 0.0), x)
+        flipped = gaussian(x.flip(-1).flip(-2), 1.0).flip(-1).flip(-2)
+        assert torch.allclose(smooth, flipped, atol=1e-6)  # mirrored: no side is special
 
 
 def test_a_constant_stays_and_a_spike_spreads_by_sigma():
@@ -113,10 +115,10 @@ def test_a_constant_stays_and_a_spike_spreads_by_sigma():
 
 # Neighbourhood averaging --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("side, size", [(224, 21), (64, 5), (28, 3), (32, 3), (448, 41), (2, 3)])
-def test_the_kernel_scales_with_the_image(side, size):
-    kernel = neighbourhood_kernel(side, generator=seeded())
-    assert kernel.shape == (size, size) and (kernel >= 0).all() and abs(kernel.sum() - 1) < 1e-5
+def test_the_kernel_scales_with_the_image():
+    for side, size in [(224, 21), (64, 5), (28, 3), (32, 3), (448, 41), (2, 3)]:
+        kernel = neighbourhood_kernel(side, generator=seeded())
+        assert kernel.shape == (size, size) and (kernel >= 0).all() and abs(kernel.sum() - 1) < 1e-5
 
 
 def test_averaging_keeps_constants_and_range_and_follows_its_generator():
@@ -124,7 +126,8 @@ def test_averaging_keeps_constants_and_range_and_follows_its_generator():
     mean = neighbourhood_average(keep, generator=seeded(3))
     assert mean.min() >= keep.min() - 1e-6 and mean.max() <= keep.max() + 1e-6  # a weighted mean, up to rounding of its weights
     assert torch.allclose(neighbourhood_average(torch.ones(2, 28, 28), generator=seeded()), torch.ones(()), atol=1e-5)
-    assert torch.equal(mean, neighbourhood_average(keep, generator=seeded(3))) and not torch.equal(mean, neighbourhood_average(keep, generator=seeded(4)))
+    assert (torch.equal(mean, neighbourhood_average(keep, generator=seeded(3)))
+            and not torch.equal(mean, neighbourhood_average(keep, generator=seeded(4))))
 
 
 def test_one_pixel_becomes_the_kernel():
@@ -136,23 +139,23 @@ def test_one_pixel_becomes_the_kernel():
 
 # Jitter -------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("down, right", [(0, 0), (1, 0), (-2, 3), (9, -9)])
-def test_a_move_equals_a_padded_crop(down, right):
-    keep = pictures(3, 1, 11)[:, 0]
-    far = 10
-    padded = np.pad(keep.numpy(), ((0, 0), (far, far), (far, far)), mode="edge")
-    expected = padded[:, far - down:far - down + 11, far - right:far - right + 11]
-    assert np.array_equal(move_each(keep, torch.full((3,), down), torch.full((3,), right)).numpy(), expected)
+def test_a_move_equals_a_padded_crop():
+    for down, right in [(0, 0), (1, 0), (-2, 3), (9, -9)]:
+        keep = pictures(3, 1, 11)[:, 0]
+        far = 10
+        padded = np.pad(keep.numpy(), ((0, 0), (far, far), (far, far)), mode="edge")
+        expected = padded[:, far - down:far - down + 11, far - right:far - right + 11]
+        assert np.array_equal(move_each(keep, torch.full((3,), down), torch.full((3,), right)).numpy(), expected)
 
 
-@pytest.mark.parametrize("pixels", [1, 2, 4])
-def test_every_shift_happens_and_none_beyond(pixels):
-    spike = torch.zeros(2000, 15, 15)
-    spike[:, 7, 7] = 1
-    at = jitter(spike, pixels, generator=seeded()).flatten(1).argmax(1)
-    shifts = {(int(i) // 15 - 7, int(i) % 15 - 7) for i in at}
-    every = {(a, b) for a in range(-pixels, pixels + 1) for b in range(-pixels, pixels + 1)}
-    assert shifts <= every and len(shifts) > 0.9 * len(every)  # 2,000 draws over at most 81 places: each is missed with chance e^-25
+def test_every_shift_happens_and_none_beyond():
+    for pixels in [1, 2, 4]:
+        spike = torch.zeros(2000, 15, 15)
+        spike[:, 7, 7] = 1
+        at = jitter(spike, pixels, generator=seeded()).flatten(1).argmax(1)
+        shifts = {(int(i) // 15 - 7, int(i) % 15 - 7) for i in at}
+        every = {(a, b) for a in range(-pixels, pixels + 1) for b in range(-pixels, pixels + 1)}
+        assert shifts <= every and len(shifts) > 0.9 * len(every)  # 2,000 draws over at most 81 places: each is missed with chance e^-25
 
 
 def test_no_jitter_is_the_mask_itself(): assert torch.equal(jitter(pictures()[:, 0], 0, generator=seeded()), pictures()[:, 0])

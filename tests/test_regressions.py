@@ -221,10 +221,13 @@ def test_a_checkpoint_is_written_again_after_a_rebuild(tmp_path):
     assert torch.equal(kept.model.level, trainer.model.level)
 
 
-@pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": "8"}), {"scale_kind": "fixed", "decoder_scale": 0.5}),
+@pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": "8"}),
+                                               {"scale_kind": "fixed", "decoder_scale": 0.5}),
                                               (NEMRun().replace(images=64), {"smoothing": 2.0})], ids=["hvae", "nem"])
 def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
-    "After a live change, and after a resume of it, whoever asks the model without naming settings gets those that train, not those it was built with."
+    """After a live change, and after a resume of it, whoever asks the model without naming settings gets those that train,
+    not those it was built with.
+    """
     def answer(trainer, **live):
         model, x = trainer.model, trainer.parts.probe
         if isinstance(run, NEMRun): return model.explain(x, **live).keep

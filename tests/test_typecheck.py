@@ -39,7 +39,8 @@ def test_one_thread() -> None:
 
 def test_a_warning_of_the_package_is_an_error() -> None:
     with pytest.raises(UserWarning): warnings.warn_explicit("planted", UserWarning, "masks.py", 1, module="latentlab.losses.masks")
-    with warnings.catch_warnings(record=True) as seen: warnings.warn_explicit("planted", UserWarning, "other.py", 1, module="latentlaboratory")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.warn_explicit("planted", UserWarning, "other.py", 1, module="latentlaboratory")
     assert len(seen) == 1
 
 

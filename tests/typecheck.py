@@ -8,7 +8,9 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)  # Where a float is asked for, an i
 
 
 def unknowable(hint: object) -> bool:
-    "Whether no value can be asked if it is one: `Self` outside its class (the hook decorates methods one by one), a protocol not for run time."
+    """Whether no value can be asked if it is one: `Self` outside its class (the hook decorates methods one by one), a
+    protocol not for run time.
+    """
     return hint is Self or (getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False))
 
 
