@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 import torch
-from latentlab.nn.masking import Fill, blend, gaussian, jitter, move_each, neighbourhood_average, neighbourhood_kernel, smoothing_matrix, straight_through
+from latentlab.nn.masking import (
+    Fill, blend, gaussian, jitter, move_each, neighbourhood_average, neighbourhood_kernel, smoothing_matrix, straight_through,
+)
 
 FILLS = ("zero", "mean", "blur", "noise", "mixed")
 

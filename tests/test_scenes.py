@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from latentlab.core.settings import from_json, to_json
-from latentlab.data.scenes import COLOURS, GROUND_CHROMA, OBJECT_CHROMA, SHAPES, Scenes, SceneSettings, draw_scenes, hue_to_rgb, inside, name_colours
+from latentlab.data.scenes import (
+    COLOURS, GROUND_CHROMA, OBJECT_CHROMA, SHAPES, Scenes, SceneSettings, draw_scenes, hue_to_rgb, inside, name_colours,
+)
 from latentlab.nn.planted import PlantedEncoder
 
 WORLDS = [

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from latentlab.data.toys import TEST_SEED, TOYS, TRAIN_SEED, arc, expected_log_density, largest_variance, log_density, make_toy, moons, quadrature, spirals
+from latentlab.data.toys import (
+    TEST_SEED, TOYS, TRAIN_SEED, arc, expected_log_density, largest_variance, log_density, make_toy, moons, quadrature, spirals,
+)
 
 
 def by_hand(name, count, rounds=1):
