@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..core.runtime import generator
 from ..core.settings import Live
-from .model import LatentModel, check_data, evaluate
+from .evaluate import check_data, evaluate
+from .model import LatentModel
 
 # %% ../../nbs/latents/04_regret.ipynb #27d99653
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def improve(
     for step in range(effort.steps):
         for group in adam.param_groups: group["lr"] = rate * (1 - step / effort.steps if latent else 1)
         adam.zero_grad()
-        with torch.enable_grad(): (-model.path(x, samples=effort.draws, generator=generator, live=live, held=latent).log_w.mean(0).sum()).backward()
+        with torch.enable_grad(): (-model.trace(x, samples=effort.draws, generator=generator, live=live, detach_q=latent).log_w.mean(0).sum()).backward()
         adam.step()
 
 # %% ../../nbs/latents/04_regret.ipynb #81fffd08
@@ -99,7 +100,7 @@ def regret_score(
     """
     check_data(model, x)
     effort.check(len(x))
-    mine, parts = copy.deepcopy(model, {id(model.stage): model.stage}).requires_grad_(False), []
+    mine, parts = copy.deepcopy(model).requires_grad_(False), []
     live, stream, weights = live or model.live, generator(seed, "regret", device=x.device), copy.deepcopy(mine.state_dict())
     for part in x.detach().split(chunk if effort.what == "latent" else 1):
         mine.load_state_dict(weights)
