@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from latentlab.data.batches import Batches, check_images, draw_order, to_unit
+from latentlab.data.batches import Batches, check_image_set, draw_order, to_unit
 
 
 def pictures(n=23, seed=0): return torch.randint(0, 256, (n, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
@@ -93,7 +93,7 @@ def spoilt(value, where=5):
     (torch.rand(4, 4, 4) * 255, r"must be \[batch, channel, height, width\]"), (torch.zeros(0, 1, 4, 4), "with at least one image"),
     (torch.ones(2, 1, 4, 4, dtype=torch.int64), "must be uint8 from 0 to 255 or floats from 0 to 1: got torch.int64")])
 def test_images_that_cannot_be_explained(images, message):
-    with pytest.raises(ValueError, match=message): check_images(images)
+    with pytest.raises(ValueError, match=message): check_image_set(images)
     with pytest.raises((ValueError, TypeError)): Batches(images, 1, 0)
 
 

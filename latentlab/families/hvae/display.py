@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .experiment import HVAEData, HVAERun
-from ...latents.model import fitted
+from ...latents.model import match_layers
 from ...panels.panel import FamilyPanel
 from ...panels.view import image_bytes
 from ...plots.latents import difference, plot_latents
@@ -278,4 +278,4 @@ class HVAEPanel(FamilyPanel):
     family, looks, title = HVAERun, HVAELook, "hvae"
     replaced = tuple(info.name for info in HVAEData().fields().values())
 
-    def together(self, name: str, value: Any) -> dict[str, Any]: return fitted(self.trainer.run.model, name, value)
+    def together(self, name: str, value: Any) -> dict[str, Any]: return match_layers(self.trainer.run.model, name, value)
