@@ -23,19 +23,19 @@ def test_each_epoch_shows_each_image_at_most_once(n, batch):
 
 def test_any_step_in_any_order_equals_a_fresh_start():
     x = pictures()
-    forward = [Batches(x, 4, 1).at(t) for t in range(40)]
+    forward = [Batches(x, 4, 1).at(t).x for t in range(40)]
     one = Batches(x, 4, 1)
-    for t in torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist(): assert torch.equal(one.at(t), forward[t])
+    for t in torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist(): assert torch.equal(one.at(t).x, forward[t])
 
 
 def test_values_and_types():
     x = pictures()
-    batch = Batches(x, 6, 0).at(3)
+    batch = Batches(x, 6, 0).at(3).x
     assert batch.dtype == torch.float32 and batch.shape == (6, 3, 5, 4) and 0 <= batch.min() and batch.max() <= 1
     assert torch.equal(batch, x[Batches(x, 6, 0).rows(3)].float() / 255)
-    assert torch.equal(Batches(x.float() / 255, 6, 0).at(3), batch)
+    assert torch.equal(Batches(x.float() / 255, 6, 0).at(3).x, batch)
     assert torch.equal(x, pictures()), "the images stay as they were"
-    assert Batches(x.half() / 255, 6, 0).at(0).dtype == torch.float16
+    assert Batches(x.half() / 255, 6, 0).at(0).x.dtype == torch.float16
 
 
 def test_torch_s_own_stream_is_left_alone():
@@ -110,4 +110,4 @@ def test_the_same_batches_on_a_gpu():
     here, there = Batches(x, 4, 0), Batches(x.cuda(), 4, 0)
     for t in range(20):
         assert torch.equal(here.rows(t), there.rows(t).cpu())
-        assert torch.allclose(here.at(t), there.at(t).cpu(), atol=1e-7)
+        assert torch.allclose(here.at(t).x, there.at(t).x.cpu(), atol=1e-7)
