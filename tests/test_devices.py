@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from doubles import build_double
+from latentlab.core.batch import Batch
 from latentlab.journal.runs import Runs
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.sweeps import devices as module
@@ -155,7 +156,7 @@ def test_processes_draw_different_noise(tmp_path: Path) -> None:
     (two,), (one,) = Runs(tmp_path / "two").rows(), Runs(tmp_path / "one").rows()
     assert two["metrics"]["square"] != one["metrics"]["square"] and two["metrics"]["square"] == pytest.approx(one["metrics"]["square"], rel=0.2)
     places = [DeviceShare(type("Place", (), {"process_index": rank, "num_processes": 2, "device": torch.device("cpu"), "reduce": None})()) for rank in range(2)]
-    assert places[0].stream != places[1].stream and torch.equal(torch.cat([p.part(torch.arange(6)) for p in places]), torch.arange(6))
+    assert places[0].stream != places[1].stream and torch.equal(torch.cat([p.part(Batch(x=torch.arange(6.0))).x for p in places]), torch.arange(6.0))
 
 
 @pytest.mark.parametrize(("changes", "devices", "words"), [

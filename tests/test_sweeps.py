@@ -321,21 +321,21 @@ def test_a_run_that_was_begun_is_gone_on_with(tmp_path):
     for steps in (15, 40):
         trainer = Trainer(RUN.replace(seed=steps), journal=tmp_path).fit(min(steps, 30), progress=False)
         outcome = train_one(RUN.replace(seed=steps), tmp_path)
-        assert (outcome.state, outcome.id) == ("done", trainer.scribe.id)
+        assert (outcome.state, outcome.id) == ("done", trainer.recorder.id)
         straight = Trainer(RUN.replace(seed=steps)).fit(40, progress=False)
         assert all(torch.equal(a, b) for a, b in zip(weights(Grouped(tmp_path), outcome.id)["model"].values(), straight.model.state_dict().values()))
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
     trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Grouped(tmp_path)
-    for path in (journal.folder(trainer.scribe.id) / "checkpoints").iterdir(): path.unlink()
+    for path in (journal.folder(trainer.recorder.id) / "checkpoints").iterdir(): path.unlink()
     outcome = train_one(RUN, tmp_path)
-    assert outcome.state == "done" and outcome.id != trainer.scribe.id and weights(journal, outcome.id)["step"] == 40
+    assert outcome.state == "done" and outcome.id != trainer.recorder.id and weights(journal, outcome.id)["step"] == 40
 
 
 def test_damaged_checkpoints_are_an_outcome_not_a_crash(tmp_path):
     trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Grouped(tmp_path)
-    path = newest_checkpoint(journal.folder(trainer.scribe.id))
+    path = newest_checkpoint(journal.folder(trainer.recorder.id))
     path.write_bytes(path.read_bytes()[:50])
     outcome = train_one(RUN, tmp_path)
     assert outcome.state in ("failed", "done")
@@ -366,7 +366,7 @@ def test_a_changed_run_is_not_taken_for_what_its_settings_say(tmp_path):
     trainer.fit(20, progress=False)
     assert known_run(Grouped(tmp_path), RUN) is None
     outcome = train_one(RUN, tmp_path)
-    assert outcome.state == "done" and outcome.id != trainer.scribe.id
+    assert outcome.state == "done" and outcome.id != trainer.recorder.id
 
 
 # Two drivers, and real processes ----------------------------------------------------------------------------------------
@@ -411,19 +411,19 @@ def test_two_drivers_train_every_run_once(tmp_path):
 SLOW = """
 import time
 from dataclasses import dataclass
-from latentlab.core.terms import Parts
+from dataclasses import replace
 from latentlab.train.example import Mean, MeanRun
 
 class Slow(Mean):
-    def terms(self, x, *, live, generator):
+    def losses(self, batch, context):
         time.sleep({seconds})
-        return super().terms(x, live=live, generator=generator)
+        return super().losses(batch, context)
 
 @dataclass(frozen=True, kw_only=True)
 class SlowRun(MeanRun):
     def build(self, device):
-        parts = MeanRun.build(self, device)
-        return Parts(model=Slow(self.model, parts.images.shape[1:]), images=parts.images, probe=parts.probe, watch=parts.watch)
+        setup = MeanRun.build(self, device)
+        return replace(setup, model=Slow(self.model, setup.preview.shape[1:]))
 """
 
 

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from ..core.runtime import choose_device, cores
 from ..core.settings import Settings
-from ..core.terms import Parts
+from ..core.batch import Batch
+from ..core.model import Setup
 from ..journal.writer import Writer, has_checkpoint, newest_checkpoint
 from .cluster import needed
 from .workers import Outcome, asked, finished, known_run, prepare, work
-from ..train.between import newest_readable
+from ..train.checkpoint import newest_usable
 from ..train.trainer import Trainer
 
 # %% ../../nbs/sweeps/04_devices.ipynb #508765d6
@@ -44,10 +45,7 @@ class DeviceShare:
         self._accelerator, self.rank, self.count = accelerator, accelerator.process_index, accelerator.num_processes
         self.stream, self.on_cpu = ("process", self.rank) if self.count > 1 else (), accelerator.device.type == "cpu"
 
-    def part(self, x: Tensor) -> Tensor:
-        "Its equal part of a batch."
-        if len(x) % self.count: raise ValueError(f"`batch` must be divisible by `devices`: got {len(x)} by {self.count}. Use {len(x) - len(x) % self.count or self.count}.")
-        return x.chunk(self.count)[self.rank]
+    def part(self, batch: Batch) -> Batch: return batch.part(self.rank, self.count)  # Its equal part of a batch
 
     def mean_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         "Make the gradients the mean over the processes."
@@ -74,7 +72,7 @@ class Together:
     id: str | None  # Run of the journal that goes on; None for a new one
     steps: int | None  # How many more; None for what is left of `train.steps`
     meeting: str  # A file that does not exist yet
-    build: Callable[[Settings, torch.device], Parts] | None  # Another way to build, importable
+    build: Callable[[Settings, torch.device], Setup] | None  # Another way to build, importable
 
 
 def meet(
@@ -115,14 +113,14 @@ def train_part(
     share = meet(rank, told)
     run = told.run if share.on_cpu else told.run.replace(device=f"cuda:{rank}")  # by name, for the trainer's thread has a current device of its own
     trainer = Trainer(run, journal=None if rank else told.root, build=told.build)
-    trainer.scribe.facts |= {"devices": told.devices}
+    trainer.recorder.facts |= {"devices": told.devices}
     try:
-        if told.id and rank: trainer._rig.load(newest_readable(newest_checkpoint(Path(told.root) / told.id), fall_back=True)[0])
+        if told.id and rank: newest_usable(newest_checkpoint(Path(told.root) / told.id), lambda state, path: trainer.session.load(state))
         elif told.id: trainer.resume(told.id)
         for tensor in trainer.model.state_dict().values(): torch.distributed.broadcast(tensor, 0)
-        trainer._rig.share = share
+        trainer.session.share = share
         state = train_steps(trainer, told.steps or told.run.train.steps - trainer.step_count, asked if rank == 0 else lambda: False)
-        return Outcome(state=state, id=trainer.scribe.id or "")
+        return Outcome(state=state, id=trainer.recorder.id or "")
     finally: torch.distributed.destroy_process_group()
 
 
@@ -163,7 +161,7 @@ def train_on(
     *,
     journal: Writer | str | Path = "runs",  # Where it is recorded, or its folder
     steps: int | None = None,  # How many more; None for what is left of `train.steps`
-    build: Callable[[Settings, torch.device], Parts] | None = None,  # Another way to build, importable
+    build: Callable[[Settings, torch.device], Setup] | None = None,  # Another way to build, importable
 ) -> Outcome:
     "Train one model on several devices. Raises DeviceFailed with the words of the process that failed; an interrupt leaves a checkpoint."
     check_devices(run, devices)

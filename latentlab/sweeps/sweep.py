@@ -104,7 +104,7 @@ def estimate(
     trainer.rebuild()
     built = time.perf_counter()
     trainer.fit(2, progress=False)  # the first steps are slower
-    timed = trainer.fit(steps, progress=False)._rig
+    timed = trainer.fit(steps, progress=False).session
     return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=fmean(run.train.steps for run in plan.runs()), workers=workers)
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #bcc8e630

@@ -86,12 +86,12 @@ def train_one(
         known = known_run(journal, run)
         if known and finished(known, run): return Outcome(state="found", id=known["id"])
         trainer = Trainer(run, journal=journal)
-        trainer.scribe.facts |= facts
+        trainer.recorder.facts |= facts
         if known and has_checkpoint(journal.folder(known["id"])): trainer.resume(known["id"])
         train_rest(trainer, stop or asked)
-        return Outcome(state="done", id=trainer.scribe.id, seconds=time.monotonic() - begun)
+        return Outcome(state="done", id=trainer.recorder.id, seconds=time.monotonic() - begun)
     except Exception as error:
-        return Outcome(state="failed", id=(trainer and trainer.scribe.id) or "", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - begun)
+        return Outcome(state="failed", id=(trainer and trainer.recorder.id) or "", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - begun)
     finally: claim.release()
 
 
@@ -140,6 +140,7 @@ def work(
     FromDriver.working.set()
     try: return call(*words)
     except KeyboardInterrupt: return Outcome(state="interrupted")
+    except SystemExit: os._exit(1)  # told to leave: its checkpoint is written, and the driver shall see that the process is gone
     finally: FromDriver.working.clear()
 
 # %% ../../nbs/sweeps/01_workers.ipynb #c334b17a
