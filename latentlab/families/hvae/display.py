@@ -4,26 +4,29 @@
 
 # %% auto #0
 __all__ = ['Views', 'LAYER_COLOURS', 'ROWS', 'FLOOR', 'POINTS_ONLY', 'IMAGES_ONLY', 'SCALE', 'levels_of', 'half', 'plane_arrays',
-           'image_arrays', 'frame_arrays', 'latent_pictures', 'plane_picture', 'image_rows', 'score_picture',
-           'words_of', 'named', 'oracle_of', 'curve_plots', 'figure_rows', 'said', 'idle_settings', 'HVAELook',
-           'HVAEPanel']
+           'image_arrays', 'frame_arrays', 'scatter_panel', 'latent_pictures', 'plane_picture', 'image_rows',
+           'score_picture', 'run_words', 'split_names', 'oracle_of', 'bound_plot', 'scale_plot', 'curve_plots',
+           'number_table', 'figure_rows', 'describe_settings', 'idle_settings', 'HVAEDisplay']
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #9447de6e
+# %% ../../../nbs/families/hvae/03_display.ipynb #7816ee41
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
+from ...core.snapshot import Snapshot
 from .experiment import HVAEData, HVAERun
 from ...latents.model import match_layers
-from ...panels.panel import FamilyPanel
+from ...panels.display import Display
+from ...panels.layout import (
+    Bars, Curve, CurvePlot, Field, FieldTab, Histogram, Layout, PointSet, Reference, Row, Scatter, ScatterPanel, ScoreGroup, ScoreTab, Table, TableRow)
 from ...panels.view import image_bytes
 from ...plots.latents import difference, plot_latents
-from ...plots.style import OKABE_ITO, figure_png, display_name, term_colour
-from ...train.loop import Snapshot
+from ...plots.style import OKABE_ITO, display_name, term_colour
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #acc01340
+# %% ../../../nbs/families/hvae/03_display.ipynb #148a2780
 Views = Mapping[str, np.ndarray]
 
 
@@ -40,7 +43,7 @@ def levels_of(
     y = np.rint((extent[3] - points[:, 1]) / (extent[3] - extent[2]) * (rows - 1)).clip(0, rows - 1).astype(int)
     return np.quantile(field[y, x].clip(-6e4, 6e4), [1 - share for share in shares]).astype(np.float32)
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #aa9f9a5c
+# %% ../../../nbs/families/hvae/03_display.ipynb #af9256a0
 def half(
     array: Float[np.ndarray, "..."],  # Anything that ends as pixels
 ) -> np.ndarray:  # float16, large numbers cut at its range
@@ -77,75 +80,86 @@ def frame_arrays(
         if key in views: arrays[key] = views[key].astype(np.uint8) if key.startswith("pockets") else half(views[key])
     return arrays | {key: views[key] for key in ("kl", "active", "width")} | dict(labels=views["labels"].astype(np.uint8))
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #c917a6fa
+# %% ../../../nbs/families/hvae/03_display.ipynb #0c2550d7
+def scatter_panel(
+    views: Views,  # Of any model of the family
+    layer: int,  # Counted from 0, the layer nearest the data
+    label: str,  # What it is called
+    *,
+    auxiliary: bool,  # Whether the second variable is an auxiliary one
+) -> ScatterPanel:
+    "The codes of one layer over its prior."
+    layers, width, name = len(views["kl"]), int(views["width"][layer]), f"prior{layer + 1}"
+    top = layer == 0 if auxiliary else layer == layers - 1
+    words = ("top" if top and layers > 1 and not auxiliary else "nearest the data" if layer == 0 and not top else "", f"2 of {width} units" if width > 2 else "")
+    prior = "normal" if top else name if name in views else None
+    return ScatterPanel(key=f"z{layer + 1}", label=label, note=", ".join(filter(None, words)), regions=f"pockets{layer + 1}", reach=3.2, prior=prior)
+
+
 def latent_pictures(
     views: Views,  # Of any model of the family
     *,
     classes: Sequence[str] = (),  # Names of the labels; those that are missing are numbered
     auxiliary: bool = False,  # Whether the second variable is an auxiliary one
     places: tuple[str, str] = ("right", "right"),  # Where the scatters go, and where the bars
-) -> list[dict[str, Any]]:  # For the plan
+) -> tuple[Scatter, Bars]:
     "A scatter for each layer; KL and units of each."
-    layers, panels = len(views["kl"]), []
-    names = ["z", "a"] if auxiliary else [f"z{i + 1}" for i in range(layers)]
-    for i in (i for i in range(layers) if f"z{i + 1}" in views):
-        top, width = (i == 0 if auxiliary else i == layers - 1), int(views["width"][i])
-        words = ("top" if top and layers > 1 and not auxiliary else "nearest the data" if i == 0 and not top else "", f"2 of {width} units" if width > 2 else "")
-        prior = {"prior": "normal"} if top else {"prior": f"prior{i + 1}"} if f"prior{i + 1}" in views else {}
-        panels.append(dict(key=f"z{i + 1}", label=names[i], note=", ".join(filter(None, words)), regions=f"pockets{i + 1}", reach=3.2, **prior))
-    bars = dict(kind="bars", place=places[1], title="KL per layer", note="nats a datum, sampled, S = 1; about 0 may lie below 0", key="kl", unit="nats", labels=names,
-                active="active", total="width", low=0.05,
-                word="collapsed", colour=term_colour("kl"))
-    return [dict(kind="scatter", place=places[0], title="Latents", note="one draw of q(z|x) a datum, held out", labels="labels", classes=list(classes), panels=panels), bars]
+    names = ("z", "a") if auxiliary else tuple(f"z{i + 1}" for i in range(len(views["kl"])))
+    panels = tuple(scatter_panel(views, i, name, auxiliary=auxiliary) for i, name in enumerate(names) if f"z{i + 1}" in views)
+    scatter = Scatter(place=places[0], title="Latents", note="one draw of q(z|x) a datum, held out", labels="labels", classes=tuple(classes), panels=panels)
+    return scatter, Bars(place=places[1], title="KL per layer", note="nats a datum, sampled, S = 1; about 0 may lie below 0", key="kl", unit="nats", labels=names,
+                         active="active", total="width", low=0.05, word="collapsed", colour=term_colour("kl"))
 
 
-def plane_picture() -> dict[str, Any]:  # For the plan
+def plane_picture() -> Field:
     "The data plane: the bound, and the bound minus the truth."
-    tabs = [dict(key="field", label="ELBO", unit="nats", levels="levels", span=14, smooth=2, help="lower bound on log p(x), one draw shared by all nodes",
-                 note="contours hold 50 % and 95 % of the data"),
-            dict(key="difference", label="model − oracle", axis="ELBO − log p*", unit="nats", signed=True, span=4, smooth=2, help="against the exact density of this set",
-                 note="blue: too little density; red: too much; open: neither has any")]
-    points = [dict(key="points", labels="labels", label="data"), dict(key="samples", label="samples of the model", colour="#56B4E9", on=False)]
-    return dict(kind="field", place="left", title="Data plane", note="", extent="extent", tabs=tabs, points=points)
+    tabs = (FieldTab(key="field", label="ELBO", unit="nats", levels="levels", span=14.0, smooth=2, help="lower bound on log p(x), one draw shared by all nodes",
+                     note="contours hold 50 % and 95 % of the data"),
+            FieldTab(key="difference", label="model − oracle", axis="ELBO − log p*", unit="nats", signed=True, span=4.0, smooth=2,
+                     help="against the exact density of this set", note="blue: too little density; red: too much; open: neither has any"))
+    points = PointSet(key="points", labels="labels", label="data"), PointSet(key="samples", label="samples of the model", colour="#56B4E9", on=False)
+    return Field(title="Data plane", extent="extent", tabs=tabs, points=points)
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #20741912
+# %% ../../../nbs/families/hvae/03_display.ipynb #7b52ba7c
 def image_rows(
     views: Views,  # Of a model of images
-) -> list[dict[str, Any]]:  # For the plan
+) -> tuple[Row, ...]:
     "Originals, reconstructions from ever fewer layers, and images of the model's own."
-    layers = len(views["kl"])
-    known = [k for k in range(layers) if f"recon{k}" in views]
-    names = [dict(key=f"recon{k}", label=f"from z>{k}", note=f"z1 to z{k} by prior" if k > 1 else "z1 by its prior" if k else "every layer",
-                  help="mean of p(x|z); a skipped layer takes the mode of its prior given those above", kind="image") for k in known]
-    return [dict(key="image", label="image", note="held out", kind="image"), *names, dict(key="generated", label="generated", note="every z drawn", kind="image")]
+    known = [k for k in range(len(views["kl"])) if f"recon{k}" in views]
+    above = (Row(key=f"recon{k}", label=f"from z>{k}", note=f"z1 to z{k} by prior" if k > 1 else "z1 by its prior" if k else "every layer",
+                 help="mean of p(x|z); a skipped layer takes the mode of its prior given those above") for k in known)
+    return Row(key="image", label="image", note="held out"), *above, Row(key="generated", label="generated", note="every z drawn")
 
 
 def score_picture(
     views: Views,  # Of a model of images
     names: tuple[str, str],  # Set that is trained on, set that is not
-) -> dict[str, Any]:  # For the plan
+) -> Histogram:
     "Histograms, ROC curve and threshold of every score."
     llr = sorted(int(key[6:]) for key in views if key.startswith("in_llr"))
-    tabs = [dict(label="−ELBO", axis="−ELBO", unit="nats", inside="in_elbo", outside="out_elbo", note="the bound alone, S = 1",
-                 help="simple images score as familiar, whatever the model was trained on")]
-    tabs += [dict(label=f"LLR>{k}", axis=f"LLR>{k}", unit="nats", inside=f"in_llr{k}", outside=f"out_llr{k}",
-                  note=f"ELBO − L>{k}: what z1{f' to z{k}' if k > 1 else ''} had to add", help="skipped layers by their mode") for k in llr]
-    groups = {side: dict(label=f"{word}: {name}", short=name) for side, word, name in (("inside", "in", names[0]), ("outside", "out", names[1]))}
-    return dict(kind="hist", place="right", title="In or out", note="", tabs=tabs, **groups)
+    bound = ScoreTab(label="−ELBO", axis="−ELBO", unit="nats", inside="in_elbo", outside="out_elbo", note="the bound alone, S = 1",
+                     help="simple images score as familiar, whatever the model was trained on")
+    ratios = (ScoreTab(label=f"LLR>{k}", axis=f"LLR>{k}", unit="nats", inside=f"in_llr{k}", outside=f"out_llr{k}",
+                       note=f"ELBO − L>{k}: what z1{f' to z{k}' if k > 1 else ''} had to add", help="skipped layers by their mode") for k in llr)
+    inside, outside = (ScoreGroup(label=f"{word}: {name}", short=name) for word, name in zip(("in", "out"), names))
+    return Histogram(place="right", title="In or out", tabs=(bound, *ratios), inside=inside, outside=outside)
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #379e8f6a
-def words_of(
+# %% ../../../nbs/families/hvae/03_display.ipynb #21e40561
+def run_words(
     snapshot: Snapshot,  # With the run's settings and words
 ) -> dict[str, str]:  # data, outside, classes, columns, oracle, noise, kind, ...; those that are known
-    "What the plan needs to say about a run."
+    "What the layout needs to say about a run."
     fields = {info.name: str(info.value) for info in snapshot.run.fields().values() if info.name in ("noise", "kind", "exclude")}
     info = {**fields, "outside": "foreign data", **snapshot.info}
     return info | {name: display_name(info[name]) for name in ("data", "outside")}
 
 
-def named(text: str) -> list[str]: return [name for name in text.split(" | ") if name]  # "a | b" as a list
+def split_names(text: str) -> tuple[str, ...]: return tuple(name for name in text.split(" | ") if name)  # "a | b" as names
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #e725ca1b
+# %% ../../../nbs/families/hvae/03_display.ipynb #0ecc8e7c
+LAYER_COLOURS = tuple(OKABE_ITO[name] for name in ("pink", "blue", "green", "orange", "vermillion", "sky"))  # Of layers 1 to 6
+
+
 def oracle_of(
     info: Mapping[str, str],  # Words of a run; `oracle` where the expected log-density is known
 ) -> float:  # Nats a datum, NaN where it is not known
@@ -154,30 +168,39 @@ def oracle_of(
     except ValueError: return float("nan")
 
 
+def bound_plot(
+    oracle: float,  # Nats, NaN where it is not known
+) -> CurvePlot:
+    "Bounds of training and held-out data, and what no bound may exceed."
+    lines = (Reference(value=oracle, label="oracle", help="E log p*(x): no bound may exceed it on average"),) if np.isfinite(oracle) else ()
+    terms = (Curve(name="elbo", label="ELBO, training", unit="nats", axis="left", colour=OKABE_ITO["blue"]),
+             Curve(name="held_out/elbo", label="ELBO, held out", unit="nats", axis="left", colour=OKABE_ITO["sky"]),
+             Curve(name="held_out/iw", label="IW bound, held out", unit="nats", axis="left", colour=OKABE_ITO["vermillion"], dash=True))
+    return CurvePlot(title="Bound", note="nats a datum; larger is better", settled=True, log=None, lines=lines, terms=terms)
+
+
+def scale_plot(
+    noise: float,  # Standard deviation of the data around their curve; 0 for none
+) -> CurvePlot:
+    "How precise the decoder has become."
+    lines = (Reference(value=noise, label="noise of the data"),) if noise > 0 else ()
+    terms = (Curve(name="held_out/scale_median", label="median", unit="data units", axis="left", colour=OKABE_ITO["green"]),
+             Curve(name="held_out/scale_min", label="smallest", unit="data units", axis="left", colour=OKABE_ITO["vermillion"], dash=True))
+    return CurvePlot(title="Decoder scale", note="standard deviation of p(x|z), held out", log=True, terms=terms, lines=lines)
+
+
 def curve_plots(
     snapshot: Snapshot,  # For the names of its terms
-) -> list[dict[str, Any]]:  # For the plan
+) -> tuple[CurvePlot, ...]:
     "Bound, cost and divergence, decoder scale."
-    info, plane = words_of(snapshot), "field" in snapshot.views
-    lines = [dict(value=oracle_of(info), label="oracle", colour="#000000", help="E log p*(x): no bound may exceed it on average")] if np.isfinite(oracle_of(info)) else []
-    term = lambda name, label, **more: dict(name=name, label=label, unit="nats", axis="left", colour=term_colour(name)) | more
-    bound = [term("elbo", "ELBO, training", colour=OKABE_ITO["blue"]), term("probe_elbo", "ELBO, held out", colour=OKABE_ITO["sky"]), term("probe_iw", "IW bound, held out",
-            colour=OKABE_ITO["vermillion"], dash=True)]
-    plots = [dict(kind="curves", title="Bound", note="nats a datum; larger is better", settled=True, log=None, lines=lines, terms=bound)]
-    names = ["1", "a"] if info.get("kind") == "auxiliary" else [str(i + 1) for i in range(len(snapshot.views["kl"]))]
-    layers = [term(f"kl_{name}", f"KL {'' if name == 'a' else 'z'}{name}", colour=colour, dash=i > 2) for i, (name, colour) in enumerate(zip(names, LAYER_COLOURS))]
-    plots.append(dict(kind="curves", title="KL", note="per layer, training batches", settled=True, terms=layers))
-    if plane and "scale" in snapshot.views:
-        scales = [dict(name=f"probe_scale_{name}", label=label, unit="data units", axis="left", colour=colour, dash=dash) for name, label, colour, dash in (("median",
-                "median", OKABE_ITO["green"], False), ("min", "smallest", OKABE_ITO["vermillion"], True))]
-        noise = [dict(value=float(info["noise"]), label="noise of the data", colour="#000000")] if float(info.get("noise", "0")) > 0 else []
-        plots.append(dict(kind="curves", title="Decoder scale", note="standard deviation of p(x|z), held out", log=True, terms=scales, lines=noise))
-    return plots
+    info, views = run_words(snapshot), snapshot.views
+    names = ("1", "a") if info.get("kind") == "auxiliary" else tuple(str(i + 1) for i in range(len(views["kl"])))
+    layers = tuple(Curve(name=f"kl_{name}", label=f"KL {'' if name == 'a' else 'z'}{name}", unit="nats", axis="left", colour=colour, dash=i > 2)
+                   for i, (name, colour) in enumerate(zip(names, LAYER_COLOURS)))
+    plots = bound_plot(oracle_of(info)), CurvePlot(title="KL", note="per layer, training batches", settled=True, terms=layers)
+    return (*plots, scale_plot(float(info.get("noise", "0")))) if "field" in views and "scale" in views else plots
 
-
-LAYER_COLOURS = tuple(OKABE_ITO[name] for name in ("pink", "blue", "green", "orange", "vermillion", "sky"))  # Of layers 1 to 6
-
-# %% ../../../nbs/families/hvae/03_display.ipynb #6b349b45
+# %% ../../../nbs/families/hvae/03_display.ipynb #94609fe6
 ROWS = (  # name, label, unit, what it is
     ("elbo", "ELBO", "nats, held out", "mean log-weight of S draws a datum: a lower bound on log p(x); larger is better"),
     ("iw", "IW bound", "nats, held out", "log of the mean weight of S draws a datum: a tighter lower bound, larger with S"),
@@ -186,8 +209,18 @@ ROWS = (  # name, label, unit, what it is
     ("effective", "effective samples", "held out", "how many of the S weights count; near 1 the IW bound rests on single draws"))
 
 
+def number_table(
+    info: Mapping[str, str],  # Words of a run
+) -> Table:
+    "Which numbers stand beside the picture, and of what data they are."
+    split = f"{info['held_out']} held out" if "held_out" in info else "held out"
+    wanted = (row for row in ROWS if row[0] != "gap" or np.isfinite(oracle_of(info)))
+    rows = tuple(TableRow(name=name, label=label, unit=unit.replace("held out", split), help=help) for name, label, unit, help in wanted)
+    return Table(columns=("", "samples", "± s.e."), rows=rows)
+
+
 def figure_rows(
-    figures: Mapping[str, float],  # Of the last measure
+    figures: Mapping[str, float],  # Of the last measurement
     oracle: float,  # Nats, NaN where it is not known
 ) -> dict[str, list[float]]:  # Row -> value, samples, standard error; a row may have fewer
     "The numbers beside the picture."
@@ -198,25 +231,25 @@ def figure_rows(
         if np.isfinite(value): found[name] = [value] if name == "effective" else [value, *samples, *([] if error is None else [error])]
     return found
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #80694b99
-def said(
+# %% ../../../nbs/families/hvae/03_display.ipynb #b0c54ccd
+FLOOR = " The decoder's scale floor decides how high the bound can go; compare no two floors."
+
+
+def describe_settings(
     values: Mapping[str, Any],  # Live settings of this picture
     info: Mapping[str, str],  # Words of the run
 ) -> list[dict[str, Any]]:  # text, and whether it changes the meaning of the picture
     "What the settings mean for the numbers, in words."
-    beta, floor, warm, loud = values.get("beta", 1.0), values.get("free_nats", 0.0), values.get("warmup_steps", 0), []
+    beta, free, warm, loud = values.get("beta", 1.0), values.get("free_nats", 0.0), values.get("warmup_steps", 0), []
     trained = "nothing is paid for the latents, and what is trained is no bound" if beta == 0 else "what is trained is not the bound"
     if beta != 1: loud.append(f"`beta` is {beta:g}: {trained}. Every bound shown is still measured with beta 1.")
-    if floor: loud.append(f"`free_nats` is {floor:g}: below it a layer pays nothing, so its KL says little about what it needs. Bounds shown are without it.")
+    if free: loud.append(f"`free_nats` is {free:g}: below it a layer pays nothing, so its KL says little about what it needs. Bounds shown are without it.")
     floor = FLOOR if values.get("scale_kind", "learnt") == "learnt" else ""
     if info.get("noise") in ("0", "0.0"): loud.append(f"The data have no noise: they lie on curves, where no density is bounded.{floor}")
     quiet = [f"`warmup_steps` is {warm}: the KL is not paid in full before step {warm}."] if warm else []
     return [*(dict(text=text, loud=True) for text in loud), *(dict(text=text, loud=False) for text in quiet)]
 
-
-FLOOR = " The decoder's scale floor decides how high the bound can go; compare no two floors."
-
-# %% ../../../nbs/families/hvae/03_display.ipynb #c5c879b8
+# %% ../../../nbs/families/hvae/03_display.ipynb #412d2f5f
 POINTS_ONLY = ("noise", "points")
 IMAGES_ONLY = ("bits", "exclude", "outside", "net", "likelihood", "components")
 SCALE = ("scale_kind", "decoder_scale", "anneal_steps", "scale_floor")  # Settings of a decoder that has a scale
@@ -224,58 +257,48 @@ SCALE = ("scale_kind", "decoder_scale", "anneal_steps", "scale_floor")  # Settin
 
 def idle_settings(
     views: Views,  # Of any model of the family
+    info: Mapping[str, str],  # Words of the run
 ) -> tuple[str, ...]:  # Names
     "Settings that mean nothing for these data and this decoder."
-    return (*(IMAGES_ONLY if "field" in views else POINTS_ONLY), *(() if "scale" in views or "field" in views else SCALE))
+    of_data, of_scale = (IMAGES_ONLY if "field" in views else POINTS_ONLY), (() if "scale" in views or "field" in views else SCALE)
+    return (*of_data, *of_scale, *(("outside",) if info.get("exclude") and "field" not in views else ()))
 
 
-class HVAELook:
-    "What the panel shows of a snapshot."
+class HVAEDisplay(Display):
+    "A hierarchy of latents: density or reconstructions, what each layer holds, and the bound against what is known."
 
-    summary = ("elbo", "iw", "kl")
+    replaced = tuple(info.name for info in HVAEData().fields().values())
 
-    def plan(
+    def layout(
         self,
         snapshot: Snapshot,  # For names and layers
-    ) -> Mapping[str, Any]:  # As `panels.view` takes it
+    ) -> Layout:
         "What stands where."
-        views, info, layers = snapshot.views, words_of(snapshot), len(snapshot.views["kl"])
+        views, info, layers = snapshot.views, run_words(snapshot), len(snapshot.views["kl"])
         auxiliary, plane = info.get("kind") == "auxiliary", "field" in views
         count = "a latent and its auxiliary" if auxiliary else f"{layers} layer{'s' * (layers > 1)}"
         main = plane_picture() if plane else score_picture(views, (info["data"], info["outside"]))
-        rest = latent_pictures(views, classes=named(info.get("classes", "")), auxiliary=auxiliary, places=("right",
-                "left" if layers > 2 else "right") if plane else ("left", "right"))
-        wanted = [row for row in ROWS if row[0] != "gap" or np.isfinite(oracle_of(info))]
-        watched = f"{info['watched']} test" if "watched" in info else "held out"
-        idle = [*idle_settings(views), *(["outside"] if info.get("exclude") else [])]
-        numbers = [dict(name=name, label=label, unit=unit.replace("held out", watched), help=help) for name, label, unit, help in wanted]
-        return dict(title="HVAE", question=f"what {'does' if layers == 1 else 'do'} **{count}** hold of **{info['data']}**?", rows=[] if plane else image_rows(views), hidden=idle,
-                    columns=named(info.get("columns", "")), plots=curve_plots(snapshot), pictures=[main, *rest],
-                    table=dict(columns=["", "samples", "± s.e."], rows=numbers))
+        places = ("right", "left" if layers > 2 else "right") if plane else ("left", "right")
+        rest = latent_pictures(views, classes=split_names(info.get("classes", "")), auxiliary=auxiliary, places=places)
+        question = f"what {'does' if layers == 1 else 'do'} **{count}** hold of **{info['data']}**?"
+        return Layout(title="HVAE", question=question, rows=() if plane else image_rows(views), hidden=idle_settings(views, info), columns=split_names(info.get("columns", "")),
+                      plots=curve_plots(snapshot), pictures=(main, *rest), table=number_table(info))
 
-    def frame(self, snapshot: Snapshot) -> Mapping[str, np.ndarray]: return frame_arrays(snapshot.views, snapshot.images)
+    def arrays(self, snapshot: Snapshot) -> Mapping[str, np.ndarray]: return frame_arrays(snapshot.views, snapshot.images)
 
-    def table(self, snapshot: Snapshot) -> Mapping[str, Sequence[float]]: return figure_rows(snapshot.measures[-1].figures, oracle_of(snapshot.info)) if snapshot.measures else {}
+    def table(self, snapshot: Snapshot) -> Mapping[str, Sequence[float]]:
+        return figure_rows(snapshot.measurements[-1].figures, oracle_of(snapshot.info)) if snapshot.measurements else {}
 
-    def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]: return said(snapshot.values, words_of(snapshot) if "field" in snapshot.views else snapshot.info)
+    def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]:
+        return describe_settings(snapshot.values, run_words(snapshot) if "field" in snapshot.views else snapshot.info)
 
-    def still(
+    def figure(
         self,
-        snapshot: Snapshot,  # The last one
-    ) -> bytes:  # PNG
-        "The picture for a saved notebook, by the plot that figures use."
-        info, views = words_of(snapshot), snapshot.views
+        snapshot: Snapshot,  # Any
+    ) -> Figure:
+        "The plane, or images and scores, with latents and layers."
+        info, views = run_words(snapshot), snapshot.views
         images = None if "field" in views else snapshot.images[:, 0]
-        return figure_png(plot_latents(views, images=images, names=(info["data"], info["outside"]), title=f"{info['data']}, step {snapshot.step:,}"))
+        return plot_latents(views, images=images, names=(info["data"], info["outside"]), title=f"{info['data']}, step {snapshot.step:,}")
 
-# %% ../../../nbs/families/hvae/03_display.ipynb #af85a0da
-class HVAEPanel(FamilyPanel):
-    """A live lab for hierarchies of latents.
-
-    panel = HVAEPanel(HVAERun(), journal="runs").run()
-    """
-
-    family, looks, title = HVAERun, HVAELook, "hvae"
-    replaced = tuple(info.name for info in HVAEData().fields().values())
-
-    def together(self, name: str, value: Any) -> dict[str, Any]: return match_layers(self.trainer.run.model, name, value)
+    def match(self, run: HVAERun, name: str, value: Any) -> dict[str, Any]: return match_layers(run.model, name, value)
