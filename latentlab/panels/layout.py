@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Place', 'fits', 'Part', 'Row', 'Curve', 'Reference', 'CurvePlot', 'PathSeries', 'PathPlot', 'FieldTab', 'PointSet',
-           'Field', 'ScatterPanel', 'Scatter', 'Bars', 'ScoreGroup', 'ScoreTab', 'Histogram', 'TableRow', 'Table',
-           'Layout', 'check_arrays']
+           'Field', 'ScatterPanel', 'Scatter', 'Bars', 'ScoreGroup', 'ScoreTab', 'Histogram', 'Strip', 'Node',
+           'GraphPicture', 'Matrix', 'Brush', 'Slider', 'TableRow', 'Table', 'Layout', 'check_arrays']
 
 # %% ../../nbs/panels/01_layout.ipynb #d0a1b174
 import dataclasses
@@ -277,6 +277,110 @@ class Histogram(Part):
     outside: ScoreGroup  # Out of it
     note: str = ""  # Beside the title
     place: Place = "left"  # Side
+
+# %% ../../nbs/panels/01_layout.ipynb #ac4bc9ee
+@dataclass(frozen=True, kw_only=True)
+class Strip(Part):
+    "Frames along an axis, one of them shown large. The array is uint8, [frame, height, width, channel], or with rows before the frames."
+    kind: ClassVar[str] = "strip"
+    key: str  # Array, and source of its events: click and scrub, each with the index of a frame
+    label: str  # Above it
+    note: str = ""  # Beside the label
+    axis: str = ""  # What changes from frame to frame
+    unit: str = ""  # Of the ticks
+    ticks: tuple[float | str, ...] = ()  # One a frame; () numbers them from 1
+    start: int = 0  # Frame that is large at first
+    scrub: bool = False  # Whether moving along it is an event
+    place: Place = "left"  # Side
+
+    def draws(self) -> tuple[str, ...]: return (self.key,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node(Part):
+    "One node of a graph."
+    name: str  # By which edges and events call it
+    label: str | None = None  # On the page; None for the name
+    note: str | None = None  # When the pointer rests on it
+    colour: str | None = None  # Of its box
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPicture(Part):
+    "Nodes and arrows from cause to effect."
+    kind: ClassVar[str] = "graph"
+    nodes: tuple[Node, ...]  # In the order of the graph
+    edges: tuple[tuple[str, str], ...] = ()  # Cause and effect
+    title: str = "Graph"  # Above it
+    key: str = "graph"  # Source of its events: click with a node's name, edit with all nodes and edges
+    note: str = ""  # Beside the title
+    hint: str = ""  # Below it, where nothing can be edited
+    values: str | None = None  # Array of one number a node
+    unit: str = ""  # Of these numbers
+    editable: bool = False  # Whether edges can be added and cut
+    acyclic: bool = True  # Whether a circle is refused
+    place: Place = "right"  # Side
+
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, [self.values]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix(Part):
+    "Numbers in rows and columns, as colours. The array is [row, column]."
+    kind: ClassVar[str] = "matrix"
+    key: str  # Array, and source of its clicks: row and column
+    title: str  # Above it
+    note: str = ""  # Beside the title
+    rows: tuple[str, ...] = ()  # Names
+    columns: tuple[str, ...] = ()  # Names
+    unit: str = ""  # Of the numbers
+    signed: bool = False  # Colours on both sides of zero
+    low: float | None = None  # Number of the first colour; None for what the data have, at most 0
+    high: float | None = None  # Number of the last colour; None for what the data have
+    place: Place = "right"  # Side
+
+    def draws(self) -> tuple[str, ...]: return (self.key,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brush(Part):
+    """An image to paint and erase on. Each stroke comes back whole: the image's index, and a buffer of height x width bytes,
+    255 where painted.
+    """
+    kind: ClassVar[str] = "brush"
+    key: str  # Source of its strokes; the array of this name, [image, height, width], is what it starts from where there is one
+    title: str  # Above it
+    image: str | None = None  # Array of the images; None for the array "image"
+    note: str = ""  # Beside the title
+    size: int = 3  # Width of the brush at first, pixels
+    colour: str | None = None  # Of the paint
+    place: Place = "left"  # Side
+
+    def draws(self) -> tuple[str, ...]: return (self.image or "image",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slider(Part):
+    "A number that is no setting: a position on a trained range, a count of tokens, one latent."
+    kind: ClassVar[str] = "slider"
+    name: str  # Source of its events: slide, with the number
+    label: str  # Beside it
+    low: float  # Smallest value
+    high: float  # Largest value
+    value: float | None = None  # At first; None for `low`
+    scale: Literal["linear", "log"] = "linear"  # How it moves
+    whole: bool = False  # Whether only whole numbers are sent
+    unit: str = ""  # Of the number
+    note: str = ""  # Beside the label
+    help: str = ""  # When the pointer rests on it
+    place: Place = "left"  # Side
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.low < self.high:
+            raise ValueError(f"`low` of slider {self.name!r} must be below `high`: got {self.low:g} and {self.high:g}. Swap them.")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"`low` of slider {self.name!r} must be above 0 on a log scale: got {self.low:g}. Give a positive bound.")
 
 # %% ../../nbs/panels/01_layout.ipynb #f9488b27
 @dataclass(frozen=True, kw_only=True)
