@@ -196,7 +196,7 @@ def read_lines(
 
 # %% ../../nbs/journal/00_files.ipynb #696edc7d
 BEAT_EVERY = 2.0  # Seconds between two heartbeats
-LOST_AFTER = 20.0  # Seconds without one after which nobody is believed to be there: ten beats, more than a busy disk delays
+LOST_AFTER = 90.0  # Seconds without one after which nobody is believed to be there: a busy disk delays some, and clocks of two machines differ by up to a minute
 
 
 @cache

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'STATES', 'END', 'FILES', 'LAYOUT', 'surviving', 'final_terms', 'last_figures', 'sound_changes',
-           'sound_facts', 'summary', 'moved', 'stamp', 'stamps', 'Cache', 'Index', 'Metrics', 'metrics_of']
+           'sound_facts', 'summary', 'moved', 'stamp', 'stamps', 'folder_clock', 'Index', 'Metrics', 'metrics_of']
 
 # %% ../../nbs/journal/02_index.ipynb #a89f10f7
 import hashlib
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,9 +141,21 @@ def stamps(root: Path) -> dict[str, str]:
     found = {name: stamp(f"{root}/{name}") for name in os.listdir(root) if not name.startswith(".")}
     return {name: mark for name, mark in found.items() if mark}
 
+# %% ../../nbs/journal/02_index.ipynb #f161d3df
+def folder_clock(
+    folder: Path,  # Of a journal
+) -> float:  # Seconds since 1970, as the machine that keeps the folder counts them
+    "The clock that heartbeats are stamped by: of the file system, which may be on another machine."
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
+            file.write(b".")
+            file.flush()
+            return os.fstat(file.fileno()).st_mtime
+    except OSError: return time.time()
+
 # %% ../../nbs/journal/02_index.ipynb #627aa430
-class Cache:
-    "Summaries of a journal's runs in a database, each with the stamp of what it was made from."
+class Index:
+    "Summaries of all runs of a journal as they are now, kept in a database that can be thrown away, each with the stamp of what it was made from."
 
     def __init__(
         self,
@@ -179,10 +192,6 @@ class Cache:
             return rows
         finally: base.close()
 
-# %% ../../nbs/journal/02_index.ipynb #f161d3df
-class Index(Cache):
-    "Summaries of all runs of a journal as they are now, whatever has become of the database."
-
     def summaries(self) -> list[dict[str, Any]]:  # In the order of their ids, states made true
         "All runs. Raises FileNotFoundError when the journal's folder is gone."
         try:
@@ -199,7 +208,7 @@ class Index(Cache):
         if row["state"] != "running": return row
         try: beat = (self.root / row["id"] / "heartbeat").stat().st_mtime
         except OSError: beat = None
-        return row | {"state": true_state("running", row.get("by") or {}, beat, time.time())}
+        return row | {"state": true_state("running", row.get("by") or {}, beat, folder_clock(self.root))}
 
 # %% ../../nbs/journal/02_index.ipynb #ec507af3
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.settings import Settings, as_dict
 from .files import Lock, check_name, try_folder
 from .index import Index
-from .record import Record, begin, digest, go_on, said_aloud
+from .record import Record, begin, digest, go_on, describe_switches
 
 # %% ../../nbs/journal/03_writer.ipynb #57b6279f
 def label_changes(
@@ -103,7 +103,7 @@ class Writer:
         said = compared(run, [row for row in self.rows(kind) if row["settings"]], self.best)
         seed = next((info.value for info in run.fields().values() if info.name == "seed"), None)
         moved = [c for c in label_changes(run, {}) if c["path"].split(".")[-1] not in ("seed", "device")]
-        return begin(self.root, run, kind=kind, facts=said | {"words": said_aloud(run, weights), "defaults": moved, "seed": seed} | dict(facts))
+        return begin(self.root, run, kind=kind, facts=said | {"words": describe_switches(run, weights), "defaults": moved, "seed": seed} | dict(facts))
 
     def go_on(self, id: str, *, step: int) -> Record: return go_on(self.folder(id), step=step)
 
