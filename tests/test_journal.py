@@ -115,7 +115,7 @@ def test_names_that_could_leave_the_folder_are_refused_by_everyone(copied, train
     record = journal.begin(RUN)
     trainer = Trainer(RUN, journal=journal)
     before = sorted(p for p in tmp_path.rglob("*") if "checkpoints" not in p.parts)
-    for call in (check_name, journal.folder, journal.run, journal.card, journal.keep, lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1),
+    for call in (check_name, journal.folder, journal.run, journal.report, journal.keep, lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1),
         lambda n: journal.diff(n, trained.name),
                  lambda n: record.picture(n, {"a": np.zeros(1)}), journal.run(trained.name).picture, lambda n: trainer.load(n), lambda n: trainer.resume(n)):
         with pytest.raises(ValueError, match="must be"): call(name)
@@ -130,7 +130,7 @@ def test_what_is_no_text_is_no_name(name, unchecked):
 
 def test_an_unknown_run_is_named(copied):
     journal = copied()
-    for call in (journal.run, journal.keep, lambda n: journal.note(n, "x"), journal.card, lambda n: Trainer(RUN, journal=journal).load(n)):
+    for call in (journal.run, journal.keep, lambda n: journal.note(n, "x"), journal.report, lambda n: Trainer(RUN, journal=journal).load(n)):
         with pytest.raises(ValueError, match="20200101-000000-mean-abcdef"): call("20200101-000000-mean-abcdef")
 
 
@@ -139,7 +139,7 @@ def test_a_journal_may_be_called_anything_a_folder_may(tmp_path, name):
     trainer = Trainer(RUN, journal=tmp_path / name).fit(20, progress=False)
     journal = Journal(tmp_path / name)
     assert journal.runs().index.tolist() == [trainer.scribe.id] and only(journal)["steps"] == 20
-    assert harmless(name) in journal.book(cards=[]).read_text(encoding="utf-8")
+    assert harmless(name) in journal.book(reports=[]).read_text(encoding="utf-8")
     assert Trainer(RUN, journal=tmp_path / name).resume().fit(5, progress=False).step_count == 25
 
 
@@ -573,7 +573,7 @@ def test_a_run_deleted_in_the_middle_is_said_and_stops_nothing(tmp_path, monkeyp
 def reads_well(journal):
     "Everything that reads a whole journal reads this one."
     rows = journal.rows()
-    journal.runs(), journal.group(where=ANY), journal.book(cards=[]), known_run(journal, RUN)
+    journal.runs(), journal.group(where=ANY), journal.book(reports=[]), known_run(journal, RUN)
     for row in rows: assert {"id", "kind", "state", "started", "steps", "seconds", "seed", "settings", "metrics", "figures", "checks", "note", "kept", "changes",
         "digest", "group"} <= row.keys()
     for row in rows:
@@ -708,7 +708,7 @@ def test_a_damaged_picture_is_no_picture(copied, trained, at):
     path = journal.root / trained.name / "figures" / "last.npz"
     data = path.read_bytes()
     path.write_bytes(data[: int(at * len(data)) if at < 1 and at else int(at)])
-    assert journal.run(trained.name).picture() == {} and journal.card(trained.name) is not None
+    assert journal.run(trained.name).picture() == {} and journal.report(trained.name) is not None
     assert journal.run(trained.name).picture("no-such") == {}
 
 
@@ -781,7 +781,7 @@ def test_what_is_no_run_is_not_listed(copied, trained):
     (journal.root / "file.txt").write_text("x")
     (journal.root / ".hidden").mkdir()
     shutil.copy(journal.root / trained.name / "run.json", journal.root / ".hidden")
-    journal.book(cards=[])
+    journal.book(reports=[])
     with pytest.raises(ValueError): journal.note("book", "a book is no run")
     assert [row["id"] for row in journal.rows()] == [trained.name]
 
@@ -911,7 +911,7 @@ def test_numbers_that_are_not_finite_are_stored_counted_and_left_out_of_means(co
         (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     table = journal.group("loss").iloc[0]
     assert table[("runs", "n")] == 4 and table[("loss", "n")] == 2 and table[("loss", "mean")] == 2.0
-    assert "2 not finite" in journal.book(cards=[]).read_text(encoding="utf-8")
+    assert "2 not finite" in journal.book(reports=[]).read_text(encoding="utf-8")
     assert journal.runs()["loss"].isna().sum() == 1 and np.isneginf(journal.runs()["loss"]).sum() == 1
     assert np.isnan(journal.run(f"{trained.name}-2").metrics().terms["loss"]).tolist() == [True]
 
@@ -987,7 +987,7 @@ def test_a_seed_counts_once_and_only_beside_runs_of_its_length(tmp_path):
     assert sorted(zip(table[("runs", "steps")], table[("runs", "n")])) == [(20, 1), (30, 1), (40, 2)]
     whole = next(rows for rows in journal.groups().values() if len(rows) == 2)
     assert sorted(row["seed"] for row in whole) == [0, 1] and newest in [row["id"] for row in whole]
-    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    text = journal.book(reports=[]).read_text(encoding="utf-8")
     repeats = text[text.index("## Repeats: mean") : text.index("## All runs: mean")]
     assert repeats.count("\n| ") == 3 and "| 2 | 40 |" in repeats, "head, rule and the one group of two seeds"
     lengths = {row.split(" | ")[2] for row in text[text.index("## All runs: mean") :].splitlines() if row.startswith("| 20")}
@@ -1004,7 +1004,7 @@ def test_a_run_that_went_on_from_another_is_no_repeat_of_one_begun_anew(tmp_path
     assert journal.run(again.scribe.id).facts["parent"] == {"id": first.scribe.id, "step": 20} and again.step_count == 40
     table = journal.group("loss")
     assert sorted(zip(table[("runs", "steps")], table[("runs", "continued")], table[("runs", "n")])) == [(20, False, 1), (40, False, 1), (40, True, 1)]
-    assert "## Repeats" not in journal.book(cards=[]).read_text(encoding="utf-8")
+    assert "## Repeats" not in journal.book(reports=[]).read_text(encoding="utf-8")
 
 
 def test_a_run_is_told_by_the_settings_at_its_end(tmp_path):
@@ -1022,7 +1022,7 @@ def test_a_run_is_told_by_the_settings_at_its_end(tmp_path):
     listed = journal.runs()
     assert "model.pull" not in listed and sorted(listed["changes"]) == [0, 2]
     assert sorted(journal.group("loss")[("runs", "n")]) == [1, 1], "it is no repeat of a run with those settings from its first step"
-    assert "done, changed on the way \\(2\\) | 40 |" in journal.book(cards=[]).read_text(encoding="utf-8")
+    assert "done, changed on the way \\(2\\) | 40 |" in journal.book(reports=[]).read_text(encoding="utf-8")
     record = journal.begin(RUN)
     assert {(c["path"], c["old"]) for c in record.facts["previous"]["changes"]} == {("train.seed", 1), ("model.pull", 2.0)}
     record.close()
@@ -1069,7 +1069,7 @@ def test_a_number_says_whether_it_is_held_out_and_never_stands_in_for_the_other(
     listed, group = journal.runs(), journal.group("elbo", "iw", "loss").iloc[0]
     assert listed.loc[ids[0], "elbo (held out)"] == -260.0 and "elbo" not in listed and np.isnan(listed.loc[ids[2], "elbo (held out)"])
     assert (group["elbo", "measured on"], group["elbo", "n"], group["elbo", "mean"]) == ("held out", 2, -260.5) and group["loss", "measured on"] == "training"
-    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    text = journal.book(reports=[]).read_text(encoding="utf-8")
     assert "elbo \\(held out\\)" in text and "iw \\(held out\\)" in text and "loss \\(training\\)" in text and "-245" not in text
     figure = journal.compare("elbo")
     assert figure.axes[0].get_ylabel() == "elbo (held out)" and {float(v) for line in figure.axes[0].lines[:2] for v in line.get_ydata()} == {-260.0, -261.0}
@@ -1078,7 +1078,7 @@ def test_a_number_says_whether_it_is_held_out_and_never_stands_in_for_the_other(
 def test_a_book_has_a_table_for_each_kind_with_its_own_columns(tmp_path):
     journal = Journal(tmp_path)
     for seed in range(2): bounds(journal, seed, figures=True), bounds(journal, 0, figures=True, kind=DataRun(data=f"set {seed}"))
-    text = journal.book(cards=[]).read_text(encoding="utf-8")
+    text = journal.book(reports=[]).read_text(encoding="utf-8")
     data, mean = text[text.index("## All runs: data") : text.index("## All runs: mean")], text[text.index("## All runs: mean") :]
     assert data.splitlines()[2] == "| run | state | steps | data | loss \\(training\\) | checks | note or error |"
     assert mean.splitlines()[2] == "| run | state | steps | seed | loss \\(training\\) | checks | note or error |"
@@ -1330,7 +1330,7 @@ def test_a_book_with_hostile_notes_settings_and_errors(copied, trained):
     odd = {**settings, "model": {**settings["model"], "<img src=x>": "<img src=x onerror=alert(1)>"}}
     journal = copied({"settings": odd, "info": {"data": "<svg onload=x>"}}, {"state": "failed", "error": "E: <iframe>|x\n<iframe src=y>"})
     for text in HOSTILE: journal.note(trained.name, text)
-    page = journal.book(cards=[trained.name]).read_text(encoding="utf-8")
+    page = journal.book(reports=[trained.name]).read_text(encoding="utf-8")
     shown, elements = rendered(page)
     assert elements <= {"h1", "h2", "p", "blockquote", "img", "table", "thead", "tbody", "tr", "th", "td"} and page.count("<") == 0
     for text in (*HOSTILE, "<iframe src=y>", "<img src=x onerror=alert(1)>", "<svg onload=x>"): assert " ".join(text.split()) in shown, text
@@ -1370,7 +1370,7 @@ def test_a_note_that_cannot_be_written_is_refused(copied, trained, disk):
 def test_the_code_difference_may_be_any_bytes(copied, trained):
     journal = copied({}, {})
     (journal.root / trained.name / "code.diff").write_bytes(b"+\xff\xfe\n+x\n")
-    assert journal.diff(trained.name, f"{trained.name}-1").loc["uncommitted lines"].tolist() == [2, 0] and journal.card(trained.name) is not None
+    assert journal.diff(trained.name, f"{trained.name}-1").loc["uncommitted lines"].tolist() == [2, 0] and journal.report(trained.name) is not None
 
 
 def test_a_lock_does_not_bring_a_deleted_run_back(copied, trained):

@@ -8,7 +8,7 @@ from functools import lru_cache
 import matplotlib.image
 import numpy as np
 import pytest
-from latentlab.plots import card, page, runs, style
+from latentlab.plots import runs, style
 
 stats = pytest.importorskip("scipy.stats")
 STEPS = np.arange(0, 200, 10)
@@ -56,7 +56,7 @@ def group(name="a", n=5, seed=0, **other):
 
 
 def test_these_plots_know_nothing_of_pyplot():
-    script = "import sys, latentlab.plots.runs, latentlab.plots.card; print('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, latentlab.plots.runs; print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
@@ -182,7 +182,7 @@ def test_a_word_among_the_settings_makes_categories_in_their_order():
     assert ax.get_xticks().tolist() == [0, 1, 2] and [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "none", "0.1"]
 
 
-@pytest.mark.parametrize("xs", [[NASTY + str(i) for i in range(8)], [0.1, 0.11, 0.12, 50.0], ["one"], [0.0], list(map(float, range(30)))])
+@pytest.mark.parametrize("xs", [[NASTY + str(i) for i in range(8)], [0.1, 0.11, 0.12, 50.0], list(map(float, range(30)))])
 @pytest.mark.parametrize("series", [[""], ["$a_", NASTY, "c", "d", "e", "f", "g", "h"]])
 def test_group_texts_stay_inside(xs, series):
     points = [point(x, 2 + i % 2, name, seed=i) for name in series for i, x in enumerate(xs)]
@@ -230,7 +230,7 @@ def test_a_path_that_went_bad_ends_in_a_cross_and_one_without_points_is_counted(
     assert [t.get_text() for t in figure.axes[2].texts] == ["nothing to draw"] and cut_off(figure) == []
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("count", [1, 4, 9])
 def test_panels_of_any_number_stay_inside(count):
     figure = runs.plot_paths([path("$n_" * 30, NASTY + str(i), group=f"g{i % 3}") for i in range(count)], x_label="x", y_label="y", title="a $title_")
     assert cut_off(figure) == [] and sum(ax.get_visible() for ax in figure.axes) == count
@@ -264,231 +264,3 @@ def test_panels_of_any_number_stay_inside(count):
 ])
 def test_bad_input_is_refused_in_words(unchecked, call, words):
     with pytest.raises(ValueError, match=words): call()
-
-
-# views ------------------------------------------------------------------------------------------------------------------
-
-def views(n=3, channels=1, size=12):
-    logits = 3 * draw(n, size, size)
-    image = np.random.default_rng(1).uniform(size=(n, channels, size, size))
-    return {"image": image, "keep": 1 / (1 + np.exp(-logits)), "logits": logits, "fill": np.full_like(image, 0.25)}
-
-
-def pictures(figure): return [ax for ax in figure.axes if not ax.axison]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_an_explanation_shows_what_the_encoder_saw(channels):
-    made = views(channels=channels)
-    shown = pictures(card.plot_views(made))
-    seen = made["keep"][:, None] * made["image"] + (1 - made["keep"][:, None]) * 0.25
-    assert len(shown) == 4 * 3 and np.allclose(shown[6].images[0].get_array()[..., 0], seen[0, 0], atol=1e-6)
-    without = {name: view for name, view in made.items() if name != "logits"}
-    assert len(pictures(card.plot_views(without))) == 3 * 3
-    as_bytes = {**made, "image": (255 * made["image"]).astype(np.uint8), "fill": np.full_like(made["image"], 64, dtype=np.uint8)}
-    assert np.allclose(pictures(card.plot_views(as_bytes))[6].images[0].get_array()[..., 0], seen[0, 0], atol=0.01)
-
-
-@pytest.mark.parametrize("change", [{"keep": np.zeros((3, 6, 6))}, {"fill": np.zeros((3, 12))}, {"image": np.zeros((3, 2, 12, 12))}])
-def test_views_that_do_not_belong_together_become_a_tile(change):
-    figure = card.plot_views({**views(), **change})
-    lost = [name for name, view in change.items() if page.tile_row(name, view) is None]
-    assert len(pictures(figure)) == 3 * (4 - len(lost)) and cut_off(figure) == []
-    assert not any("Not drawn" in t.get_text() for t in figure.texts), "what is no picture is not missed"
-
-
-def test_a_tile_says_what_it_left_out_and_how_many():
-    figure = card.plot_views({"heat": draw(20, 8, 8), "code": draw(20, 16), "a $very_ long name of a view": np.ones((20, 3, 8, 8))}, most=5)
-    words = " ".join(t.get_text() for t in figure.texts)
-    assert "5 of 20 examples." in words and "code" not in words and len(pictures(figure)) == 10 and cut_off(figure) == []
-    low, high = pictures(figure)[0].images[0].get_clim()
-    assert low == -high and np.isclose(high, abs(draw(20, 8, 8)[:5]).max())
-
-
-@pytest.mark.parametrize(("view", "ends"), [(np.array([0.2, 0.9]), (0, 1)), (np.array([0.0, 5.0]), (0, 5)), (np.array([-1.0, 0.5]), (-1, 1)), (np.array([np.nan, 3.0]), (0, 3)),
-                                            (np.array([True, False]), (0, 1)), (np.array([0, 255], dtype=np.uint8), (0, 1)), (np.array([0, 7]), (0, 7))])
-def test_a_map_has_the_scale_of_its_values(view, ends):
-    row = page.tile_row("map", view.reshape(1, 1, 2))
-    assert row.ends == ends and row.colours is not None and np.isfinite(row.pictures).all()
-
-
-@pytest.mark.parametrize("view", [np.array(["a"]), np.zeros((1, 2, 2), dtype=complex), np.zeros((2, 4, 3, 3)), np.zeros(4), np.array(3.0), np.zeros((0, 3, 3))])
-def test_what_is_no_stack_of_pictures_has_no_row(view): assert page.tile_row("view", view) is None
-
-
-# text on a page ---------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("dpi", [100, 150, 200])
-@pytest.mark.parametrize("text", [NASTY, "illi lil " * 40, "W" * 300, "word " * 90, "x_1234567890 " * 20])
-def test_fitted_lines_are_drawn_as_wide_as_they_may_be_at_most(text, dpi):
-    for size, bold in ((7, False), (8.5, False), (15, True)):
-        figure = style.new_figure(4, 3, layout=None)
-        for line in page.fit_text(text, 2.5, size=size, lines=5, bold=bold): page.write(figure, 0.1, 1, line, style.LIGHT, size=size, bold=bold)
-        assert max(box.width for _, box in drawn_texts(figure, dpi)) <= 2.5 * dpi + 1
-
-
-def test_fitted_lines_lose_nothing_and_end_by_an_ellipsis_when_cut():
-    text = " ".join(f"word{i}" for i in range(60))
-    assert " ".join(page.fit_text(text, 2.0, lines=99)) == text
-    cut = page.fit_text(text, 2.0, lines=3)
-    assert len(cut) == 3 and cut[-1].endswith("…") and text.startswith(" ".join(cut)[:-1])
-    assert page.fit_text("", 2.0) == page.fit_text(" \n ", 2.0) == () and page.fit_text("ab", 0.0) == ("a…",)
-
-
-def test_text_that_the_font_lacks_is_drawn_without_a_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        style.figure_png(card.plot_card(data(title="世界 \x00\u200b\U0001faa9", notes=("世" * 900,), curves={"世 $a_": STEPS * 1.0}, steps_axis=STEPS, units={"世 $a_": "世"})))
-
-
-# card -------------------------------------------------------------------------------------------------------------------
-
-def change(i=0): return card.Change(label=f"setting {i}", old="1", new=str(i))
-
-
-def data(**other): return card.CardData(**{"id": "0042", "title": "NEM on Fashion-MNIST, SimCLR", "state": "done", **other})
-
-
-def usual(**other):
-    curves = {"distance": 0.01 * STEPS, "area": np.exp(-STEPS / 90), "mask_kl": 9 * np.exp(-STEPS / 90), "loss": 1 + 0.1 * draw(20)}
-    units = {"distance": "(1-cos)/2", "area": "share of pixels", "mask_kl": "nats"}
-    return data(**{"previous": "0041", "when": "2026-03-02 14:05", "steps": 1500, "seconds": 151.0, "device": "cpu",
-                   "changes": (change(1), change(2)), "defaults_changed": (change(3),),
-                   "best": "Best: area .3", "steps_axis": STEPS, "curves": curves, "units": units, "events": ((50, "kl scale 0 → 1"), (55, "stop")),
-                   "checks": (("line", "ok", "fine"), ("dimming", "bad", "it dims"), ("border", "warn", "the ring")), "notes": ("A note.",),
-                   "picture": views(), "footer": "commit abc", **other})
-
-
-def words(figure): return [t.get_text() for t in figure.texts]
-
-
-@THEMES
-def test_a_card_tells_what_the_run_was(theme):
-    figure = card.plot_card(usual(), theme=theme)
-    told = words(figure)
-    assert figure.get_size_inches().tolist() == [11.0, 7.5]
-    for text in ("NEM on Fashion-MNIST, SimCLR", "0042", "done", "Best: area .3", "Changed since 0041", "setting 1", "1 →", "A note.",
-                  "commit abc", "1 bad, 1 warn, 1 ok", "training step"):
-        assert text in told, text
-    assert "2026-03-02 14:05 · 1,500 steps · 2 min 31 s · cpu · seed 0" in told and "1: step 50, kl scale 0 → 1; 2: step 55, stop" in told
-    assert [text for text in told if text in card.MARKS] == ["bad", "warn", "ok"] and [text for text in told if text in ("✖", "▲", "●")] == ["✖", "▲", "●"]
-    axes = [ax for ax in figure.axes if ax.get_legend()]
-    assert len(axes) == 3 and len(figure.axes) == 4  # one for each unit, none for the sum of all, and the picture
-    for ax, name in zip(axes, usual().curves):
-        assert np.allclose(ax.lines[0].get_ydata(), usual().curves[name]) and ax.lines[0].get_color() == theme.colour(name)
-        assert [t.get_text() for t in ax.texts] == ["1", "2"] and [line.get_xdata() for line in ax.lines if line.get_linestyle() == "--"] == [[50, 50], [55, 55]]
-    assert cut_off(figure) == [] and touching(figure) == []
-
-
-CROWDED = dict(
-    id="no-space-" * 30, title=NASTY, device=NASTY, when=NASTY, previous="0" * 99, best=NASTY, error=NASTY, footer=NASTY,
-    words=(NASTY, "b"), steps=10**12, seconds=1e7, seed=2**63,
-    changes=tuple(card.Change(label="long label " * (i % 6), old=NASTY[: 9 * i], new="$new_" * i) for i in range(12)),
-    defaults_changed=tuple(map(change, range(40))),
-    checks=tuple((NASTY[: 9 * i], level, NASTY) for i in range(6) for level in card.MARKS), notes=(NASTY[:500], "x" * 500, NASTY),
-    events=tuple((i * 9, NASTY) for i in range(20)), curves={f"$name_{i} {NASTY}": 10.0**i * STEPS for i in range(14)},
-    units={f"$name_{i} {NASTY}": f"$u_{i % 7} {NASTY}" for i in range(14)},
-)
-CASES = {
-    "usual": {}, "crowded": CROWDED, "twelve changes": dict(changes=tuple(map(change, range(12)))), "one long note": dict(notes=("A sentence of a note. " * 23,)),
-    "nothing": dict(changes=(), defaults_changed=None, best="", checks=(), notes=(), curves={}, events=(), picture=None, footer=""), "no curves": dict(curves={}, events=()),
-    "no picture": dict(picture=None), "failed": dict(state="failed", error="RuntimeError: " + NASTY),
-    "lost": dict(state="lost", picture={"code": np.zeros(3)}),
-    "one unit": dict(units=dict.fromkeys(("distance", "area", "mask_kl", "loss"), "nats")), "all nan": dict(curves={"area": np.full(20, np.nan), "loss": np.full(20, np.inf)}),
-    "one step": dict(steps_axis=np.array([3]), curves={"area": np.array([0.5])}), "png": dict(picture=style.figure_png(style.new_figure(1, 6))),
-    "tile": dict(picture={"heat": draw(9, 6, 30), "flag": draw(2, 40, 4) > 0}),
-}
-
-
-@THEMES
-@pytest.mark.parametrize("name", CASES)
-def test_nothing_on_a_card_is_cut_off_or_overlaps(name, theme):
-    figure = card.plot_card(usual(**CASES[name]), theme=theme)
-    assert cut_off(figure) == [] and touching(figure) == []
-    assert not any(t.get_parse_math() for t in figure.texts)
-    boxes = [ax.get_position() for ax in figure.axes]
-    for i, a in enumerate(boxes):
-        assert 0 <= a.x0 < a.x1 <= 1 and 0 <= a.y0 < a.y1 <= 1
-        for b in boxes[:i]: assert a.x0 >= b.x1 or b.x0 >= a.x1 or a.y0 >= b.y1 or b.y0 >= a.y1
-    texts = {t.get_text(): box for t, box in drawn_texts(figure)}
-    left = [box for t, box in drawn_texts(figure) if t in figure.texts and box.x0 < 400 and 60 < box.y0 and box.y1 < 640]
-    assert left and max(box.x1 for box in left) <= 100 * (0.3 + 4.25) + 1  # the left column ends where it should
-    assert texts[CASES[name].get("state", "done")].y0 > 690
-
-
-@pytest.mark.parametrize("dpi", [100, 150, 200])
-def test_a_crowded_card_fits_at_any_resolution(dpi):
-    figure = card.plot_card(usual(**CROWDED))
-    assert cut_off(figure, dpi) == [] and touching(figure, dpi) == []
-
-
-@pytest.mark.parametrize(("name", "sentence"), [("nothing", "Nothing: the settings are those of 0041."), ("nothing", "No checks were made."), ("nothing", "None."),
-                                                ("no curves", "No curves were recorded."), ("no picture", "No picture was saved.")])
-def test_an_empty_section_says_so(name, sentence): assert sentence in words(card.plot_card(usual(**CASES[name])))
-
-
-def test_defaults_are_told_only_when_known():
-    sentence, head = "All settings are at their defaults.", "Other than the defaults"
-    assert sentence in words(card.plot_card(data(defaults_changed=()))) and head not in words(card.plot_card(data(defaults_changed=None)))
-    assert "The first run: nothing to compare with." in words(card.plot_card(data()))
-
-
-def test_text_is_shown_as_it_was_written():
-    told = words(card.plot_card(data(title="<b>$x_$</b> & 5 %", notes=("$\\frac{1}{2}$ <script>",))))
-    assert "<b>$x_$</b> & 5 %" in told and "$\\frac{1}{2}$ <script>" in told
-
-
-def test_an_error_stands_first_and_twelve_changes_all_have_a_row():
-    told = words(card.plot_card(usual(state="failed", error="ValueError: no", changes=tuple(map(change, range(12))))))
-    assert told.index("Error") < told.index("ValueError: no") < told.index("Changed since 0041")
-    assert {f"setting {i}" for i in range(12)} <= set(told)
-
-
-def test_the_column_is_as_generous_as_it_may_be():
-    wide = card.fitted_rows(usual(), 4.25, 6.0)
-    assert wide == card.column_rows(usual(), 4.25, card.ALLOWANCES[0])
-    full = usual(**CROWDED)
-    assert sum(row.height for row in card.fitted_rows(full, 4.25, 5.8)) <= 5.8
-    kept = card.fitted_rows(full, 4.25, 5.8)
-    assert sum(any(piece.text == "bad" for piece in row.pieces) for row in kept) >= card.ALLOWANCES[-1].checks  # what is wrong is never what is left out first
-
-
-def test_terms_of_one_colour_differ_in_their_line():
-    same = [name for name in (f"name {i}" for i in range(60)) if style.term_colour(name) == style.term_colour("name 0")][:3]
-    figure = card.plot_card(usual(curves={name: STEPS * (i + 1.0) for i, name in enumerate(same)}, units={}, events=()))
-    lines = figure.axes[0].lines[::2]
-    assert len(lines) == 3 and len({line.get_color() for line in lines}) == 1 and len({line._unscaled_dash_pattern for line in lines} | {None}) >= 3
-
-
-def test_curves_of_very_different_size_have_an_axis_each():
-    curves = {"loss": 250 + 0 * STEPS, "nll": 240 + STEPS / 1500, "kl": 9 + STEPS / 1500, "pull": 0 * STEPS, "area": 0.3 + 0 * STEPS}
-    figure = card.plot_card(usual(curves=curves, units=dict.fromkeys(("loss", "nll", "kl", "pull"), "nats"), events=()))
-    assert [[t.get_text() for t in ax.get_legend().get_texts()] for ax in figure.axes if ax.get_legend()] == [["nll"], ["KL", "pull"], ["area"]]
-    near = {"nll": 240 + 0 * STEPS, "kl": 30 + 0 * STEPS}
-    assert card.axes_of(usual(curves=near, units={})) == [("", ["nll", "kl"])] and cut_off(figure) == [] and touching(figure) == []
-
-
-def test_curves_that_are_not_drawn_are_counted():
-    figure = card.plot_card(usual(curves={f"a long name of a curve {i}": STEPS * 1.0 for i in range(30)}, units={f"a long name of a curve {i}": "nats" for i in range(30)}))
-    shown = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    drawn = sum(len(line.get_xdata()) == 20 for line in figure.axes[0].lines)
-    assert len(shown) == drawn < 30 and shown[-1].endswith(f", {30 - len(shown)} more")
-    assert shown[-1].split(", ")[0].endswith("…") or shown[-1].startswith("a long name of a curve "), "what is cut says so"
-    units = card.plot_card(usual(curves={str(i): STEPS * 1.0 for i in range(9)}, units={str(i): f"unit {i}" for i in range(9)}, events=()))
-    assert "3 more axes are not drawn" in words(units)
-
-
-def test_a_picture_keeps_its_form():
-    wide = style.figure_png(style.new_figure(4, 1))
-    ax = card.plot_card(data(picture=wide)).axes[0]
-    box = ax.get_position()
-    assert np.isclose(box.width * 11 / (box.height * 7.5), 4, rtol=1e-6) and ax.images[0].get_array().shape == (100, 400, 4)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0.0 s"), (59.94, "59.9 s"), (60.0, "1 min 00 s"), (3599.4, "59 min 59 s"), (3600.0, "1 h 00 min"), (90061.0, "25 h 01 min")])
-def test_times_are_written_as_people_say_them(seconds, text): assert card.clock(seconds) == text
-
-
-def test_a_card_is_the_same_picture_twice():
-    first, second = (style.figure_png(card.plot_card(usual())) for _ in range(2))
-    assert first == second and matplotlib.image.imread(io.BytesIO(first), format="png").shape[:2] == (750, 1100)
