@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .files import check_name
-from .report import Report, format_interval, harmless, markdown_table, title_of
+from .report import Report, format_interval, harmless, markdown_table
 from latentlab.journal.runs import (
     HELD, Run, append_note, changed_of, diff_table, group_rows, group_table, mean_interval, read_run, runs_table, sources_of, steps_of, value_of, varying,
 )

@@ -68,7 +68,8 @@ def harmless(
     text: Any,  # From a person, a setting or an error
 ) -> str:  # One line of Markdown that shows it as it is
     "Text that no reader of Markdown takes for markup."
-    return re.sub(r"([\\`*_\[\]()#+!|~$]|^[-=]|(?<=^\d)[.)]|(?<=^\d\d)[.)])", r"\\\1", html.escape(" ".join(str(text).encode("utf-8", "replace").decode().split()), quote=False))
+    line = html.escape(" ".join(str(text).encode("utf-8", "replace").decode().split()), quote=False)
+    return re.sub(r"([\\`*_\[\]()#+!|~$]|^[-=]|(?<=^\d)[.)]|(?<=^\d\d)[.)])", r"\\\1", line)
 
 
 def markdown_table(
@@ -163,13 +164,15 @@ def plot_tiles(
         if view.dtype.kind not in "buif" or view.ndim not in (3, 4) or not view.size or (view.ndim == 4 and view.shape[1] not in (1, 3)): continue
         view = view[:most].astype(np.float32)
         rows[name] = view if view.ndim == 3 else view[:, 0] if view.shape[1] == 1 else view.transpose(0, 2, 3, 1)
-    if not rows: raise ValueError(f"`views` must hold a stack of pictures: got {({name: np.shape(view) for name, view in views.items()}) or 'none'}. Save pictures with the run.")
+    shapes = {name: np.shape(view) for name, view in views.items()}
+    if not rows: raise ValueError(f"`views` must hold a stack of pictures: got {shapes or 'none'}. Save pictures with the run.")
     columns = max(len(view) for view in rows.values())
     figure = new_figure(1.1 + 0.95 * columns, 1.0 * len(rows) + 0.2)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, view) in zip(axes, rows.items()):
         low, high = (float(f(view[np.isfinite(view)], initial=start)) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
-        for ax, picture in zip(line, view): ax.imshow(picture if picture.ndim == 2 else (picture - low) / max(high - low, 1e-9), cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+        scaled = view if view.ndim == 3 else (view - low) / max(high - low, 1e-9)
+        for ax, picture in zip(line, scaled): ax.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
         for ax in line:
             dress(ax, LIGHT)
             ax.set(xticks=[], yticks=[])
@@ -217,7 +220,8 @@ def run_facts(
     checks, figures = newest_checks(run), run.folder / "figures" / "last.npz"
     last = max((row["step"] for row in checks), default=0)
     shown = [dict(row, mark=MARKS[row["level"]], label=row["name"].replace("_", " "), late=row["step"] != last) for row in checks]
-    events = [{"step": f"{step:,}", "label": name.split(".")[-1].replace("_", " "), "old": format_value(old), "new": format_value(new)} for step, name, old, new in metrics.changes]
+    moved = [(f"{step:,}", name.split(".")[-1].replace("_", " "), format_value(old), format_value(new)) for step, name, old, new in metrics.changes]
+    events = [dict(zip(("step", "label", "old", "new"), row)) for row in moved]
     return dict(
         id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])), steps=f"{newest:,}",
         time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0, previous=previous.get("id", ""),

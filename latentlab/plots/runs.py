@@ -99,8 +99,11 @@ def fit_text(
     lines: int = 1,  # At most
 ) -> tuple[str, ...]:  # Lines of about that width; none when there is no text
     "Text broken into lines, ended by an ellipsis when it takes more than the lines there are."
-    characters = max(2, int(width / (text_width("means of runs over seeds", size) / 24)))
-    return tuple(textwrap.wrap(" ".join(text.split()), characters, max_lines=lines, placeholder="…"))
+    words, characters = " ".join(text.split()), max(2, int(width / (text_width("means of runs over seeds", size) / 24)))
+    while True:
+        found = tuple(textwrap.wrap(words, characters, max_lines=lines, placeholder="…"))
+        if characters <= 2 or all(text_width(line, size) <= width for line in found): return found
+        characters -= 1
 
 # %% ../../nbs/plots/04_runs.ipynb #c681261f
 def literal(
