@@ -23,10 +23,11 @@ from latentlab.journal import files, index
 from latentlab.journal import record as record_module
 from latentlab.journal.files import LOST_AFTER, LineFile, Lock, check_name, machine, process_began, read_json, read_lines, true_state, write_json, writer
 from latentlab.journal.index import summary
-from latentlab.journal.journal import Journal, card_data, harmless, markdown_table
+from latentlab.journal.journal import Journal
+from latentlab.journal.report import harmless, markdown_table, run_facts
 from latentlab.journal.runs import mean_interval
 from latentlab.journal.writer import Writer, has_checkpoint, newest_checkpoint
-from latentlab.panels.clerk import Buttons
+
 from latentlab.panels.view import View
 from latentlab.sweeps.workers import known_run, left_alone
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
@@ -53,7 +54,7 @@ def trained(tmp_path_factory) -> Path:
         patch.setenv("LATENTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.chdir(root)
         trainer = Trainer(RUN, journal=root / "runs").fit(40, progress=False)
-    return root / "runs" / trainer.scribe.id
+    return root / "runs" / trainer.recorder.id
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_an_unknown_run_is_named(copied):
 def test_a_journal_may_be_called_anything_a_folder_may(tmp_path, name):
     trainer = Trainer(RUN, journal=tmp_path / name).fit(20, progress=False)
     journal = Journal(tmp_path / name)
-    assert journal.runs().index.tolist() == [trainer.scribe.id] and only(journal)["steps"] == 20
+    assert journal.runs().index.tolist() == [trainer.recorder.id] and only(journal)["steps"] == 20
     assert harmless(name) in journal.book(reports=[]).read_text(encoding="utf-8")
     assert Trainer(RUN, journal=tmp_path / name).resume().fit(5, progress=False).step_count == 25
 
@@ -157,7 +158,7 @@ def test_another_working_folder_in_the_middle_changes_nothing(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path / "b")
     trainer.start(10).wait().stop()
     assert (only(journal)["state"], only(journal)["steps"]) == ("done", 20)
-    assert load_checkpoint(newest_checkpoint(tmp_path / "a" / "runs" / trainer.scribe.id))["step"] == 20
+    assert load_checkpoint(newest_checkpoint(tmp_path / "a" / "runs" / trainer.recorder.id))["step"] == 20
     assert list((tmp_path / "b").iterdir()) == []
 
 
@@ -182,7 +183,7 @@ def test_what_others_write_has_the_rights_of_other_files(tmp_path):
     trainer = Trainer(RUN, journal=tmp_path).fit(20, progress=False)
     (tmp_path / "plain").write_text("x")
     plain = (tmp_path / "plain").stat().st_mode
-    shared = [p for p in (tmp_path / trainer.scribe.id).rglob("*") if p.is_file() and not p.name.startswith(".")]
+    shared = [p for p in (tmp_path / trainer.recorder.id).rglob("*") if p.is_file() and not p.name.startswith(".")]
     assert len(shared) > 5 and [p.name for p in shared if p.stat().st_mode != plain] == []
 
 
@@ -364,11 +365,11 @@ def disk(monkeypatch):
 
 def test_a_full_disk_stops_nothing_and_loses_nothing(tmp_path, disk):
     trainer = Trainer(RUN, journal=tmp_path).start(20).wait()
-    folder = tmp_path / trainer.scribe.id
+    folder = tmp_path / trainer.recorder.id
     disk(True)
     trainer.start()
     until(lambda: trainer.notice.startswith("journal:") and "lines wait" in trainer.notice)
-    assert "No space left on device" in trainer.notice and trainer.scribe.id in trainer.notice
+    assert "No space left on device" in trainer.notice and trainer.recorder.id in trainer.notice
     step = trainer.step_count
     until(lambda: trainer.step_count > step + 50)
     assert trainer.pause().error is None and trainer.state == "paused"
@@ -378,7 +379,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(tmp_path, disk):
     steps = logged(folder)
     assert steps == sorted(set(steps)) and set(steps) >= set(range(10, trainer.step_count, 10)) and steps[-1] == trainer.step_count
     assert read_lines(folder / "metrics.jsonl").skipped == 0
-    assert only(Journal(tmp_path))["steps"] == trainer.step_count and trainer.scribe.trouble == ""
+    assert only(Journal(tmp_path))["steps"] == trainer.step_count and trainer.recorder.trouble == ""
 
 
 def test_what_waits_is_written_by_the_heartbeat_too(tmp_path, disk, monkeypatch):
@@ -438,8 +439,8 @@ def test_one_full_disk_for_everything_still_ends_the_training(tmp_path, disk, mo
     with pytest.warns(UserWarning, match="could not be written"): trainer.stop()
     assert trainer.state == "stopped" and trainer.step_count == 30
     disk(False)
-    assert left_alone(Journal(tmp_path), trainer.scribe.id), "the run must not stay locked"
-    assert Trainer(RUN, journal=tmp_path).resume(trainer.scribe.id).fit(10, progress=False).state == "paused"
+    assert left_alone(Journal(tmp_path), trainer.recorder.id), "the run must not stay locked"
+    assert Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id).fit(10, progress=False).state == "paused"
 
 
 def test_a_run_that_cannot_begin_leaves_nothing_behind(tmp_path, disk):
@@ -488,7 +489,7 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_is_really_full(small_disk):
     trainer = Trainer(RUN, journal=small_disk / "runs").start(20).wait()
-    folder, filler = small_disk / "runs" / trainer.scribe.id, small_disk / "filler"
+    folder, filler = small_disk / "runs" / trainer.recorder.id, small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
             while True: file.write(b"x" * 512)
@@ -536,7 +537,7 @@ def test_a_finished_journal_that_can_only_be_read_is_read(trained):
         root, id = Path(name) / "runs", trained.name
         shutil.copytree(trained, root / id)
         edit_facts(root / id, note="x")
-        Journal(root).runs(), Journal(root).group(), Journal(root).card(id)  # what is imported late is imported now
+        Journal(root).runs(), Journal(root).group(), Journal(root).report(id).html  # what is imported late is imported now
         everything = [Path(name), root, *root.rglob("*")]
         for path in everything: path.chmod(0o555 if path.is_dir() else 0o444)
 
@@ -558,7 +559,7 @@ def test_a_run_deleted_in_the_middle_is_said_and_stops_nothing(tmp_path, monkeyp
     monkeypatch.setattr(record_module, "BEAT_EVERY", 0.05)
     trainer = Trainer(RUN.replace(checkpoint_every=10**6), journal=tmp_path).start()
     until(lambda: trainer.step_count > 20)
-    shutil.rmtree(tmp_path / trainer.scribe.id)
+    shutil.rmtree(tmp_path / trainer.recorder.id)
     until(lambda: trainer.notice.startswith("journal:"))
     step = trainer.step_count
     until(lambda: trainer.step_count > step + 20)
@@ -579,7 +580,7 @@ def reads_well(journal):
     for row in rows:
         if row["state"] == "damaged": continue
         run = journal.run(row["id"])
-        run.metrics(), run.checks(), run.notes(), run.picture(), card_data(run, row["state"]), journal.diff(row["id"], row["id"])
+        run.metrics(), run.checks(), run.notes(), run.picture(), run_facts(run, row["state"]), journal.diff(row["id"], row["id"])
     return rows
 
 
@@ -870,7 +871,7 @@ def test_an_empty_journal(tmp_path):
 
 def test_differences_to_the_run_before_and_to_the_best(tmp_path):
     made = []
-    for rate in (0.05, 0.0001, 0.001): made.append(Trainer(RUN.replace(learning_rate=rate), journal=tmp_path).fit(40, progress=False).scribe.id)
+    for rate in (0.05, 0.0001, 0.001): made.append(Trainer(RUN.replace(learning_rate=rate), journal=tmp_path).fit(40, progress=False).recorder.id)
     journal = Journal(tmp_path)
     rows = {row["id"]: row for row in journal.rows()}
     best = min(made, key=lambda id: rows[id]["metrics"]["loss"])
@@ -881,7 +882,7 @@ def test_differences_to_the_run_before_and_to_the_best(tmp_path):
         c["new"]) for c in told["previous"]["changes"]] == [("train.learning_rate", 0.05, 0.0001)]
     assert not journal.run(made[0]).facts.get("previous") and not journal.run(made[0]).facts.get("best")
     trainer.fit(10, progress=False)
-    facts = journal.run(trainer.scribe.id).facts
+    facts = journal.run(trainer.recorder.id).facts
     assert facts["previous"]["id"] == made[2] and [c["path"] for c in facts["previous"]["changes"]] == ["train.seed"]
     assert facts["best"]["id"] == best and {c["path"] for c in facts["best"]["changes"]} == {"train.seed", "train.learning_rate"}
     assert facts["best"]["value"] == rows[best]["metrics"]["loss"] and facts["words"] == ["`pull` has weight 0: it is measured, and not trained on."]
@@ -932,7 +933,7 @@ def test_hot_changes_before_between_and_after_records(tmp_path):
     journal, trainer = Journal(tmp_path), Trainer(RUN, journal=tmp_path)
     trainer.set(pull=0.5)  # before the first: it is a setting of the run
     trainer.fit(10, progress=False)
-    first = trainer.scribe.id
+    first = trainer.recorder.id
     assert journal.run(first).facts["settings"]["model"]["pull"] == 0.5 and change_points(journal, first) == []
     trainer.set(pull=1.0)  # between two records of one run
     assert change_points(journal, first) == []
@@ -941,12 +942,12 @@ def test_hot_changes_before_between_and_after_records(tmp_path):
     trainer.set(learning_rate=0.01)
     trainer.fit(10, progress=False)
     expected = [(11, "model.pull", 0.5, 1.0), (21, "model.pull", 1.0, 2.0), (21, "train.learning_rate", 0.05, 0.01)]
-    assert trainer.scribe.id == first and change_points(journal, first) == expected and only(journal)["changes"] == 3
+    assert trainer.recorder.id == first and change_points(journal, first) == expected and only(journal)["changes"] == 3
     assert journal.run(first).metrics().weights["pull"] == [0.5, 1.0, 2.0]
     trainer.set(pull=3.0)  # after the last: another run begins with it
     trainer.rebuild().fit(10, progress=False)
-    assert trainer.scribe.id != first and change_points(journal, first) == expected and change_points(journal, trainer.scribe.id) == []
-    assert journal.run(trainer.scribe.id).facts["settings"]["model"]["pull"] == 3.0
+    assert trainer.recorder.id != first and change_points(journal, first) == expected and change_points(journal, trainer.recorder.id) == []
+    assert journal.run(trainer.recorder.id).facts["settings"]["model"]["pull"] == 3.0
 
 
 def test_a_change_while_the_thread_trains_is_written_at_its_step(tmp_path):
@@ -957,7 +958,7 @@ def test_a_change_while_the_thread_trains_is_written_at_its_step(tmp_path):
         step = trainer.step_count
         until(lambda: trainer.step_count > step + 20)  # noqa: B023
     trainer.stop()
-    metrics = Journal(tmp_path).run(trainer.scribe.id).metrics()
+    metrics = Journal(tmp_path).run(trainer.recorder.id).metrics()
     at = dict(zip(metrics.steps, metrics.weights["pull"]))
     assert [new for *_, new in metrics.changes] == [1.0, 2.0, 3.0]
     for step, _, old, new in metrics.changes: assert (at[step - 1], at[step]) == (old, new)
@@ -981,7 +982,7 @@ def test_a_seed_counts_once_and_only_beside_runs_of_its_length(tmp_path):
     "Three stops of one seed are no three seeds."
     journal = Journal(tmp_path)
     for steps in (40, 20, 30): Trainer(RUN, journal=tmp_path).fit(steps, progress=False)
-    newest = Trainer(RUN, journal=tmp_path).fit(40, progress=False).scribe.id
+    newest = Trainer(RUN, journal=tmp_path).fit(40, progress=False).recorder.id
     Trainer(RUN.replace(seed=1), journal=tmp_path).fit(40, progress=False)
     table = journal.group("loss")
     assert sorted(zip(table[("runs", "steps")], table[("runs", "n")])) == [(20, 1), (30, 1), (40, 2)]
@@ -999,9 +1000,9 @@ def test_a_run_that_went_on_from_another_is_no_repeat_of_one_begun_anew(tmp_path
     journal, first = Journal(tmp_path), Trainer(RUN, journal=tmp_path).fit(20, progress=False)
     Trainer(RUN, journal=tmp_path).fit(40, progress=False)
     again = Trainer(RUN, journal=tmp_path)
-    again.load(first.scribe.id)
+    again.load(first.recorder.id)
     again.fit(20, progress=False)
-    assert journal.run(again.scribe.id).facts["parent"] == {"id": first.scribe.id, "step": 20} and again.step_count == 40
+    assert journal.run(again.recorder.id).facts["parent"] == {"id": first.recorder.id, "step": 20} and again.step_count == 40
     table = journal.group("loss")
     assert sorted(zip(table[("runs", "steps")], table[("runs", "continued")], table[("runs", "n")])) == [(20, False, 1), (40, False, 1), (40, True, 1)]
     assert "## Repeats" not in journal.book(reports=[]).read_text(encoding="utf-8")
@@ -1017,7 +1018,7 @@ def test_a_run_is_told_by_the_settings_at_its_end(tmp_path):
     row = only(journal)
     assert row["settings"]["model.pull"] == 2.0 and row["changes"] == 2 and journal.run(row["id"]).facts["settings"]["model"]["pull"] == 0.0
     after = Trainer(RUN.replace(pull=2.0, seed=1), journal=tmp_path).fit(40, progress=False)
-    facts = journal.run(after.scribe.id).facts
+    facts = journal.run(after.recorder.id).facts
     assert [c["path"] for c in facts["previous"]["changes"]] == [c["path"] for c in facts["best"]["changes"]] == ["train.seed"]
     listed = journal.runs()
     assert "model.pull" not in listed and sorted(listed["changes"]) == [0, 2]
@@ -1088,7 +1089,7 @@ def test_a_book_has_a_table_for_each_kind_with_its_own_columns(tmp_path):
 def test_a_card_says_of_which_step_its_checks_are(tmp_path):
     trainer = Trainer(RUN.replace(check_every=10), journal=tmp_path).start(35).wait()
     trainer.stop()
-    assert [sentence.split(":")[0] for *_, sentence in card_data(Journal(tmp_path).run(trainer.scribe.id), "done").checks] == ["step 35"]
+    assert [sentence.split(":")[0] for *_, sentence in run_facts(Journal(tmp_path).run(trainer.recorder.id), "done").checks] == ["step 35"]
 
 
 def test_a_card_asked_for_while_training_looks_first(tmp_path):
@@ -1098,7 +1099,7 @@ def test_a_card_asked_for_while_training_looks_first(tmp_path):
     until(lambda: trainer.step_count > 50)
     try: Buttons(trainer, view, ["loss"], lambda name, value: None)._do_card(None)
     finally: trainer.pause()
-    run = Journal(tmp_path).run(trainer.scribe.id)
+    run = Journal(tmp_path).run(trainer.recorder.id)
     steps = [row["step"] for row in run.checks()]
     trainer.stop()
     step = view.card_meta["step"]
@@ -1123,18 +1124,18 @@ def gone(journal, id):
 def test_what_a_lost_run_had_done_after_its_checkpoint_counts_no_more(tmp_path):
     journal, trainer = Journal(tmp_path), Trainer(RUN.replace(checkpoint_every=20, record_every=1), journal=tmp_path)
     trainer.fit(20, progress=False)
-    record = journal.go_on(trainer.scribe.id, step=20)
+    record = journal.go_on(trainer.recorder.id, step=20)
     for step in range(21, 38): record.log(step, 1.0, {"loss": 99.0}, {}, 1)
     record.changed(30, "model.pull", 0.0, 5.0)
     record.close()
-    gone(journal, trainer.scribe.id)
+    gone(journal, trainer.recorder.id)
     assert only(journal)["state"] == "lost" and only(journal)["steps"] == 37
-    again = Trainer(RUN.replace(record_every=1), journal=tmp_path).resume(trainer.scribe.id)
+    again = Trainer(RUN.replace(record_every=1), journal=tmp_path).resume(trainer.recorder.id)
     again.fit(20, progress=False)
-    metrics, row = journal.run(trainer.scribe.id).metrics(), only(journal)
+    metrics, row = journal.run(trainer.recorder.id).metrics(), only(journal)
     assert metrics.steps == list(range(1, 41)) and 99.0 not in metrics.terms["loss"] and metrics.changes == [] and (row["state"], row["steps"], row["changes"]) == ("done", 40, 0)
     straight = Trainer(RUN.replace(record_every=1), journal=tmp_path / "straight").fit(40, progress=False)
-    assert metrics.terms == Journal(tmp_path / "straight").run(straight.scribe.id).metrics().terms
+    assert metrics.terms == Journal(tmp_path / "straight").run(straight.recorder.id).metrics().terms
 
 
 @pytest.mark.parametrize("end", ["done", "interrupted"])
@@ -1142,7 +1143,7 @@ def test_a_run_killed_before_its_first_checkpoint_does_not_hide_an_older_one(tmp
     "Neither a resume without a name nor a sweep begins anew, nor trains one seed twice, because the newest run left nothing."
     journal = Journal(tmp_path)
     trainer = Trainer(RUN, journal=tmp_path).fit(40 if end == "done" else 10, progress=False)
-    first = trainer.keep().scribe.id
+    first = trainer.keep().recorder.id
     trainer.stop()
     edit_facts(journal.folder(first), state=end)
     killed = journal.begin(RUN)
@@ -1168,10 +1169,10 @@ def test_a_change_that_a_checkpoint_holds_outlives_the_kill(tmp_path):
     trainer.start(20).wait()
     trainer.set(pull=1.0)
     trainer.keep().stop()
-    gone(journal, trainer.scribe.id)
-    again = Trainer(RUN, journal=tmp_path).resume(trainer.scribe.id).fit(5, progress=False)
+    gone(journal, trainer.recorder.id)
+    again = Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id).fit(5, progress=False)
     assert again.run.get("pull") == 1.0 and only(journal)["changes"] == 1
-    assert change_points(journal, trainer.scribe.id) == [(21, "model.pull", 0.0, 1.0)]
+    assert change_points(journal, trainer.recorder.id) == [(21, "model.pull", 0.0, 1.0)]
     assert known_run(journal, RUN) is None
 
 
@@ -1180,9 +1181,9 @@ def test_a_change_that_no_checkpoint_holds_does_not(tmp_path):
     trainer.start(20).wait()
     trainer.set(pull=1.0)
     trainer.stop()
-    gone(journal, trainer.scribe.id)
-    again = Trainer(RUN, journal=tmp_path).resume(trainer.scribe.id).fit(5, progress=False)
-    assert again.run.get("pull") == 0.0 and only(journal)["changes"] == 0 and change_points(journal, trainer.scribe.id) == []
+    gone(journal, trainer.recorder.id)
+    again = Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id).fit(5, progress=False)
+    assert again.run.get("pull") == 0.0 and only(journal)["changes"] == 0 and change_points(journal, trainer.recorder.id) == []
 
 
 def test_a_kill_between_two_moves_of_a_checkpoint_costs_nothing(tmp_path, monkeypatch):
@@ -1205,7 +1206,7 @@ def test_a_kill_between_two_moves_of_a_checkpoint_costs_nothing(tmp_path, monkey
             patch.setattr(os, "replace", killed)
             with pytest.raises(Killed): trainer.checkpoint()
         assert len(moves) == kill
-        found = newest_checkpoint(tmp_path / trainer.scribe.id)
+        found = newest_checkpoint(tmp_path / trainer.recorder.id)
         assert load_checkpoint(found)["step"] >= trainer.step_count - 1
         trainer._rig.step -= 1
         trainer.checkpoint()
@@ -1214,9 +1215,9 @@ def test_a_kill_between_two_moves_of_a_checkpoint_costs_nothing(tmp_path, monkey
 
 def test_the_newest_readable_checkpoint_is_taken(tmp_path):
     trainer = Trainer(RUN, journal=tmp_path).fit(20, progress=False).fit(20, progress=False)
-    path = newest_checkpoint(tmp_path / trainer.scribe.id)
+    path = newest_checkpoint(tmp_path / trainer.recorder.id)
     path.write_bytes(path.read_bytes()[:-100])
-    again = Trainer(RUN, journal=tmp_path).resume(trainer.scribe.id)
+    again = Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id)
     assert again.step_count == 20 and "The one before it was loaded." in again.notice
     again.fit(20, progress=False)
     assert all(np.array_equal(a, b) for a, b in zip([p.detach().numpy() for p in again.model.parameters()], [p.detach().numpy() for p in trainer.model.parameters()]))
@@ -1230,7 +1231,7 @@ def test_a_run_held_by_somebody_is_not_built_on(tmp_path):
     journal = Journal(tmp_path)
     assert only(journal)["state"] == "interrupted" and known_run(journal, RUN) is None
     holder.stop(finished=False)
-    assert known_run(journal, RUN)["id"] == holder.scribe.id
+    assert known_run(journal, RUN)["id"] == holder.recorder.id
 
 
 def test_an_empty_name_is_not_the_newest_run(copied):
@@ -1287,9 +1288,9 @@ def test_a_hot_setting_that_the_older_version_did_not_have_is_no_change(tmp_path
     trainer, journal = Trainer(RUN, journal=tmp_path).fit(20, progress=False), Journal(tmp_path)
     settings = as_dict(RUN)
     del settings["model"]["pull"]
-    edit_facts(journal.folder(trainer.scribe.id), settings=settings)
-    Trainer(RUN, journal=tmp_path).resume(trainer.scribe.id).fit(20, progress=False)
-    assert only(journal)["changes"] == 0 and change_points(journal, trainer.scribe.id) == []
+    edit_facts(journal.folder(trainer.recorder.id), settings=settings)
+    Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id).fit(20, progress=False)
+    assert only(journal)["changes"] == 0 and change_points(journal, trainer.recorder.id) == []
 
 
 def test_runs_of_two_kinds(copied, trained):
