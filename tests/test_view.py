@@ -1,5 +1,6 @@
 "Controls and view without a browser: bytes against a slow reference, messages, the vendored library, two threads that write."
 
+import dataclasses
 import hashlib
 import re
 import struct
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from latentlab.core.settings import Settings
+from latentlab.panels import layout
 from latentlab.panels import view as panel_view
 from latentlab.panels.controls import controls, keep_to_uint8, pack_curves, pack_images, plain, rank_to_uint8, thin
 from latentlab.panels.protocol import JOURNAL_COMMANDS, MAX_BUFFER, Event, Request, event_sources, is_run_id, read_event, read_request
@@ -245,6 +247,14 @@ def test_each_picture_of_a_plan_has_its_primitive():
     kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("view.js"))[1]
     assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph",
                                                                                 "matrix", "brush", "slider")]
+
+
+def test_the_page_knows_the_places_that_a_layout_leaves_out():
+    "A layout does not send what is at its default, so the page must have the same one."
+    parts = [part for part in vars(layout).values() if isinstance(part, type) and issubclass(part, layout.Part)]
+    places = {part.kind: field.default for part in parts for field in dataclasses.fields(part) if field.name == "place"}
+    told = dict(re.findall(r'(\w+): "(\w+)"', re.search(r"LL.PLACES = {(.*)}", static_text("view.js"))[1]))
+    assert len(places) == 9 and told == {kind: place for kind, place in places.items() if place != "left"}
 
 
 RUN = "20261121-120544-nem-3fa9c2"

@@ -25,7 +25,7 @@ class FramePump:
     pump = FramePump(trainer, panel.show, seen=view.seen).start()
     """
 
-    IDLE_SECONDS = 0.25  # Between two looks at whether somebody looks
+    IDLE_SECONDS = 0.1  # Between two looks at whether somebody looks
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 
 from latentlab.core.settings import Range, Settings, setting
 from latentlab.panels.controls import control_values, controls, differences, keep_to_uint8, rank_to_uint8
+from latentlab.panels.layout import Brush, Curve, CurvePlot, GraphPicture, Layout, Matrix, Node, Row, Scatter, ScatterPanel, Slider, Strip
 from latentlab.panels.pump import FramePump
 from latentlab.panels.view import View, image_bytes
 
@@ -269,35 +270,33 @@ class JournalFeeder(Feeder):
         if request.name != "load": self.write()
 
 
-NODES = [dict(name="light", note="where the lamp hangs", colour="#E69F00"), dict(name="pendulum", colour="#0072B2"),
-         dict(name="shadow length", colour="#009E73"),
-         dict(name="shadow position", colour="#CC79A7")]
-EDGES = [["light", "shadow length"], ["pendulum", "shadow position"], ["light", "shadow position"]]
+NODES = [Node(name="light", note="where the lamp hangs", colour="#E69F00"), Node(name="pendulum", colour="#0072B2"),
+         Node(name="shadow length", colour="#009E73"), Node(name="shadow position", colour="#CC79A7")]
+EDGES = [("light", "shadow length"), ("pendulum", "shadow position"), ("light", "shadow position")]
 
 
 def answering_plan(columns):
     "A layout with every picture that answers, and two masks in one grid."
-    concepts = [node["name"] for node in NODES]
-    return plan(columns, "28 × 28, grey") | dict(
-        title="Events", question="what comes back from a **picture**?",
-        rows=[dict(key="image", label="image", kind="image"), dict(key="keep", label="kept by one", kind="keep"),
-              dict(key="second", label="kept by two", kind="keep", colour="#56B4E9"),
-              dict(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
-        pictures=[dict(kind="strip", key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3],
-                       scrub=True, place="left"),
-                  dict(kind="brush", key="painted", title="Brush", note="what must be kept", place="left"),
-                  dict(kind="slider", name="tokens", label="tokens", low=1, high=8, value=4, whole=True, unit="tokens", place="right",
-                       help="How many are shown."),
-                  dict(kind="slider", name="price", label="price", low=1e-3, high=1.0, value=0.05, scale="log", unit="1/nat",
-                       place="right"),
-                  dict(kind="graph", title="Concepts", key="concepts", nodes=NODES, edges=EDGES, editable=True, values="concept_kl",
-                       unit="nats", place="right"),
-                  dict(kind="matrix", key="effect", title="Effect", note="of moving a concept", rows=concepts,
-                       columns=["hue", "size", "x", "y"], unit="nats", signed=True, place="right"),
-                  dict(kind="scatter", title="Codes", clicks=True, panels=[dict(key="z1", label="z₁", prior="normal")], place="right")],
-        plots=[dict(kind="curves", title="Distance", clicks=True,
-                    terms=[dict(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")]),
-               dict(kind="curves", title="Area", terms=[dict(name="area", label="area kept", unit="share", colour="#E69F00")])])
+    area = CurvePlot(title="Area", terms=[Curve(name="area", label="area kept", unit="share", colour="#E69F00")])
+    distance = Curve(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")
+    parts = Layout(
+        title="Events", question="what comes back from a **picture**?", columns=columns,
+        rows=[Row(key="image", label="image"), Row(key="keep", label="kept by one", kind="keep"),
+              Row(key="second", label="kept by two", kind="keep", colour="#56B4E9"),
+              Row(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
+        pictures=[Strip(key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3], scrub=True),
+                  Brush(key="painted", title="Brush", note="what must be kept"),
+                  Slider(name="tokens", label="tokens", low=1, high=8, value=4, whole=True, unit="tokens", place="right",
+                         help="How many are shown."),
+                  Slider(name="price", label="price", low=1e-3, high=1.0, value=0.05, scale="log", unit="1/nat", place="right"),
+                  GraphPicture(title="Concepts", key="concepts", nodes=NODES, edges=EDGES, editable=True, values="concept_kl", unit="nats",
+                        place="right"),
+                  Matrix(key="effect", title="Effect", note="of moving a concept", rows=[node.name for node in NODES],
+                         columns=["hue", "size", "x", "y"],
+                         unit="nats", signed=True, place="right"),
+                  Scatter(title="Codes", clicks=True, panels=[ScatterPanel(key="z1", label="z₁", prior="normal")], place="right")],
+        plots=[CurvePlot(title="Distance", clicks=True, terms=[distance]), area])
+    return parts.plain() | dict(table=plan(columns, "")["table"])
 
 
 class EventFeeder(Feeder):

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.browser
 
 CELLS = ["from feeder import EventFeeder, Feeder\nfeeder = EventFeeder().start()\nfeeder.view"]
 
-CUT = """[...document.querySelectorAll('.ll *')].filter((e) => !e.closest('.uplot') && !(e instanceof SVGElement) && e.clientWidth && e.scrollWidth > e.clientWidth + 1
+CUT = """[...document.querySelectorAll('.ll *')].filter((e) => !e.closest('.uplot') && !(e instanceof SVGElement) && !e.title && e.clientWidth && e.scrollWidth > e.clientWidth + 1
     && getComputedStyle(e).overflowX === 'hidden').map((e) => e.className + ': ' + e.textContent.slice(0, 60))"""  # Elements whose text does not fit
 
 

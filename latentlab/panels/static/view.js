@@ -1,6 +1,7 @@
 // The widget: reads the traits, composes the primitives, repaints at most once per animation frame, and says once a second whether somebody can see it.
 LL.STALE_MS = 3000;
 LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider };
+LL.PLACES = { graph: "right", matrix: "right" }; // where a picture stands that does not say; the left otherwise
 
 LL.render = ({ model, el }) => {
   const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
@@ -148,7 +149,7 @@ LL.render = ({ model, el }) => {
     shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec, event));
     // beside rows of images there is no room for three scatters and more: they go below, over the whole width, and the bars beside them
     const wide = (layout.rows ?? []).length > 0 && chosen.some((spec) => spec.kind === "scatter" && spec.panels.length > 2);
-    const placeOf = (spec) => (wide && ["scatter", "bars"].includes(spec.kind) ? "wide" : spec.place ?? "left");
+    const placeOf = (spec) => (wide && ["scatter", "bars"].includes(spec.kind) ? "wide" : spec.place ?? LL.PLACES[spec.kind] ?? "left");
     const side = (name) => shown.filter((_, i) => placeOf(chosen[i]) === name).map((one) => one.node);
     leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
     rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
