@@ -51,7 +51,8 @@ $(STAMP): constraints.txt settings.ini setup.py
 lab: $(STAMP) ## Open JupyterLab on the live lab
 	$(BIN)/latentlab lab $(dir $(LAB)) --notebook $(notdir $(LAB)) --root nbs $(LAB_ARGS)
 
-test: export ruff notebooks pytest ## Run everything: clean + export, ruff, nbdev_test, pytest with the browser tests
+test: $(STAMP) ## Run everything: clean + export, ruff, nbdev_test, pytest with the browser tests; prints its own time
+	$(call stage,all of make test,$(MAKE) --no-print-directory export ruff notebooks pytest)
 
 export: $(STAMP) ## Clean and export all notebooks; fails on what that changes
 	$(call stage,clean and export,PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python .ci/export.py)
@@ -66,7 +67,7 @@ pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those
 	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
 
 slow: $(STAMP) ## Run what takes long: cells marked slow, kills at random moments, SLURM jobs, several devices, more of the browser
-	$(call stage,slow cells,for book in $$(grep -l '#| slow' nbs/*.ipynb nbs/*/*.ipynb); do MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --path $$book --flags slow --do_print || exit 1; done)
+	$(call stage,slow cells,for book in $$(grep -rl --include='*.ipynb' '#| slow' nbs | sort); do MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --path $$book --flags slow --do_print || exit 1; done)
 	$(call stage,slow tests,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -m slow -ra --durations=10 $(PYTEST_ARGS))
 
 hooks: $(STAMP) ## For developers: git merges and cleans notebooks the way nbdev does
