@@ -11,7 +11,7 @@ import torch
 
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import (
-    FIRST, SECOND, IMAGE_SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, ood_set, prepare, scramble, threshold,
+    FIRST, SECOND, IMAGE_SIDE, bernoulli_bits, check_shape, grey_scenes, image_keys, inverted, make_prepare, ood_set, scramble, threshold,
     without)
 from latentlab.data.images import ImageSet, load, places
 from latentlab.data.scenes import SceneSettings, draw_scenes
@@ -168,14 +168,14 @@ def test_the_same_bits_on_a_gpu():
 
 def test_the_four_kinds():
     x, rows = pictures(50), torch.arange(50)
-    dynamic, static, deterministic, grey = (prepare(kind, 0) for kind in ("dynamic", "static", "deterministic", "grey"))
+    dynamic, static, deterministic, grey = (make_prepare(kind, 0) for kind in ("dynamic", "static", "deterministic", "grey"))
     draws = [dynamic(x, rows, epoch) for epoch in range(3)]
     assert all(0.2 < (draws[a] != draws[b]).float().mean() < 0.45 for a, b in ((0, 1), (1, 2),
                                                                                (0, 2))), "a third of pixels of even chances, 2 E p (1 - p)"
     assert torch.equal(draws[1], dynamic(x, rows, 1)) and torch.equal(draws[1], bernoulli_bits(x, rows, seed=0, epoch=1))
     assert torch.equal(static(x, rows, 0), static(x, rows, 17))
     assert all((static(x, rows, 0) != draw).float().mean() > 0.2 for draw in draws), "a stream of its own"
-    assert (prepare("static", 1)(x, rows, 0) != static(x, rows, 0)).float().mean() > 0.2
+    assert (make_prepare("static", 1)(x, rows, 0) != static(x, rows, 0)).float().mean() > 0.2
     assert torch.equal(deterministic(x, rows, 3), (x.float() / 255 >= 0.5).float())
     assert torch.equal(grey(x, rows, 3), x.float() / 255)
     assert [p.pseudo for p in (dynamic, static, deterministic, grey)] == [False, False, False, True]
@@ -184,20 +184,20 @@ def test_the_four_kinds():
 def test_prepared_objects_are_values():
     x, rows = pictures(), torch.arange(7)
     for kind in ("dynamic", "static", "deterministic", "grey"):
-        copy = pickle.loads(pickle.dumps(prepare(kind, 3)))
-        assert copy == prepare(kind, 3) and hash(copy) == hash(prepare(kind, 3)) and copy != prepare(kind, 4)
-        assert torch.equal(copy(x, rows, 2), prepare(kind, 3)(x, rows, 2))
+        copy = pickle.loads(pickle.dumps(make_prepare(kind, 3)))
+        assert copy == make_prepare(kind, 3) and hash(copy) == hash(make_prepare(kind, 3)) and copy != make_prepare(kind, 4)
+        assert torch.equal(copy(x, rows, 2), make_prepare(kind, 3)(x, rows, 2))
 
 
 def test_points_pass_unchanged_and_grey_floats_too():
     points, x = torch.randn(5, 2), torch.rand(5, 1, 4, 4)
-    for kind in ("dynamic", "static", "deterministic", "grey"): assert prepare(kind, 0)(points, torch.arange(5), 0) is points
-    assert prepare("grey", 0)(x, torch.arange(5), 0) is x
+    for kind in ("dynamic", "static", "deterministic", "grey"): assert make_prepare(kind, 0)(points, torch.arange(5), 0) is points
+    assert make_prepare("grey", 0)(x, torch.arange(5), 0) is x
 
 
 def test_batches_redraw_each_epoch_and_replay():
     x = pictures(12)
-    one, again = (Batches(x, 4, 0, prepare("dynamic", 9)) for _ in range(2))
+    one, again = (Batches(x, 4, 0, make_prepare("dynamic", 9)) for _ in range(2))
     epochs = []
     for epoch in range(4):
         rows = torch.cat([one.rows(3 * epoch + k) for k in range(3)])
@@ -276,9 +276,9 @@ def test_grey_scenes_are_the_luma_of_scenes():
     (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=0, epoch=-1), "`epoch` must be a whole number of at least 0, or None for a "
                                                                             "static draw: got -1"),
     (lambda: bernoulli_bits(pictures(), torch.arange(7), seed=0, epoch=0.5), "got 0.5"),
-    (lambda: prepare("random", 0), "`kind` must be one of dynamic, static, deterministic, grey: got 'random'"),
-    (lambda: prepare("dynamic", -3), "`seed` must be a whole number of at least 0: got -3"),
-    (lambda: prepare("static", 0)(torch.rand(2, 1, 4, 4), torch.arange(2), 0), "`images` must be bytes to be made static bits: got "
+    (lambda: make_prepare("random", 0), "`kind` must be one of dynamic, static, deterministic, grey: got 'random'"),
+    (lambda: make_prepare("dynamic", -3), "`seed` must be a whole number of at least 0: got -3"),
+    (lambda: make_prepare("static", 0)(torch.rand(2, 1, 4, 4), torch.arange(2), 0), "`images` must be bytes to be made static bits: got "
                                                                                "torch.float32 (2, 1, 4, 4)"),
     (lambda: ood_set("cifar10"), "`name` must be a grey set: got 'cifar10', which has 3 channels"),
     (lambda: ood_set("inverted:msrc-objects"), "got 'inverted:msrc-objects'"),

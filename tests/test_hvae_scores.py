@@ -9,7 +9,7 @@ from torch import nn
 
 from latentlab.core.runtime import generator
 from latentlab.core.settings import Live
-from latentlab.data.binarise import prepare
+from latentlab.data.binarise import make_prepare
 from latentlab.data.toys import make_toy
 from latentlab.metrics import ood
 from latentlab.metrics.scores import compressed_bits, perturb
@@ -366,7 +366,7 @@ def test_data_of_a_healthy_set_pass():
 
 def test_the_corruption_depends_on_seed_epoch_image_and_pixel_alone():
     images, rows = torch.randint(256, (300, 1, 8, 8), generator=rng(), dtype=torch.uint8), torch.randperm(300, generator=rng(1))
-    make = lambda seed=0, rate=0.3: Corrupted(prepare=prepare("grey", 0), rate=rate, seed=seed)
+    make = lambda seed=0, rate=0.3: Corrupted(prepare=make_prepare("grey", 0), rate=rate, seed=seed)
     whole = make().replaced(images, rows, 2)
     assert torch.equal(whole[[7, 3, 250]], make().replaced(images[[7, 3, 250]], rows[[7, 3, 250]], 2))
     assert not torch.equal(whole, make().replaced(images, rows, 3)) and not torch.equal(whole, make(seed=1).replaced(images, rows, 2))
@@ -377,7 +377,7 @@ def test_the_corruption_depends_on_seed_epoch_image_and_pixel_alone():
 
 def test_the_corruption_is_that_of_perturb():
     images = torch.full((500, 1, 28, 28), 10, dtype=torch.uint8)
-    ours, theirs = Corrupted(prepare=prepare("grey", 0), rate=0.25, seed=3).replaced(images, torch.arange(500), 0), perturb(images, 0.25, generator=rng())
+    ours, theirs = Corrupted(prepare=make_prepare("grey", 0), rate=0.25, seed=3).replaced(images, torch.arange(500), 0), perturb(images, 0.25, generator=rng())
     for figure in (lambda t: (t != 10).double().mean(), lambda t: t[t != 10].double().mean() / 255, lambda t: t[t != 10].double().std() / 255):
         assert figure(ours).item() == pytest.approx(figure(theirs).item(), abs=0.005)
     by_pixel = (ours != 10).double().mean(0).flatten()

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from latentlab.data import images
-from latentlab.data.images import IDX, KNOWN, NAMES, ImageSet, check_arrays, load, read_npz, resize_pixels, serial_split
+from latentlab.data.images import IDX, KNOWN, NAMES, ImageSet, check_set, load, read_npz, resize_pixels, serial_split
 
 BUNDLE = Path(images.__file__).parents[1] / "bundled"
 DATA = os.environ.get("LATENTLAB_DATA")
@@ -294,7 +294,7 @@ def test_wrong_arrays_are_named(changes, message):
     arrays = dict(images=draw, labels=np.arange(397) % 15, classes=np.array([f"c{i}" for i in range(15)]),
                   masks=np.zeros((397, 128, 128), np.uint8)) | changes
     import re
-    assert re.search(message, check_arrays({k: v for k, v in arrays.items() if v is not None}, KNOWN["msrc-objects"], "train"))
+    assert re.search(message, check_set({k: v for k, v in arrays.items() if v is not None}, KNOWN["msrc-objects"], "train"))
 
 
 def test_load_names_the_file_and_the_rule(alone):
@@ -307,9 +307,9 @@ def test_load_names_the_file_and_the_rule(alone):
 def test_boxes_are_checked():
     arrays = dict(images=np.zeros((300, 64, 64, 3), np.uint8), labels=np.zeros(300, int), classes=np.array(["a"]),
                   boxes=np.tile([1, 2, 3, 4], (300, 1)).astype(np.uint8))
-    assert check_arrays(arrays, KNOWN["tiny-imagenet"], "test") == ""
-    assert "boxes" in check_arrays(arrays | {"boxes": arrays["boxes"][:, ::-1]}, KNOWN["tiny-imagenet"], "test")
-    assert "boxes" in check_arrays(arrays | {"boxes": arrays["boxes"] + 60}, KNOWN["tiny-imagenet"], "test")
+    assert check_set(arrays, KNOWN["tiny-imagenet"], "test") == ""
+    assert "boxes" in check_set(arrays | {"boxes": arrays["boxes"][:, ::-1]}, KNOWN["tiny-imagenet"], "test")
+    assert "boxes" in check_set(arrays | {"boxes": arrays["boxes"] + 60}, KNOWN["tiny-imagenet"], "test")
 
 
 # ---- bad arguments

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'SECOND', 'Binarise', 'IMAGE_SIDE', 'scramble', 'threshold', 'image_keys', 'bernoulli_bits', 'Prepare',
-           'prepare', 'Parted', 'without', 'inverted', 'check_shape', 'grey_scenes', 'ood_set']
+           'make_prepare', 'Parted', 'without', 'inverted', 'check_shape', 'grey_scenes', 'ood_set']
 
 # %% ../../nbs/data/04_binarise.ipynb #8d4f8646
 import dataclasses
@@ -86,7 +86,7 @@ Binarise = Literal["dynamic", "static", "deterministic", "grey"]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    "Bytes to what a step sees. Example: `Batches(images, 256, 0, prepare('dynamic', 0))`."
+    "Bytes to what a step sees. Example: `Batches(images, 256, 0, make_prepare('dynamic', 0))`."
     kind: Binarise  # How bits are made
     seed: int  # Of the draws, 0 or above
 
@@ -109,7 +109,7 @@ class Prepare:
         return bernoulli_bits(images, index, seed=self.seed, epoch=epoch if self.kind == "dynamic" else None)
 
 # %% ../../nbs/data/04_binarise.ipynb #90352194
-def prepare(
+def make_prepare(
     kind: Binarise,  # dynamic, static, deterministic, grey
     seed: int,  # Of the draws, 0 or above
 ) -> Prepare:  # (images, their indices, epoch) -> floats

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IDX', 'GARMENTS', 'RESEARCH', 'KNOWN', 'NAMES', 'check_count', 'resize_pixels', 'ImageSet', 'take_rows', 'resized',
-           'Known', 'known_set', 'read_npz', 'check_arrays', 'read_idx', 'cache_folder', 'places', 'idx_files',
-           'from_idx', 'download', 'how_to_get', 'serial_split', 'find', 'load']
+           'Known', 'known_set', 'read_npz', 'check_set', 'read_idx', 'cache_folder', 'places', 'idx_files', 'from_idx',
+           'download', 'how_to_get', 'serial_split', 'find', 'load']
 
 # %% ../../nbs/data/00_images.ipynb #f081ff18
 import dataclasses
@@ -194,7 +194,7 @@ def read_npz(
                          "or remove it.") from error
 
 
-def check_arrays(
+def check_set(
     arrays: dict[str, np.ndarray],  # As read
     known: Known,  # What they should be
     split: str,  # train or test
@@ -341,7 +341,7 @@ def find(
         for path in (folder / known.files[split == "test"], folder / name / known.files[split == "test"]):
             if not path.is_file(): continue
             arrays = read_npz(path)
-            wrong = check_arrays(arrays, known, split)
+            wrong = check_set(arrays, known, split)
             if wrong:
                 raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, "
                                  "or remove it.")

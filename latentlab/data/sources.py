@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..core.settings import Settings, setting
-from .binarise import Parted, ood_set, prepare, without
+from .binarise import Parted, make_prepare, ood_set, without
 from .images import ImageSet, load
 from .scenes import SceneSettings, draw_scenes
 
@@ -102,4 +102,4 @@ def fixed_bits(
 ) -> Float[Tensor, "batch channel height width"]:  # As the model sees them, drawn once
     "Images for scores and pictures: dynamic bits are drawn once."
     kind = "static" if bits == "dynamic" else bits
-    return prepare(kind, {"test": 1, "train": 2, "outside": 3}[stream])(images.images, torch.arange(len(images)), 0).to(device)
+    return make_prepare(kind, {"test": 1, "train": 2, "outside": 3}[stream])(images.images, torch.arange(len(images)), 0).to(device)

@@ -16,7 +16,7 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
-from ...data.binarise import prepare
+from ...data.binarise import make_prepare
 from ...data.images import known_set
 from ...data.sources import fixed_bits, read_labels, training_images, trial_images
 from ...data.toys import expected_log_density, make_toy
@@ -113,7 +113,7 @@ def build_images(
     device: torch.device,  # Where everything goes
 ) -> Setup:
     "Images as bits or grey values, an out-of-distribution set, and a model."
-    data, exclude, bits = run.data, read_labels(run.data.exclude), prepare(run.data.bits, run.train.seed)
+    data, exclude, bits = run.data, read_labels(run.data.exclude), make_prepare(run.data.bits, run.train.seed)
     train, (test, outside) = training_images(data.name, data.images, exclude), trial_images(data.name, exclude, data.outside)
     rows = torch.randperm(len(test), generator=generator(0, "held out"))[:1000]
     some = lambda images, stream: torch.randperm(len(images), generator=generator(0, stream))[:500]
