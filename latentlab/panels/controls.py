@@ -43,7 +43,7 @@ def widget_of(
 # %% ../../nbs/panels/00_controls.ipynb #325a5211
 def group_of(
     info: FieldInfo,  # One field
-    data: Collection[str] = ("data", "encoder", "images"),  # Parts of a path that mean images or encoder
+    data: Collection[str] = ("data",),  # Parts of a path that mean what is learnt from, not what learns
 ) -> str | None:  # live, model, data, or None for a field without a control
     "The part of the panel that a field belongs to."
     if info.kind == "live": return "live"
@@ -62,11 +62,12 @@ def controls(
     fields: Mapping[str, FieldInfo],  # As `Settings.fields()` gives them
     *,
     hidden: Collection[str] = (),  # Paths or names that get no control
+    data: Collection[str] = ("data",),  # Parts of a path that mean what is learnt from
 ) -> list[dict[str, Any]]:  # One JSON-ready description a control, in the order of declaration
     "Every live and build field as a control: label, widget, range, unit, reason and condition come from the field."
     names, found = control_names(fields), []
     for path, info in fields.items():
-        group = group_of(info)
+        group = group_of(info, data)
         if group is None or widget_of(info) is None or path in hidden or info.name in hidden: continue
         when = None
         if info.when is not None:

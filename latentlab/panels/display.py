@@ -29,6 +29,7 @@ class Display:
 
     # Settings without a control: they rarely differ between two looks
     hidden: Sequence[str] = ("images", "weight_decay", "optimiser", "batch", "precision")
+    data: Sequence[str] = ("data",)  # Parts of the settings, or settings, that mean what is learnt from
     replaced: Sequence[str] = ()  # Settings that say nothing where a trainer was given what to build
 
     def layout(
