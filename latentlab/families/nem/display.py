@@ -36,7 +36,8 @@ def mask_rows(
     channels: int,  # 1 or 3
 ) -> tuple[Row, ...]:
     "The image, what is kept of it, what the encoder still sees, and the order of the pixels."
-    return (Row(key="image", label="image", note=f"{height} × {width}, {'grey' if channels == 1 else 'RGB'}"), Row(key="keep", label="kept", kind="keep"),
+    return (Row(key="image", label="image", note=f"{height} × {width}, {'grey' if channels == 1 else 'RGB'}"),
+            Row(key="keep", label="kept", kind="keep"),
             Row(key="seen", label="what is left", note="for the encoder", kind="seen"), Row(key="rank", label="rank", kind="rank"))
 
 
@@ -47,10 +48,12 @@ def mask_plots(
     soft, hard, kept, kl = (term_colour(name) for name in ("distance", "distance_hard", "area", "mask_kl"))
     distance = (Curve(name="distance", label="trained mask", unit=unit, colour=soft),
                 Curve(name="held_out/distance_hard", label="hard mask, held out", unit=unit, colour=hard, dash=True))
-    penalty = Curve(name="area", label="area kept", unit="share", colour=kept), Curve(name="mask_kl", label="mask KL", unit="nats", colour=kl, dash=True)
+    penalty = Curve(name="area", label="area kept", unit="share", colour=kept), Curve(name="mask_kl", label="mask KL", unit="nats",
+                                                                                      colour=kl, dash=True)
     path = (PathSeries(label="soft mask", x="held_out/area", y="held_out/distance_soft", colour=soft),
             PathSeries(label="hard, same area", x="held_out/area", y="held_out/distance_hard", colour=hard, dash=True))
-    return (CurvePlot(title="Distance", note="how far the masked image is", terms=distance), CurvePlot(title="Penalty", note="what is kept", terms=penalty),
+    return (CurvePlot(title="Distance", note="how far the masked image is", terms=distance),
+            CurvePlot(title="Penalty", note="what is kept", terms=penalty),
             PathPlot(title="Path", note="held-out images", x_label="area kept, share of pixels", y_label=f"distance, {unit}", series=path))
 
 
@@ -58,10 +61,13 @@ def mask_table(
     unit: str,  # Of the distance in force
 ) -> Table:
     "The numbers of the held-out images: of the mask as trained, and of its top pixels of equal area."
-    rows = (TableRow(name="distance", label="distance", unit=unit, colour=term_colour("distance"), help="32 held-out images: the mask as trained, and its top pixels of equal area"),
+    rows = (TableRow(name="distance", label="distance", unit=unit, colour=term_colour("distance"),
+                     help="32 held-out images: the mask as trained, and its top pixels of equal area"),
             TableRow(name="relative", label="share of blank", help="the same, divided by the distance when everything is hidden"),
-            TableRow(name="moved", label="moved by 1 px", unit=unit, help="the hard mask moved by one pixel: combs jump, masks of things do not"),
-            TableRow(name="area", label="area kept", unit="share", colour=term_colour("area"), help="mean keep-probability of the same images"))
+            TableRow(name="moved", label="moved by 1 px", unit=unit, help="the hard mask moved by one pixel: combs jump, masks of "
+                                                                          "things do not"),
+            TableRow(name="area", label="area kept", unit="share", colour=term_colour("area"),
+                     help="mean keep-probability of the same images"))
     return Table(columns=("soft", "hard"), rows=rows)
 
 # %% ../../../nbs/families/nem/04_display.ipynb #dbd21c67
@@ -70,6 +76,7 @@ class NEMDisplay(Display):
 
     hidden = (*Display.hidden, "grid")
     replaced = ("data", "encoder")
+    data = ("data", "encoder", "images")  # Parts of paths whose controls stand under "data"
 
     def layout(
         self,
@@ -79,7 +86,8 @@ class NEMDisplay(Display):
         info, (_, channels, height, width) = snapshot.info, snapshot.images.shape
         unit = DISTANCES[snapshot.values["distance"]].label
         question = f"what does **{encoder_name(info['encoder'])}** see in **{display_name(info['data'])}**?"
-        return Layout(title="NEM", question=question, columns=tuple(info["columns"].split(" | ")), rows=mask_rows(height, width, channels), plots=mask_plots(unit), table=mask_table(unit))
+        return Layout(title="NEM", question=question, columns=tuple(info["columns"].split(" | ")), rows=mask_rows(height, width, channels),
+                      plots=mask_plots(unit), table=mask_table(unit))
 
     def arrays(
         self,
@@ -87,7 +95,8 @@ class NEMDisplay(Display):
     ) -> Mapping[str, np.ndarray]:  # image, fill, keep, rank: bytes
         "Images, what fills their hidden pixels, what is kept, and the order of the pixels."
         views = snapshot.views
-        return dict(image=image_bytes(snapshot.images), fill=image_bytes(views["fill"]), keep=keep_to_uint8(views["keep"].clip(0, 1)), rank=rank_to_uint8(views["logits"]))
+        return dict(image=image_bytes(snapshot.images), fill=image_bytes(views["fill"]), keep=keep_to_uint8(views["keep"].clip(0, 1)),
+                    rank=rank_to_uint8(views["logits"]))
 
     def table(
         self,
@@ -97,7 +106,8 @@ class NEMDisplay(Display):
         if not snapshot.measurements: return {}
         found = snapshot.measurements[-1].figures
         blank = max(found["distance_blank"], 1e-9)
-        return {"distance": [found["distance_soft"], found["distance_hard"]], "relative": [found["distance_soft"] / blank, found["distance_hard"] / blank],
+        return {"distance": [found["distance_soft"], found["distance_hard"]],
+                "relative": [found["distance_soft"] / blank, found["distance_hard"] / blank],
                 "moved": [float("nan"), found["distance_moved"]], "area": [found["area"], found["area"]]}
 
     def notes(
