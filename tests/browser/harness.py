@@ -61,7 +61,7 @@ def jupyterlab(base: Path) -> Iterator[Lab]:
     (folders["config"] / "labconfig").mkdir()
     quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
     (folders["config"] / "labconfig" / "page_config.json").write_text(json.dumps(quiet))
-    path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(folders["config"]), "JUPYTER_DATA_DIR": str(folders["data"]),
                    "JUPYTER_RUNTIME_DIR": str(folders["runtime"]), "IPYTHONDIR": str(folders["ipython"]), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     port, token, log = free_port(), secrets.token_hex(16), base / "jupyter.log"

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from feeder import NAMES, pictures
+from browser.feeder import NAMES, pictures
 
+from latentlab.core.checks import Verdict
 from latentlab.core.settings import Settings, setting
-from latentlab.core.terms import Verdict
-from latentlab.families.hvae.display import HVAELook
-from latentlab.panels.panel import Face
-from latentlab.train.history import Curves
-from latentlab.train.loop import Snapshot
-from latentlab.train.rig import Measure
+from latentlab.core.snapshot import Curves, Measurement, Snapshot
+from latentlab.families.hvae.display import HVAEDisplay
+from latentlab.panels.controls import control_values, controls, differences
+from latentlab.panels.display import curve_columns, lights
+from latentlab.panels.panel import ToldWords
+from latentlab.panels.view import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +96,26 @@ def image_views(images, step, layers=3, m=200):
 
 
 class LatentFeeder:
-    "Made-up snapshots of a hierarchical VAE, through the look and the face of the real panel."
+    "Made-up snapshots of a hierarchical VAE, shown by the family's display in a view."
 
     def __init__(self, data="moons", layers=2, fps=10.0):
-        self.run, self.fps, self.step, self.state, self.history, self.measures, self.heard = LatentRun().replace(
+        self.run, self.fps, self.step, self.state, self.history, self.measurements, self.heard = LatentRun().replace(
             {"data": data, "layers": layers}), fps, 0, "running", [], (), []
         self.images = (half_moons(512, 0.05, np.random.default_rng(0))[0].astype("float32") if data == "moons"
                        else pictures()[0].astype("float32"))
-        self.face = Face(self.snapshot(), HVAELook())
-        self.view = self.face.view
+        self.display, self.view = HVAEDisplay(), View()
+        self.words = ToldWords(self.view)
         self.view.on_request(self.receive)
-        self.face.push(self.snapshot())
+        self.show()
+
+    def show(self):
+        self.last = now = self.snapshot()
+        layout, fields, columns = self.display.layout(now), now.run.fields(), curve_columns(now)
+        values, tail = {**control_values(fields), **now.values}, {name: float(column[-1]) for name, column in columns.items()}
+        self.words.tell(plan=layout.plain(), schema=controls(fields, hidden=layout.hidden))
+        self.view.push(self.display.arrays(now), dict(step=now.step, values=values, tail=tail, table=self.display.table(now)), columns)
+        status = dict(state=now.state, rate=now.rate, device="cpu", message="", pending=[])
+        self.words.tell(checks=lights(now), notes=list(self.display.notes(now)), values=values, differs=differences(fields), status=status)
 
     def snapshot(self):
         layers, plane, late = self.run.get("layers"), self.run.get("data") == "moons", 1 - np.exp(-self.step / 150)
@@ -123,24 +133,25 @@ class LatentFeeder:
                     Verdict(name="pockets", level="warn", value=0.07, threshold=0.05,
                             sentence="7 % of the prior's samples land where no datum does",
                             remedy="Give the data noise."))
-        if self.step % 40 == 0: self.measures = (*self.measures, Measure(step=self.step, figures=figures, verdicts=verdicts))
+        if self.step % 40 == 0: self.measurements = (*self.measurements, Measurement(step=self.step, figures=figures, verdicts=verdicts))
         words = (dict(data="moons", noise="0.05", oracle="-0.28", classes="upper | lower") if plane
                  else dict(data="fashion-mnist", outside="mnist", classes=" | ".join(NAMES)))
         live = {name: self.run.get(name) for name in ("beta", "free_nats")}
-        return Snapshot(version=self.step, step=self.step, seconds=1.0, rate=61.0, state=self.state, notice="", outcomes=(), run=self.run,
+        return Snapshot(version=self.step, step=self.step, seconds=1.0, rate=61.0, state=self.state, notice="", run=self.run,
                         values=live, images=self.images,
                         info=words | dict(device="cpu"), views=views,
-                        curves=Curves(steps=np.array([step for step, _ in self.history]), values=values, stride=1), measures=self.measures)
+                        curves=Curves(steps=np.array([step for step, _ in self.history]), values=values, stride=1),
+                        measurements=self.measurements)
 
     def receive(self, request):
         self.heard.append(request)
         if request.kind == "set": self.run = self.run.replace({request.name: request.value})
         else: self.state = dict(run="running", pause="paused", stop="stopped", step="paused", rebuild="running")[request.name]
-        self.face.push(self.snapshot())
+        self.show()
 
     def push(self):
         self.step += 4
-        self.face.push(self.snapshot())
+        self.show()
 
     def start(self):
         def work():

@@ -59,7 +59,7 @@ def test_the_field_moves_and_nothing_is_said_back(panel):
 
 def test_field_scatter_and_bars_show_the_numbers_of_the_kernel(panel):
     still(panel)
-    views = "feeder.face.last.views"
+    views = "feeder.last.views"
     low, high = map(float, of(panel, "field", "range").split(","))
     least, most = kernel(panel, f"[float({views}['field'].min()), float({views}['field'].max())]")
     assert abs(high - most) < 0.01 and abs(low - max(least, most - 14)) < 0.02  # half precision
@@ -156,7 +156,7 @@ feeder.push()""")
     values = np.array(kernel(panel, "[row['elbo'] for _, row in feeder.history]"))
     assert -4 < low < high < 0 and low <= np.median(values[len(values) // 10:]) <= high and values.min() == -1e5
     panel.page.locator("[data-tab=difference]").click()
-    least, most = kernel(panel, "[float(f(feeder.face.look.frame(feeder.face.last)['difference'])) for f in (np.nanmin, np.nanmax)]")
+    least, most = kernel(panel, "[float(f(feeder.display.arrays(feeder.last)['difference'])) for f in (np.nanmin, np.nanmax)]")
     assert max(-least, most) > 4.5 and of(panel, "field", "clipped") == f"{int(least < -4)},{int(most > 4)}"
     panel.page.locator("[data-tab=field]").click()
 
@@ -192,15 +192,15 @@ def test_it_fits(panel, theme):
 def test_images_and_a_threshold_that_stays_in_the_browser(panel):
     "The same cell shows the other model: rows of images, histograms, ROC; the slider says TPR and FPR as numpy does."
     panel.execute("feeder.state = 'stopped'\nfeeder = feeders['image']\n[feeder.push() for _ in range(40)]\nfeeder.state = "
-                  "'paused'\nfeeder.face.push(feeder.snapshot())")
+                  "'paused'\nfeeder.show()")
     panel.page.evaluate("window.latentlab.sent = 0")
     show(panel, "feeder.view", "[data-row=recon2] canvas")
     assert panel.page.locator(".ll-strip").count() == 5 and pixels(panel, "[data-row=recon1] canvas")["width"] == 8 * 28 + 7 * 2
     line = "document.querySelector('[data-row=recon0] canvas').getContext('2d').getImageData(0, 14, 28, 1).data"
     row = panel.page.evaluate(f"Array.from({line}).filter((_, i) => i % 4 === 0)")
-    assert np.abs(np.array(row) - 255 * np.array(kernel(panel, "feeder.face.last.views['recon0'][0, 14].tolist()"))).max() < 1
+    assert np.abs(np.array(row) - 255 * np.array(kernel(panel, "feeder.last.views['recon0'][0, 14].tolist()"))).max() < 1
     panel.page.locator("[data-tab='LLR>1']").click()
-    inside, outside = (np.array(kernel(panel, f"feeder.face.last.views['{side}_llr1'].tolist()")) for side in ("in", "out"))
+    inside, outside = (np.array(kernel(panel, f"feeder.last.views['{side}_llr1'].tolist()")) for side in ("in", "out"))
     assert float(of(panel, "hist", "auroc")) == pytest.approx((outside[:, None] > inside).mean() + 0.5
                                                               * (outside[:, None] == inside).mean(), abs=1e-3)
     assert float(of(panel, "hist", "tpr")) == pytest.approx(0.8, abs=0.01)
