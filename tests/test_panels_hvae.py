@@ -17,7 +17,7 @@ from latentlab.panels.layout import check_arrays
 from latentlab.panels.panel import OPEN, Panel
 from latentlab.train.trainer import Trainer
 
-TINY = HVAERun().replace({"data.points": 400, "model.hidden": "8", "train.check_every": 5, "train.device": "cpu"})
+TINY = HVAERun().replace({"data.points": 400, "model.hidden": (8,), "train.check_every": 5, "train.device": "cpu"})
 
 
 def sent_keys(view: Any) -> set[str]:
@@ -119,12 +119,13 @@ def test_settings_of_another_family_are_refused_before_anything_is_built() -> No
     assert not OPEN
 
 
-def test_another_number_of_layers_brings_its_lists(open_panel: Callable[..., Panel]) -> None:
+def test_another_number_of_layers_brings_its_lists(open_panel: Callable[..., Panel], unchecked: None) -> None:
     "A list of sizes is no dead end: it is cut to the layers asked for, and a longer list brings its layers."
     panel = open_panel({"latents": (2, 3)})
-    cases = ("layers", 1, 1, (2,)), ("latents", [2, 2, 2], 3, (2, 2, 2)), ("layers", 2, 2, (2, 2)), ("kind", "auxiliary", 1, (2,))
+    cases = ("layers", 1, 1, (2,)), ("latents", "2, 2, 2", 3, (2, 2, 2)), ("layers", 2, 2, (2, 2)), ("kind", "auxiliary", 1, (2,))
     for name, value, layers, latents in cases:
         panel.view._receive(panel.view, dict(kind="set", name=name, value=value), None)
         limit = time.monotonic() + 20
-        while (panel.trainer.run.model.layers, panel.trainer.run.model.latents) != (layers, latents) and time.monotonic() < limit: time.sleep(0.01)
-        assert (panel.trainer.run.model.layers, panel.trainer.run.model.latents) == (layers, latents) and not panel.trainer.notice
+        found = lambda: (panel.trainer.run.get(name) == value or name == "latents", panel.trainer.run.model.layers, panel.trainer.run.model.latents)
+        while found() != (True, layers, latents) and time.monotonic() < limit: time.sleep(0.01)
+        assert found() == (True, layers, latents) and not panel.trainer.notice
