@@ -18,7 +18,6 @@ from ..journal.journal import Journal
 from ..journal.runs import changed_of, mean_interval, sources_of, steps_of, value_of
 from ..journal.writer import has_checkpoint, kind_of, label_changes
 from .view import View
-from ..plots.style import figure_png
 from ..sweeps.plan import Plan
 from ..sweeps.sweep import Sweep, default_workers
 from ..train.trainer import Load, Trainer
@@ -186,7 +185,7 @@ class RunBrowser:
 
     def _picture(self, value: None) -> None:
         id, step = self._run(), self.trainer.submit(keep_measured).result()
-        self.view.show_card(figure_png(self.journal.card(id)), {"id": id, "step": step})
+        self.view.show_card(self.journal.report(id).png, {"id": id, "step": step})
 
     def _repeat(self, seeds: int) -> None:
         if self.sweep and self.sweep.state == "running":

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from ..core.runtime import choose_device, cores
 from ..core.settings import Settings, as_dict
 from ..journal.record import digest, fail
-from ..journal.runs import Grouped
+from ..journal.journal import Journal
 from ..journal.writer import Writer
 from .plan import Plan
 from .workers import Outcome, Pool, finished, known_run, train_one
@@ -59,7 +59,8 @@ class Progress:
     state: str  # ready, running, done or stopped
 
     def __str__(self) -> str:
-        counts = (self.found, "found in the journal"), (self.failed, "failed"), (self.elsewhere, "trained elsewhere"), (self.running, "running")
+        counts = (self.found, "found in the journal"), (self.failed, "failed"), (self.elsewhere,
+                                                                                 "trained elsewhere"), (self.running, "running")
         parts = [f"{self.done + self.found} of {self.total} done"] + [f"{n} {word}" for n, word in counts if n]
         if self.state == "running" and self.seconds_left is not None: parts.append(f"about {spell(self.seconds_left)} left")
         return ", ".join(parts) + ("" if self.state in ("running", "done") else f" ({self.state})")
@@ -89,7 +90,8 @@ class Estimate:
     def seconds(self) -> float: return self.each * -(-self.runs // self.workers)
 
     def __str__(self) -> str:
-        return f"{self.runs} runs to train, about {spell(self.seconds)} on {self.workers} workers ({self.build:.1f} s to build, {1e3 * self.step:.1f} ms a step, measured)"
+        return (f"{self.runs} runs to train, about {spell(self.seconds)} on {self.workers} workers ({self.build:.1f} s to build, "
+                f"{1e3 * self.step:.1f} ms a step, measured)")
 
 
 def estimate(
@@ -105,7 +107,8 @@ def estimate(
     built = time.perf_counter()
     trainer.fit(2, progress=False)  # the first steps are slower
     timed = trainer.fit(steps, progress=False).session
-    return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=fmean(run.train.steps for run in plan.runs()), workers=workers)
+    return Estimate(build=built - begun, step=timed.seconds / timed.step, runs=runs, steps=fmean(run.train.steps for run in plan.runs()),
+                    workers=workers)
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #bcc8e630
 class Driver:
@@ -121,21 +124,26 @@ class Driver:
         retries: int = 2,  # How often a run is given out again after its worker died
     ):
         if plan.base.__module__ == "__main__":
-            raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put the class into a module.")
-        if workers is not None and workers < 1: raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
+            raise ValueError(f"`plan` must hold settings that a worker can import: got {type(plan.base).__name__} of this notebook. Put "
+                             "the class into a module.")
+        if workers is not None and workers < 1:
+            raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
         if retries < 0: raise ValueError(f"`retries` must be at least 0: got {retries}. 2 is usual.")
-        self.plan, self.journal, self.retries, self._make = plan, (journal if isinstance(journal, Writer) else Grouped(journal)).ready(), retries, backend
+        self.plan, self.journal, self.retries, self._make = plan, (journal if isinstance(journal, Writer)
+                                                                   else Journal(journal)).ready(), retries, backend
         self.workers = default_workers(plan.base) if workers is None else workers
         self.outcomes: dict[str, Outcome] = {}  # Identity of a run -> what became of it
         self.tries: dict[str, int] = {}  # Identity of a run -> times it was given out
-        self.state, self.error, self._asked, self._ended = "ready", None, threading.Event(), threading.Event()  # an interrupted Thread.join may think the thread has ended
+        # an interrupted Thread.join may think the thread has ended
+        self.state, self.error, self._asked, self._ended = "ready", None, threading.Event(), threading.Event()
         self._runs, self._back, self._given = {digest(as_dict(run)): run for run in plan.runs()}, queue.SimpleQueue(), set()
 
     def _give(self, backend: Backend, name: str) -> None:
         self._given.add(name)
         self.tries[name] = self.tries.get(name, 0) + 1
         back = self._back  # an answer that comes after this start has ended must not reach the next one
-        backend.submit(train_one, self._runs[name], str(self.journal.root), {"sweep": self.plan.name}).add_done_callback(lambda future: back.put((name, future)))
+        backend.submit(train_one, self._runs[name], str(self.journal.root),
+                       {"sweep": self.plan.name}).add_done_callback(lambda future: back.put((name, future)))
 
     def _take(self, backend: Backend, name: str, future: Any) -> None:
         try: outcome = future.result()
@@ -157,7 +165,8 @@ class Counted(Driver):
     "What is done, and what is left."
 
     def _found(self) -> None:
-        rows = {row["digest"]: row for row in self.journal.rows() if row.get("digest") in self._runs and not row["changes"] and finished(row, self._runs[row["digest"]])}
+        rows = {row["digest"]: row for row in self.journal.rows() if row.get("digest") in self._runs and not row["changes"]
+                and finished(row, self._runs[row["digest"]])}
         kept = {name: outcome for name, outcome in self.outcomes.items() if outcome.state == "done"}
         self.outcomes = {name: Outcome(state="found", id=row["id"]) for name, row in rows.items()} | kept
 
@@ -168,7 +177,8 @@ class Counted(Driver):
         running, spent = min(len(self._given), self.workers), [o.seconds for o in list(self.outcomes.values()) if o.state == "done"]
         left = len(self._runs) - done - found - failed - elsewhere
         each = sum(spent) / len(spent) if spent else None
-        return Progress(total=len(self._runs), done=done, found=found, failed=failed, elsewhere=elsewhere, running=running if self.state == "running" else 0, left=left,
+        return Progress(total=len(self._runs), done=done, found=found, failed=failed, elsewhere=elsewhere,
+                        running=running if self.state == "running" else 0, left=left,
                         seconds_left=None if each is None else each * left / max(1, min(self.workers, left)), state=self.state)
 
     def estimate(self) -> Estimate:
@@ -247,7 +257,7 @@ class Sweep(Driven):
     def results(self) -> Any:  # A DataFrame
         "The runs of this sweep, as `Runs.runs` lists them."
         ids = {outcome.id for outcome in list(self.outcomes.values())}
-        return Grouped(self.journal.root).runs(where=lambda row: row["id"] in ids)
+        return Journal(self.journal.root).runs(where=lambda row: row["id"] in ids)
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #a8c3a809
 @contextmanager
