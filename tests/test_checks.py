@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.families.nem.checks import LIMITS, NEM_CHECKS, MaskProbe, border, collapse, combs, dimming, lines, loud, said, saturation, switches
+from latentlab.families.nem.checks import (MASK_LIMITS, NEM_CHECKS, MaskProbe, describe, loud_switches, mask_border, mask_collapse, mask_combs, mask_dimming, mask_lines,
+                                           mask_saturation, mask_switches)
 from latentlab.metrics.masks import hard_keep, move
 
 HOT = dict(penalty="kl", kl_scale=0.01, area_scale=0.1, prior=1e-4, distance="half_cosine", fill="mean", neighbourhood="off", gate="soft",
@@ -84,11 +85,11 @@ def spoil(kind, images, field, area):
 
 
 FAILURES = [
-    ("all kept", collapse, "warn", "all kept"), ("all hidden", collapse, "bad", "all hidden"), ("constant", collapse, "bad", "constant"),
-    ("constant, almost", collapse, "bad", "constant"), ("same for all", collapse, "bad", "one mask for all"), ("dimming", dimming, "bad", "dimmed"),
-    ("line above", lines, "bad", "row 0 "), ("line below", lines, "bad", "row {last} "), ("line left", lines, "bad", "column 0 "),
-    ("line within", lines, "bad", "row "), ("ring", border, "bad", "outer ring"), ("comb of rows", combs, "bad", "strides"),
-    ("comb of columns", combs, "bad", "strides"), ("grid", combs, "bad", "strides"), ("saturated", saturation, "warn", "beyond 6"),
+    ("all kept", mask_collapse, "warn", "all kept"), ("all hidden", mask_collapse, "bad", "all hidden"), ("constant", mask_collapse, "bad", "constant"),
+    ("constant, almost", mask_collapse, "bad", "constant"), ("same for all", mask_collapse, "bad", "one mask for all"), ("dimming", mask_dimming, "bad", "dimmed"),
+    ("line above", mask_lines, "bad", "row 0 "), ("line below", mask_lines, "bad", "row {last} "), ("line left", mask_lines, "bad", "column 0 "),
+    ("line within", mask_lines, "bad", "row "), ("ring", mask_border, "bad", "outer ring"), ("comb of rows", mask_combs, "bad", "strides"),
+    ("comb of columns", mask_combs, "bad", "strides"), ("grid", mask_combs, "bad", "strides"), ("saturated", mask_saturation, "warn", "beyond 6"),
 ]
 
 
@@ -114,33 +115,33 @@ def test_an_empty_mask_that_keeps_the_distance_is_dimmed_and_not_hidden():
     images, field = world()
     dark = math.log(1e-3) + 0.01 * torch.randn(field.shape, generator=torch.Generator().manual_seed(0))
     probe = measure(images, dark, fill="zero")
-    assert collapse(probe).level == "ok" and dimming(probe).level == "bad"
-    assert "fill" in dimming(probe).remedy and "relative_l2" in dimming(probe).remedy
+    assert mask_collapse(probe).level == "ok" and mask_dimming(probe).level == "bad"
+    assert "fill" in mask_dimming(probe).remedy and "relative_l2" in mask_dimming(probe).remedy
 
 
 def test_the_remedy_fits_the_settings():
     images, field = world()
     hidden = measure(images, cut(field, 0.2) - 30, penalty="area")
-    assert "area_scale" in collapse(hidden).remedy and "kl_scale" not in collapse(hidden).remedy
+    assert "area_scale" in mask_collapse(hidden).remedy and "kl_scale" not in mask_collapse(hidden).remedy
     grey = math.log(0.1 / 0.9) + 0.01 * torch.randn(field.shape, generator=torch.Generator().manual_seed(0))
     probe = dataclasses.replace(measure(images, grey, fill="zero"), distance_name="relative_l2", live=HOT)
-    assert "set fill" not in dimming(probe).remedy and "relative_l2" not in dimming(probe).remedy
+    assert "set fill" not in mask_dimming(probe).remedy and "relative_l2" not in mask_dimming(probe).remedy
 
 
 def test_a_belt_that_moves_with_its_image_is_no_line_and_one_that_stays_is():
     images, field = world()
     belts = torch.stack([torch.where(torch.arange(28)[:, None] == 4 + i % 20, 9.0, -9.0) for i in range(32)])
-    assert lines(measure(images, torch.maximum(cut(field, 0.25), belts))).level == "ok"
-    assert lines(measure(images, torch.maximum(cut(field, 0.25), belts[:1]))).level == "bad"
+    assert mask_lines(measure(images, torch.maximum(cut(field, 0.25), belts))).level == "ok"
+    assert mask_lines(measure(images, torch.maximum(cut(field, 0.25), belts[:1]))).level == "bad"
 
 
 def test_fine_texture_alone_is_no_comb():
     images, field = world()
     probe = measure(images, torch.where((torch.arange(28) % 2 == 0)[:, None], cut(field, 0.25) + 3, -9.0))
     still = dataclasses.replace(probe, distance_moved=probe.distance_hard)
-    assert combs(still).level == "warn"  # a share of .7, but nothing jumps
+    assert mask_combs(still).level == "warn"  # a share of .7, but nothing jumps
     jumpy = dataclasses.replace(measure(images, cut(field, 0.25)), distance_moved=probe.distance_blank)
-    assert combs(jumpy).level == "ok"
+    assert mask_combs(jumpy).level == "ok"
 
 
 @pytest.mark.parametrize("name", ["keep", "logits", "distance_soft", "distance_hard", "distance_moved", "distance_blank"])
@@ -148,13 +149,13 @@ def test_what_is_not_finite_is_never_well(name):
     probe = measure(*(lambda images, field: (images, cut(field, 0.25)))(*world()))
     value = getattr(probe, name).clone()
     value.view(-1)[3] = math.nan
-    found = collapse(dataclasses.replace(probe, **{name: value}))
+    found = mask_collapse(dataclasses.replace(probe, **{name: value}))
     assert found.level == "bad" and "not a finite number" in found.sentence
 
 
 def test_one_image_is_not_called_the_same_mask_for_all():
     images, field = world(n=1)
-    assert all(check(measure(images, cut(field, 0.25))).level == "ok" for check in (collapse, dimming, combs, saturation))
+    assert all(check(measure(images, cut(field, 0.25))).level == "ok" for check in (mask_collapse, mask_dimming, mask_combs, mask_saturation))
 
 
 def test_figures_are_plain_finite_numbers():
@@ -165,13 +166,13 @@ def test_figures_are_plain_finite_numbers():
 
 
 def test_limits_have_reasons_and_an_order():
-    for name, limit in LIMITS.items(): assert limit.reason and limit.warn <= limit.bad, name
+    for name, limit in MASK_LIMITS.items(): assert limit.reason and limit.warn <= limit.bad, name
 
 
 # words ----------------------------------------------------------------------------------------------------------------
 
 def test_defaults_are_quiet_but_say_what_is_off():
-    assert loud(HOT) == () and said(HOT) == ("Off, with weight 0: complement, total variation, border, binarity.",)
+    assert loud_switches(HOT) == () and describe(HOT) == ("Off, with weight 0: complement, total variation, border, binarity.",)
 
 
 @pytest.mark.parametrize(("change", "words", "light"), [
@@ -183,19 +184,19 @@ def test_defaults_are_quiet_but_say_what_is_off():
 ])
 def test_each_switch_is_said(change, words, light):
     live = HOT | change
-    assert any(words in sentence for sentence in said(live)), said(live)
-    assert bool(loud(live)) == light
+    assert any(words in sentence for sentence in describe(live)), describe(live)
+    assert bool(loud_switches(live)) == light
     images, field = world(n=4)
-    assert switches(measure(images, cut(field, 0.25), **change)).level == ("warn" if light else "ok")
+    assert mask_switches(measure(images, cut(field, 0.25), **change)).level == ("warn" if light else "ok")
 
 
 def test_a_penalty_that_is_not_chosen_may_be_zero():
-    assert loud(HOT | dict(area_scale=0.0)) == () and not any("area" in s for s in said(HOT | dict(area_scale=0.0)))
-    assert not any("prior" in s for s in said(HOT | dict(penalty="area", prior=0.01)))
+    assert loud_switches(HOT | dict(area_scale=0.0)) == () and not any("area" in s for s in describe(HOT | dict(area_scale=0.0)))
+    assert not any("prior" in s for s in describe(HOT | dict(penalty="area", prior=0.01)))
 
 
 def test_settings_of_another_family_say_nothing():
-    assert said({}) == () and said({"learning_rate": 1e-3}) == ()
+    assert describe({}) == () and describe({"learning_rate": 1e-3}) == ()
 
 
 def test_remedies_name_settings_that_exist():

@@ -27,27 +27,27 @@ def train(model, points, steps, *, rate=3e-3, history=None, watched=None):
         terms, weights = latent_terms(model, points[rows], model.live, generator), latent_weights(model, model.live)
         optimiser.zero_grad(), sum(weights[name] * value for name, value in terms.items()).mean().backward()
         optimiser.step(), model.after_step()
-        if history is not None and step % 20 == 0: history.append(model.path(watched, samples=10, generator=rng(9)).log_w.mean().item())
+        if history is not None and step % 20 == 0: history.append(model.trace(watched, samples=10, generator=rng(9)).log_w.mean().item())
     return model
 
 
 @torch.no_grad()
 def measure(model, toy, points, history=(), samples=50):
     "The probe of a model."
-    path = model.path(toy.points, samples=samples, generator=rng(3))
-    if model.settings.kind == "ladder" or len(model.names) == 1: analytic = tuple(kl.mean(0) for kl in model.path(toy.points, samples=samples, generator=rng(3), analytic=True).kl)
-    else: analytic = (None,) * (len(model.names) - 1) + (kl_to_standard_normal(path.q[-1].loc, path.q[-1].scale).sum(-1).mean(0),)
-    likelihood, (z, raw) = model.likelihood(), model.dream(2000, generator=rng(5))
+    trace = model.trace(toy.points, samples=samples, generator=rng(3))
+    if model.settings.kind == "ladder" or len(model.names) == 1: analytic = tuple(kl.mean(0) for kl in model.trace(toy.points, samples=samples, generator=rng(3), analytic=True).kl)
+    else: analytic = (None,) * (len(model.names) - 1) + (kl_to_standard_normal(trace.q[-1].loc, trace.q[-1].scale).sum(-1).mean(0),)
+    likelihood, (z, raw) = model.likelihood(), model.sample_prior(2000, generator=rng(5))
     use = lambda numbers: numbers[..., :likelihood.parameters, :]
-    scale = likelihood.scale(use(path.raw)).expand_as(path.raw[..., 0, :])
+    scale = likelihood.scale(use(trace.raw)).expand_as(trace.raw[..., 0, :])
     oracle = expected_log_density(toy.name, toy.noise, seed=0) if toy.noise else None
     return LatentProbe(
-        names=model.names, samples=samples, elbo=path.log_w.mean(0), iw=iw_bound(path.log_w), nll=path.nll.mean(0), kl=tuple(kl.mean(0) for kl in path.kl), analytic=analytic,
-        loc=tuple(q.loc.expand(samples, -1, -1).mean(0) if q.loc.ndim == 3 else q.loc for q in path.q),
-        z=tuple(draws[:3].flatten(0, 1) for draws in path.z), prior=tuple(draws[0] for draws in z),
+        names=model.names, samples=samples, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0), kl=tuple(kl.mean(0) for kl in trace.kl), analytic=analytic,
+        loc=tuple(q.loc.expand(samples, -1, -1).mean(0) if q.loc.ndim == 3 else q.loc for q in trace.q),
+        z=tuple(draws[:3].flatten(0, 1) for draws in trace.z), prior=tuple(draws[0] for draws in z),
         labels=toy.labels, x=toy.points, generated=likelihood.sample(use(raw), rng(6))[0], generated_z=z[-1][0], scale=scale.mean((0, 2)), scale_min=scale.min().item(),
         floor=model.settings.scale_floor, scale_kind=model.settings.scale_kind, largest_variance=largest_variance(toy.points),
-        train_elbo=model.path(points[:len(toy)], samples=samples, generator=rng(4)).log_w.mean(0), oracle=oracle and oracle.mean, oracle_se=oracle and oracle.se,
+        train_elbo=model.trace(points[:len(toy)], samples=samples, generator=rng(4)).log_w.mean(0), oracle=oracle and oracle.mean, oracle_se=oracle and oracle.se,
         history=tuple(history), live={name: getattr(model.settings, name) for name in HOT}, steps=int(model.steps))
 
 
@@ -126,8 +126,8 @@ def test_a_step_over_the_cliff_is_seen_at_once_and_later():
 def test_data_without_structure_are_learnt_by_heart():
     points, others = torch.randn(60, 16, generator=rng(0)), torch.randn(400, 16, generator=rng(1))
     model = train(make_model(VAESettings(latents="8", hidden="128"), (16,), generator=rng()), points, 500)
-    with torch.no_grad(): train_elbo, path = model.path(points, samples=20, generator=rng(2)).log_w.mean(0), model.path(others, samples=20, generator=rng(2))
-    probe = LatentProbe(names=("1",), samples=20, elbo=path.log_w.mean(0), iw=iw_bound(path.log_w), nll=path.nll.mean(0), kl=(path.kl[0].mean(0),), train_elbo=train_elbo)
+    with torch.no_grad(): train_elbo, trace = model.trace(points, samples=20, generator=rng(2)).log_w.mean(0), model.trace(others, samples=20, generator=rng(2))
+    probe = LatentProbe(names=("1",), samples=20, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0), kl=(trace.kl[0].mean(0),), train_elbo=train_elbo)
     assert overfit(probe).level == "bad" and probe.figures()["train_elbo"] > probe.figures()["elbo"] + 1, overfit(probe)
     assert overfit(dataclasses.replace(probe, train_elbo=None)).level == overfit(trained()).level == "ok"
 
@@ -156,11 +156,11 @@ def test_wrong_bounds_of_a_trained_model_are_none():
     points, toy = make_toy("moons", 4000, noise=0.05, seed=0).points, held_out("moons", 0.05)
     model = train(make_model(VAESettings(), generator=rng()), points, 500)
     probe, change = measure(model, toy, points), lambda iw: dataclasses.replace(probe, iw=iw)
-    with torch.no_grad(): path = model.path(toy.points, samples=50, generator=rng(3))
+    with torch.no_grad(): trace = model.trace(toy.points, samples=50, generator=rng(3))
     assert bound(probe).level == "ok"
-    assert bound(change(-iw_bound(-path.log_w))).level == "bad", "log-mean-exp of the loss"
-    assert bound(change(torch.full_like(probe.iw, torch.logsumexp(path.log_w.flatten(), 0).item() - math.log(path.log_w.numel())))).level == "bad", "mean over the batch"
-    assert bound(change(iw_bound(-path.nll) - probe.analytic[0] + 2)).level == "bad", "far above the oracle"
+    assert bound(change(-iw_bound(-trace.log_w))).level == "bad", "log-mean-exp of the loss"
+    assert bound(change(torch.full_like(probe.iw, torch.logsumexp(trace.log_w.flatten(), 0).item() - math.log(trace.log_w.numel())))).level == "bad", "mean over the batch"
+    assert bound(change(iw_bound(-trace.nll) - probe.analytic[0] + 2)).level == "bad", "far above the oracle"
     assert bound(dataclasses.replace(probe, oracle=None, elbo=-probe.nll - 0.1 * probe.kl[0])).level == "bad", "beta inside"
 
 

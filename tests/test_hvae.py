@@ -1,4 +1,4 @@
-"""Latent-variable models: exact where the world is linear, one path for all kinds, gradients that agree, training that resumes, and bad input refused in time."""
+"""Latent-variable models: exact where the world is linear, one trace for all kinds, gradients that agree, training that resumes, and bad input refused in time."""
 import copy
 import itertools
 import math
@@ -7,13 +7,17 @@ import pickle
 import pytest
 import torch
 from latentlab.core.settings import Live, from_json, to_json
-from latentlab.core.terms import Trainable, weighted_sum
+from latentlab.core.batch import Batch, Context
+from latentlab.core.model import Model, missing_parts
+from latentlab.core.terms import weighted_sum
 from latentlab.losses.bounds import iw_bound
 from latentlab.losses.gaussian import Normal
 from latentlab.families.hvae import model as hvae
 from latentlab.families.hvae.model import AuxiliaryVAE, HierarchicalVAE, LadderVAE, make_model
 from latentlab.families.hvae.experiment import HVAERun
-from latentlab.latents.model import VAE, Path, VAESettings, evaluate, latent_terms
+from latentlab.latents.evaluate import evaluate
+from latentlab.latents.model import VAE, VAESettings, latent_terms
+from latentlab.latents.trace import Trace
 from latentlab.nn.latents import FLOOR, Dense, hidden_sizes, layer_sizes, read_lists
 from latentlab.train.trainer import Trainer
 from torch import nn
@@ -38,7 +42,8 @@ def make(kind="vae", shape=(2,), seed=0, **changes): return make_model(VAESettin
 
 def loss_of(model, x, live=None, seed=0):
     live = live or model.live
-    return weighted_sum(model.terms(x, live=live, generator=rng(seed)), model.weights(live))
+    context = Context(live=live, generator=rng(seed))
+    return weighted_sum(model.losses(Batch(x=x), context), model.weights(context))
 
 
 def far(draws, truth):
@@ -76,10 +81,12 @@ def linear(kind, wrong=1.0):
     decoder, prior = Fixed(W, scale=0, latent=False), Fixed(V, scale=T)
     slope, width = W * TOTAL / EVIDENCE, S * math.sqrt(TOTAL / EVIDENCE)  # p(z1 | x)
     if kind == "two":
-        model.encoders, model.decoders = nn.ModuleList([Fixed(slope, scale=wrong * width), Fixed(V / TOTAL, scale=wrong * T / math.sqrt(TOTAL))]), nn.ModuleList([decoder, prior])
+        for i, network in enumerate((Fixed(slope, scale=wrong * width), Fixed(V / TOTAL, scale=wrong * T / math.sqrt(TOTAL)))): model.encoders[i] = network
+        model.decoders[0], model.decoders[1] = decoder, prior
     elif kind == "ladder":
         top = V * W / EVIDENCE
-        model.climb, model.decoders = lambda x: [x, x], nn.ModuleList([decoder, prior])
+        model.features = lambda x: [x, x]
+        model.decoders[0], model.decoders[1] = decoder, prior
         model.messages = nn.ModuleList([Fixed(1 / W, scale=wrong * S / W), Fixed(top, scale=wrong * math.sqrt(1 - top * V * W))])
     else:  # one layer: z1 in units of its own deviation
         unit = math.sqrt(TOTAL)
@@ -98,9 +105,9 @@ LINEAR = ("vae", "two", "ladder", "auxiliary")
 @pytest.mark.parametrize("kind", LINEAR)
 def test_every_log_weight_of_an_exact_posterior_is_the_likelihood(kind):
     model = linear(kind)
-    path = model.path(X, samples=50, generator=rng())
-    assert (path.log_w - TRUTH).abs().max() < 1e-6 and path.log_w.dtype == torch.float64
-    assert path.nll.std(0).min() > 0.05  # the parts vary, only their sum does not
+    trace = model.trace(X, samples=50, generator=rng())
+    assert (trace.log_w - TRUTH).abs().max() < 1e-6 and trace.log_w.dtype == torch.float64
+    assert trace.nll.std(0).min() > 0.05  # the parts vary, only their sum does not
     found = evaluate(model, X, samples=7, generator=rng(), tile=3, chunk=4)
     assert (found.elbo - TRUTH).abs().max() < 1e-6 and (found.iw - TRUTH).abs().max() < 1e-6 and (found.effective - 7).abs().max() < 1e-3
 
@@ -125,8 +132,8 @@ def test_the_bound_above_a_layer_has_its_closed_form(skip):
     below = V**2 * spread + (T**2 if skip == "sample" else 0)  # variance of z1 given x
     nll = 0.5 * math.log(2 * math.pi * S**2) + ((X[:, 0] - W * V * centre) ** 2 + W**2 * below) / (2 * S**2)
     kl = 0.5 * (spread + centre**2) - math.log(wide) - 0.5
-    path = model.path(X, samples=40_000, generator=rng(), above=1, skip=skip)
-    assert (far(path.log_w, -nll - kl) < 4.5).all() and (far(path.kl[1], kl) < 4.5).all() and not path.kl[0].any()
+    trace = model.trace(X, samples=40_000, generator=rng(), above=1, skip=skip)
+    assert (far(trace.log_w, -nll - kl) < 4.5).all() and (far(trace.kl[1], kl) < 4.5).all() and not trace.kl[0].any()
 
 
 def test_the_marginal_of_an_auxiliary_model_does_not_contain_its_auxiliary():
@@ -150,22 +157,22 @@ def test_the_marginal_of_an_auxiliary_model_does_not_contain_its_auxiliary():
 @every_kind
 def test_shapes_and_the_sum_of_a_path(kind):
     model, x = make(kind), draw(5, 2)
-    path = model.path(x, samples=3, generator=rng())
+    trace = model.trace(x, samples=3, generator=rng())
     layers = len(model.names)
-    assert path.log_w.shape == path.nll.shape == (3, 5) and len(path.kl) == len(path.z) == len(path.q) == layers
-    assert path.raw.shape == (3, 5, 2, 2) and all(kl.shape == (3, 5) for kl in path.kl) and all(z.shape[:2] == (3, 5) for z in path.z)
-    torch.testing.assert_close(path.log_w, -path.nll - torch.stack(path.kl).sum(0))
-    raw = path.raw
+    assert trace.log_w.shape == trace.nll.shape == (3, 5) and len(trace.kl) == len(trace.z) == len(trace.q) == layers
+    assert trace.raw.shape == (3, 5, 2, 2) and all(kl.shape == (3, 5) for kl in trace.kl) and all(z.shape[:2] == (3, 5) for z in trace.z)
+    torch.testing.assert_close(trace.log_w, -trace.nll - torch.stack(trace.kl).sum(0))
+    raw = trace.raw
     by_hand = torch.distributions.Normal(raw[..., 0, :], torch.nn.functional.softplus(raw[..., 1, :]) + 1e-3).log_prob(x).sum(-1)
-    torch.testing.assert_close(-path.nll, by_hand)
+    torch.testing.assert_close(-trace.nll, by_hand)
 
 
 @every_kind
 @pytest.mark.parametrize("skip", ["mode", "sample"])
 def test_nothing_skipped_is_the_elbo_bit_for_bit(kind, skip):
     model, x = make(kind), draw(5, 2)
-    plain = model.path(x, samples=4, generator=rng())
-    none = model.path(x, samples=4, generator=rng(), above=0, skip=skip)
+    plain = model.trace(x, samples=4, generator=rng())
+    none = model.trace(x, samples=4, generator=rng(), above=0, skip=skip)
     assert torch.equal(plain.log_w, none.log_w) and torch.equal(plain.nll, none.nll)
     assert torch.equal(evaluate(model, x, samples=4, tile=4, generator=rng(), above=0, skip=skip).elbo, evaluate(model, x, samples=4, tile=4, generator=rng()).elbo)
 
@@ -176,10 +183,10 @@ def test_skipping_changes_the_bound_and_counts_no_divergence_below(kind, skip):
     model, x = make(kind), draw(5, 2)
     seen = []
     for above in range(len(model.sizes)):
-        path = model.path(x, samples=200, generator=rng(), above=above, skip=skip)
-        assert [q is None for q in path.q] == [i < above for i in range(len(model.sizes))]
-        assert not any(kl.any() for kl in path.kl[:above]) and all(kl.any() for kl in path.kl[above:])
-        seen.append(path.log_w.mean(0))
+        trace = model.trace(x, samples=200, generator=rng(), above=above, skip=skip)
+        assert [q is None for q in trace.q] == [i < above for i in range(len(model.sizes))]
+        assert not any(kl.any() for kl in trace.kl[:above]) and all(kl.any() for kl in trace.kl[above:])
+        seen.append(trace.log_w.mean(0))
     assert all((a - b).abs().min() > 1e-3 for a, b in itertools.combinations(seen, 2))
 
 
@@ -187,9 +194,9 @@ def test_skipping_changes_the_bound_and_counts_no_divergence_below(kind, skip):
 def test_upper_layers_from_the_prior(kind):
     model, x = make(kind), draw(5, 2)
     for below in range(2, len(model.sizes) + 1):
-        path = model.path(x, samples=20_000, generator=rng(), below=below)
-        assert [q is None for q in path.q] == [i + 1 >= below for i in range(len(model.sizes))] and all(kl.any() for kl in path.kl[:below - 1])
-        top = path.z[-1]  # the standard normal, whatever the datum
+        trace = model.trace(x, samples=20_000, generator=rng(), below=below)
+        assert [q is None for q in trace.q] == [i + 1 >= below for i in range(len(model.sizes))] and all(kl.any() for kl in trace.kl[:below - 1])
+        top = trace.z[-1]  # the standard normal, whatever the datum
         assert (far(top, 0.0) < 5).all() and (far(top.square(), 1.0) < 5).all()
 
 
@@ -197,16 +204,16 @@ def test_upper_layers_from_the_prior(kind):
 def test_skip_connections_are_used(kind):
     "Each layer's network sees the layer two away: its weights matter, and so does what is fed."
     model, x = make(kind, skips=True, layers=3, latents="2"), draw(5, 2)
-    before = model.path(x, generator=rng()).log_w
+    before = model.trace(x, generator=rng()).log_w
     skipping = [block for name in ("encoders", "decoders") for block in getattr(model, name, []) if len(block.first) == 2]
     assert len(skipping) == (4 if hasattr(model, "encoders") else 2)
     for block in skipping:
         kept = block.first[1].weight.detach().clone()
         block.first[1].weight.data.zero_()
-        assert not torch.allclose(model.path(x, generator=rng()).log_w, before)
+        assert not torch.allclose(model.trace(x, generator=rng()).log_w, before)
         block.first[1].weight.data.copy_(kept)
         with pytest.raises(ValueError, match="`inputs` must be as many as the network was built for, 2: got 1"): block(torch.zeros(1, block.first[0].in_features))
-    assert torch.equal(model.path(x, generator=rng()).log_w, before)
+    assert torch.equal(model.trace(x, generator=rng()).log_w, before)
 
 
 def test_nothing_is_lost_where_the_prior_of_a_layer_is_its_posterior():
@@ -214,16 +221,16 @@ def test_nothing_is_lost_where_the_prior_of_a_layer_is_its_posterior():
     model, x = make("two"), draw(5, 2)
     for block in (model.encoders[0], model.decoders[1]):
         block.rest[-1].weight.data.zero_(), block.rest[-1].bias.data.copy_(torch.tensor([0.3, -0.2, 0.1, 0.4]))
-    whole, above = (model.path(x, generator=rng(), above=k, temperature=0.0).log_w for k in (0, 1))
+    whole, above = (model.trace(x, generator=rng(), above=k, temperature=0.0).log_w for k in (0, 1))
     assert torch.equal(whole, above)
-    whole, above = (model.path(x, samples=20_000, generator=rng(k), above=k, skip="sample").log_w for k in (0, 1))
+    whole, above = (model.trace(x, samples=20_000, generator=rng(k), above=k, skip="sample").log_w for k in (0, 1))
     assert (far(whole - above, 0.0) < 4.5).all() and whole.std() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["vae", "ladder", "learnt", "ladder skips", "one rung"])
 def test_sampled_and_analytic_divergences_agree(kind):
     model, x = make(kind), draw(4, 2)
-    sampled, closed = (model.path(x, samples=20_000, generator=rng(), analytic=flag) for flag in (False, True))
+    sampled, closed = (model.trace(x, samples=20_000, generator=rng(), analytic=flag) for flag in (False, True))
     for a, b in zip(sampled.kl, closed.kl): assert (far(a - b, 0.0) < 4.5).all() and (b >= 0).all()
     assert torch.equal(sampled.nll, closed.nll)
 
@@ -235,23 +242,23 @@ def test_a_seed_decides_and_the_global_stream_does_not(kind):
     torch.manual_seed(2)
     again, other = make(kind, seed=3), make(kind, seed=4)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters()))
-    assert torch.equal(first.path(x, generator=rng()).log_w, again.path(x, generator=rng()).log_w)
-    assert not torch.equal(first.path(x, generator=rng()).log_w, other.path(x, generator=rng()).log_w)
-    assert not torch.equal(first.path(x, generator=rng()).log_w, first.path(x, generator=rng(1)).log_w)
+    assert torch.equal(first.trace(x, generator=rng()).log_w, again.trace(x, generator=rng()).log_w)
+    assert not torch.equal(first.trace(x, generator=rng()).log_w, other.trace(x, generator=rng()).log_w)
+    assert not torch.equal(first.trace(x, generator=rng()).log_w, first.trace(x, generator=rng(1)).log_w)
 
 
 @every_kind
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_datum_does_not_depend_on_its_neighbours(kind, batch):
     model, x = make(kind), draw(batch, 2)
-    still = lambda data: model.path(data, generator=rng(), temperature=0.0).log_w
+    still = lambda data: model.trace(data, generator=rng(), temperature=0.0).log_w
     torch.testing.assert_close(still(torch.cat([x, draw(2, 2, seed=9)]))[:, :batch], still(x))
 
 
 @every_kind
 def test_dream_is_the_ancestral_sampling_of_the_model(kind):
     model, n = make(kind), 30_000
-    z, raw = model.dream(n, generator=rng())
+    z, raw = model.sample_prior(n, generator=rng())
     by_hand = [None] * len(model.sizes)
     softplus = torch.nn.functional.softplus
     for i in reversed(range(len(by_hand))):
@@ -268,7 +275,7 @@ def test_dream_is_the_ancestral_sampling_of_the_model(kind):
         for a, b in ((mine, theirs), (mine[:, :1] * mine, theirs[:, :1] * theirs)):
             error = (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / n).sqrt()
             assert error.max() < 5
-    cold = model.dream(7, generator=rng(), temperature=0.0)[1]
+    cold = model.sample_prior(7, generator=rng(), temperature=0.0)[1]
     assert torch.equal(cold, cold[:, :1].expand_as(cold))
 
 
@@ -277,9 +284,9 @@ def test_dream_is_the_ancestral_sampling_of_the_model(kind):
 @every_kind
 def test_with_everything_off_the_loss_is_minus_the_elbo(kind):
     model, x = make(kind), draw(6, 2)
-    torch.testing.assert_close(loss_of(model, x), -model.path(x, generator=rng()).log_w.mean(0))
+    torch.testing.assert_close(loss_of(model, x), -model.trace(x, generator=rng()).log_w.mean(0))
     iw = Live(model.settings.replace(objective="iw", samples=5))
-    torch.testing.assert_close(loss_of(model, x, iw), -iw_bound(model.path(x, samples=5, generator=rng()).log_w))
+    torch.testing.assert_close(loss_of(model, x, iw), -iw_bound(model.trace(x, samples=5, generator=rng()).log_w))
 
 
 @every_kind
@@ -296,7 +303,7 @@ def test_a_negative_log_ratio_was_among_them():
     "Lower layers of a bottom-up hierarchy have no true divergence: the premise of the test above."
     model, x = make("two"), draw(6, 2)
     for block in (model.decoders[1], model.encoders[0]): block.rest[-1].bias.data[2:] = 3.0  # wide q and p of z1
-    assert min(model.path(x, generator=rng(seed)).kl[0].mean().item() for seed in range(50)) < 0
+    assert min(model.trace(x, generator=rng(seed)).kl[0].mean().item() for seed in range(50)) < 0
 
 
 def test_beta_and_free_nats_weigh_what_they_name():
@@ -380,11 +387,11 @@ def test_images_of_each_likelihood(kind, likelihood, numbers):
     model = make(kind, (1, 28, 28), net="conv", likelihood=likelihood, components=3)
     x = (torch.rand(4, 1, 28, 28, generator=rng()) * 255).round() / 255
     if likelihood == "bernoulli": x = (x > 0.5).float()
-    path = model.path(x, samples=2, generator=rng())
-    assert path.raw.shape == (2, 4, numbers, 784) and path.log_w.isfinite().all()
-    if model.likelihood().discrete: assert (path.nll >= 0).all()
-    assert torch.equal(model.path(x.flatten(1), samples=2, generator=rng()).log_w, path.log_w)
-    z, raw = model.dream(3, generator=rng())
+    trace = model.trace(x, samples=2, generator=rng())
+    assert trace.raw.shape == (2, 4, numbers, 784) and trace.log_w.isfinite().all()
+    if model.likelihood().discrete: assert (trace.nll >= 0).all()
+    assert torch.equal(model.trace(x.flatten(1), samples=2, generator=rng()).log_w, trace.log_w)
+    z, raw = model.sample_prior(3, generator=rng())
     means, seen = model.likelihood().mean(raw), model.likelihood().sample(raw, rng())
     assert means.shape == seen.shape == (1, 3, 784) and (likelihood == "gaussian" or (seen >= 0).all() and (seen <= 1).all())
     loss_of(model, x).mean().backward()
@@ -395,9 +402,9 @@ def test_images_of_each_likelihood(kind, likelihood, numbers):
 @every_kind
 def test_odd_shapes(kind, shape):
     model, x = make(kind, shape, net="conv", likelihood="bernoulli"), torch.bernoulli(torch.full((1, *shape), 0.5), generator=rng())
-    assert model.path(x, generator=rng()).raw.shape == (1, 1, 1, math.prod(shape)) and evaluate(model, x, generator=rng()).elbo.shape == (1,)
+    assert model.trace(x, generator=rng()).raw.shape == (1, 1, 1, math.prod(shape)) and evaluate(model, x, generator=rng()).elbo.shape == (1,)
     line = make(kind, (1,))  # one number a datum, one datum a batch
-    assert line.path(draw(1, 1), generator=rng()).log_w.isfinite().all()
+    assert line.trace(draw(1, 1), generator=rng()).log_w.isfinite().all()
 
 
 def test_a_convolutional_decoder_mirrors_its_encoder():
@@ -411,9 +418,9 @@ def test_a_convolutional_decoder_mirrors_its_encoder():
 def test_a_learnt_scale_keeps_its_floor():
     model, x = make("vae", scale_floor=0.05), torch.zeros(1, 2)
     model.decoder.rest[-1].weight.data.zero_(), model.decoder.rest[-1].bias.data.copy_(torch.tensor([0.0, 0.0, -200.0, -200.0]))
-    path = model.path(x, generator=rng())
-    assert model.likelihood().scale(path.raw).min().item() == pytest.approx(0.05)
-    assert path.nll.item() == pytest.approx(2 * (math.log(0.05) + 0.5 * math.log(2 * math.pi)), rel=1e-5)
+    trace = model.trace(x, generator=rng())
+    assert model.likelihood().scale(trace.raw).min().item() == pytest.approx(0.05)
+    assert trace.nll.item() == pytest.approx(2 * (math.log(0.05) + 0.5 * math.log(2 * math.pi)), rel=1e-5)
     loss_of(model, x).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
@@ -423,29 +430,29 @@ def test_the_scale_of_this_step():
     worth = {}
     for step, kind, scale in ((0, "fixed", 0.25), (0, "annealed", 1.0), (2, "annealed", 0.5), (4, "annealed", 0.25)):
         model.steps.fill_(step)
-        path = model.path(x, generator=rng(), live=Live(model.settings.replace(decoder_scale=0.25, scale_kind=kind, anneal_steps=4)))
-        torch.testing.assert_close(-path.nll, torch.distributions.Normal(path.raw[..., 0, :], scale).log_prob(x).sum(-1))
-        worth[step, kind] = path.nll
+        trace = model.trace(x, generator=rng(), live=Live(model.settings.replace(decoder_scale=0.25, scale_kind=kind, anneal_steps=4)))
+        torch.testing.assert_close(-trace.nll, torch.distributions.Normal(trace.raw[..., 0, :], scale).log_prob(x).sum(-1))
+        worth[step, kind] = trace.nll
     assert torch.equal(worth[4, "annealed"], worth[0, "fixed"])
 
 
 @every_kind
 def test_a_float64_model_stays_in_float64(kind):
     model, x = make(kind).double(), draw(3, 2, dtype=torch.float64)
-    path = model.path(x, generator=rng())
-    assert path.log_w.dtype == torch.float64 and model.dream(2, generator=rng())[1].dtype == torch.float64
-    rough = make(kind).path(x.float(), generator=rng(), temperature=0.0).log_w
-    torch.testing.assert_close(model.path(x, generator=rng(), temperature=0.0).log_w.float(), rough, rtol=1e-3, atol=1e-3)
+    trace = model.trace(x, generator=rng())
+    assert trace.log_w.dtype == torch.float64 and model.sample_prior(2, generator=rng())[1].dtype == torch.float64
+    rough = make(kind).trace(x.float(), generator=rng(), temperature=0.0).log_w
+    torch.testing.assert_close(model.trace(x, generator=rng(), temperature=0.0).log_w.float(), rough, rtol=1e-3, atol=1e-3)
 
 
 @every_kind
 def test_a_model_that_was_used_can_be_copied(kind):
     model, x = make(kind), draw(3, 2)
-    before = model.path(x, generator=rng()).log_w
+    before = model.trace(x, generator=rng()).log_w
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other.path(x, generator=rng()).log_w, before) and other.settings == model.settings
+        assert torch.equal(other.trace(x, generator=rng()).log_w, before) and other.settings == model.settings
         next(other.parameters()).data += 1
-        assert torch.equal(model.path(x, generator=rng()).log_w, before)
+        assert torch.equal(model.trace(x, generator=rng()).log_w, before)
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
@@ -498,17 +505,17 @@ def test_settings_that_describe_no_bound_are_refused(changes, sentence, unchecke
 
 
 @pytest.mark.parametrize(("call", "sentence"), [
-    (lambda: make("two").path(draw(3, 2), generator=rng(), above=2), "`above` must be from 0 to 1, below the 2 layers: got 2"),
-    (lambda: make("ladder").path(draw(3, 2), generator=rng(), above=-1), "`above` must be from 0 to 1"),
-    (lambda: make("vae").path(draw(3, 2), generator=rng(), above=1), "`above` must be from 0 to 0, below the 1 layer: got 1"),
-    (lambda: make("auxiliary").path(draw(3, 2), generator=rng(), above=1), "`above` must be from 0 to 0"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), above=2), "`above` must be from 0 to 1, below the 2 layers: got 2"),
+    (lambda: make("ladder").trace(draw(3, 2), generator=rng(), above=-1), "`above` must be from 0 to 1"),
+    (lambda: make("vae").trace(draw(3, 2), generator=rng(), above=1), "`above` must be from 0 to 0, below the 1 layer: got 1"),
+    (lambda: make("auxiliary").trace(draw(3, 2), generator=rng(), above=1), "`above` must be from 0 to 0"),
     (lambda: evaluate(make("two"), draw(3, 2), generator=rng(), above=2), "`above` must be from 0 to 1"),
-    (lambda: make("two").path(draw(3, 2), generator=rng(), above=1, below=2), "`below` must be from 2 to 2 with `above` 0"),
-    (lambda: make("two").path(draw(3, 2), generator=rng(), below=3), "`below` must be from 2 to 2"),
-    (lambda: make("two").path(draw(3, 2), generator=rng(), above=1, skip="mean"), "`skip` must be mode or sample: got 'mean'"),
-    (lambda: make("two").path(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False for 2 layers: got True. Reason: bottom-up"),
-    (lambda: make("auxiliary").path(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False"),
-    (lambda: make("vae").path(draw(3, 2), samples=0, generator=rng()), "`samples` must be at least 1: got 0"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), above=1, below=2), "`below` must be from 2 to 2 with `above` 0"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), below=3), "`below` must be from 2 to 2"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), above=1, skip="mean"), "`skip` must be mode or sample: got 'mean'"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False for 2 layers: got True. Reason: bottom-up"),
+    (lambda: make("auxiliary").trace(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False"),
+    (lambda: make("vae").trace(draw(3, 2), samples=0, generator=rng()), "`samples` must be at least 1: got 0"),
     (lambda: evaluate(make("vae"), draw(3, 2), samples=0, generator=rng()), "`samples` must be at least 1: got 0"),
     (lambda: evaluate(make("vae"), draw(3, 2), samples=True, generator=rng()), "`samples` must be at least 1: got True"),
     (lambda: evaluate(make("vae"), draw(3, 2), chunk=0, generator=rng()), "`chunk` must be at least 1"),
@@ -516,16 +523,16 @@ def test_settings_that_describe_no_bound_are_refused(changes, sentence, unchecke
     (lambda: evaluate(make("vae"), draw(3, 2) / 0, generator=rng()), "`x` must be finite"),
     (lambda: evaluate(make("vae", likelihood="bernoulli"), draw(3, 2), generator=rng()), r"`x` must be in \[0, 1\] for bernoulli"),
     (lambda: evaluate(make("vae", likelihood="logistic_mixture"), torch.full((3, 2), 0.5), generator=rng()), "`x` must be multiples of 1/255"),
-    (lambda: make("vae").path(draw(3, 3), generator=rng()), r"`x` must be a batch of data of shape \(2,\): got \(3, 3\)"),
-    (lambda: make("two").path(draw(2), generator=rng()), "`x` must be a batch of data of shape"),
-    (lambda: make("ladder", (1, 4, 4)).path(draw(3, 4, 4), generator=rng()), "`x` must be a batch of data of shape"),
-    (lambda: make("auxiliary").path(draw(3, 2, dtype=torch.float64), generator=rng()), "`x` must be torch.float32, as the model is: got torch.float64"),
-    (lambda: make("vae").path(torch.ones(3, 2, dtype=torch.long), generator=rng()), "`x` must be torch.float32, as the model is: got torch.int64"),
-    (lambda: make("vae").to("meta").path(draw(3, 2).to("meta"), generator=rng()), "`generator` must be on the device of the data, meta: got one on cpu"),
+    (lambda: make("vae").trace(draw(3, 3), generator=rng()), r"`x` must be a batch of data of shape \(2,\): got \(3, 3\)"),
+    (lambda: make("two").trace(draw(2), generator=rng()), "`x` must be a batch of data of shape"),
+    (lambda: make("ladder", (1, 4, 4)).trace(draw(3, 4, 4), generator=rng()), "`x` must be a batch of data of shape"),
+    (lambda: make("auxiliary").trace(draw(3, 2, dtype=torch.float64), generator=rng()), "`x` must be torch.float32, as the model is: got torch.float64"),
+    (lambda: make("vae").trace(torch.ones(3, 2, dtype=torch.long), generator=rng()), "`x` must be torch.float32, as the model is: got torch.int64"),
+    (lambda: make("vae").to("meta").trace(draw(3, 2).to("meta"), generator=rng()), "`generator` must be on the device of the data, meta: got one on cpu"),
     (lambda: make("vae", net="conv"), "`net` must be mlp for data that are no images"), (lambda: make("two", (1, 30, 28), net="conv"), "`shape` must have sides divisible by 4"),
     (lambda: VAE(VAESettings(layers=2)), "`layers` must be 1 for a VAE: got 2"),
-    (lambda: Path(nll=torch.zeros(5, 3), kl=(torch.zeros(3),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
-    (lambda: Path(nll=torch.zeros(5, 3), kl=(torch.zeros(5, 1),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
+    (lambda: Trace(nll=torch.zeros(5, 3), kl=(torch.zeros(3),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
+    (lambda: Trace(nll=torch.zeros(5, 3), kl=(torch.zeros(5, 1),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
     (lambda: Dense([2], [], 1), "`inputs` and `hidden` must have at least one width each"), (lambda: Dense([2], [4], 1, activation="sine"), "`activation` must be one of"),
 ])
 def test_bad_input_is_refused(call, sentence, unchecked):
@@ -536,7 +543,7 @@ def test_broadcasting_between_samples_and_batch_is_refused(unchecked):
     q = Normal(torch.zeros(3, 2), torch.ones(3, 2))
     with pytest.raises(ValueError, match="must end with"): q.log_prob(torch.zeros(3, 4, 2))
     model = make("vae")
-    with pytest.raises(ValueError, match=r"`raw` must be"): model.judge(torch.zeros(5, 2), torch.zeros(4, 3, 4), None)
+    with pytest.raises(ValueError, match=r"`raw` must be"): model.nll(torch.zeros(5, 2), model.split(torch.zeros(4, 3, 4)))
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -588,7 +595,7 @@ def test_warm_up_free_nats_and_scale_go_on_after_a_resume(trainer, tmp_path, cha
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_training_falls_and_stays_finite(trainer, kind, precision):
     run = trainer({**KINDS[kind], "precision": precision, "learning_rate": 5e-3, "hidden": "16, 16"})
-    assert isinstance(run.model, Trainable)
+    assert not missing_parts(run.model, Model)
     run.fit(80, progress=False)
     curve = run.snapshot().curves
     values = {name: curve[name] if isinstance(curve, dict) else curve.values[name] for name in ("loss", "elbo")}
@@ -599,9 +606,9 @@ def test_training_falls_and_stays_finite(trainer, kind, precision):
 def test_half_precision_is_the_same_bound_roughly():
     for kind in KINDS:
         model, x = make(kind), draw(50, 2)
-        with torch.autocast("cpu", torch.bfloat16): rough = model.path(x, samples=20, generator=rng())
+        with torch.autocast("cpu", torch.bfloat16): rough = model.trace(x, samples=20, generator=rng())
         assert rough.log_w.dtype == torch.float32
-        assert abs(rough.log_w.mean() - model.path(x, samples=20, generator=rng()).log_w.mean()) < 0.05 * rough.log_w.mean().abs(), kind
+        assert abs(rough.log_w.mean() - model.trace(x, samples=20, generator=rng()).log_w.mean()) < 0.05 * rough.log_w.mean().abs(), kind
 
 
 def test_what_is_refused_while_training_leaves_the_run_as_it_was(trainer, unchecked):
@@ -640,5 +647,5 @@ def test_one_way_to_build():
     flat, one = make("vae"), HierarchicalVAE(VAESettings(hidden="16, 16"), generator=rng())
     one.encoders[0].load_state_dict(flat.encoder.state_dict()), one.decoders[0].load_state_dict(flat.decoder.state_dict())
     x = draw(4, 2)
-    assert torch.equal(one.path(x, samples=3, generator=rng()).log_w, flat.path(x, samples=3, generator=rng()).log_w)
+    assert torch.equal(one.trace(x, samples=3, generator=rng()).log_w, flat.trace(x, samples=3, generator=rng()).log_w)
     assert set(latent_terms(one, x, one.live, rng()).observed) == {"kl_1", "elbo"}

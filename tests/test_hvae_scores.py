@@ -16,9 +16,10 @@ from latentlab.metrics.scores import compressed_bits, perturb
 from latentlab.families.hvae.model import make_model
 from latentlab.latents.regret import Effort, heads, regret_score
 from latentlab.families.hvae.experiment import HVAERun
-from latentlab.latents.detection import (CHUNK, SCORES, Corrupted, Detector, Reading, above_score, background_parts, below_score, check_k, elbo_score,
+from latentlab.latents.detection import (CHUNK, SCORES, Corrupted, Detector, DataBounds, above_score, background_setup, below_score, check_k, elbo_score,
                                           ks_of, lack, llr_score, score_table)
-from latentlab.latents.model import VAE, VAESettings, check_data, latent_terms
+from latentlab.latents.evaluate import check_data
+from latentlab.latents.model import VAE, VAESettings, latent_terms
 from latentlab.train.trainer import Trainer
 
 KINDS = {
@@ -48,9 +49,9 @@ def stream(seed): return generator(seed, "scores")
 @pytest.mark.parametrize("name", KINDS)
 def test_the_elbo_score_is_minus_the_bound_of_the_same_draws(name):
     model, x = build(name), draw(9, 2)
-    path = model.path(x, samples=5, generator=stream(3))
-    assert torch.allclose(elbo_score(model, x, samples=5, seed=3), -path.log_w.mean(0), atol=1e-4)
-    assert torch.equal(elbo_score(model, x, seed=3), -model.path(x, generator=stream(3)).log_w[0].detach())
+    trace = model.trace(x, samples=5, generator=stream(3))
+    assert torch.allclose(elbo_score(model, x, samples=5, seed=3), -trace.log_w.mean(0), atol=1e-4)
+    assert torch.equal(elbo_score(model, x, seed=3), -model.trace(x, generator=stream(3)).log_w[0].detach())
     assert torch.equal(elbo_score(model, x, seed=3), above_score(model, x, 0, seed=3))
 
 
@@ -60,8 +61,8 @@ def test_the_elbo_score_is_minus_the_bound_of_the_same_draws(name):
 def test_the_ratio_is_the_difference_of_two_bounds(name, skip, samples):
     model, x = build(name), draw(9, 2)
     for k in range(1, len(model.sizes)):
-        first = model.path(x, samples=samples, generator=stream(3)).log_w
-        second = model.path(x, samples=1, generator=stream(3), above=k, skip=skip).log_w[0]
+        first = model.trace(x, samples=samples, generator=stream(3)).log_w
+        second = model.trace(x, samples=1, generator=stream(3), above=k, skip=skip).log_w[0]
         expected = torch.logsumexp(first, 0) - math.log(samples) - second
         assert torch.allclose(llr_score(model, x, k, samples=samples, seed=3, skip=skip), expected, atol=1e-4)
         assert torch.allclose(above_score(model, x, k, seed=3, skip=skip), -second, atol=1e-4)
@@ -73,7 +74,7 @@ def test_the_complement_is_the_mean_of_its_draws(name, samples):
     model, x, source = build(name), draw(9, 2), stream(3)
     for place in (2, 3):
         source = stream(3)
-        parts = [model.path(x, samples=min(10, samples - start), generator=source, below=place).log_w for start in range(0, samples, 10)]
+        parts = [model.trace(x, samples=min(10, samples - start), generator=source, below=place).log_w for start in range(0, samples, 10)]
         assert torch.allclose(below_score(model, x, place, samples=samples, seed=3), -torch.cat(parts).mean(0), atol=1e-4)
 
 
@@ -128,7 +129,7 @@ def test_parts_of_the_bound_add_up():
 @pytest.mark.parametrize(("name", "layer"), [("vae", 1), ("hierarchy", 1), ("hierarchy", 3), ("ladder", 2), ("auxiliary", 1), ("auxiliary", 2)])
 def test_scores_of_latents_by_hand(name, layer):
     model, train, x = build(name), draw(60, 2, seed=1), draw(9, 2)
-    of = lambda data: model.path(data, generator=rng(9), temperature=0.0).z[layer - 1][0].detach().double().numpy()
+    of = lambda data: model.trace(data, generator=rng(9), temperature=0.0).z[layer - 1][0].detach().double().numpy()
     seen, new = of(train), of(x)
     ask = lambda score: Detector(model, score, k=layer).fit(train).predict(x).numpy()
     assert ask("norm") == pytest.approx(np.sqrt((new**2).sum(1)), rel=1e-4)
@@ -305,7 +306,7 @@ def test_predictions_carry_no_graph():
 
 def test_features_are_the_means():
     model, train, x = build(), draw(60, 2, seed=1), draw(9, 2)
-    of = lambda data, layer: Reading(model=model, x=data).means(layer)
+    of = lambda data, layer: DataBounds(model=model, x=data).means(layer)
     for score in ("norm", "mahalanobis", "knn"):
         assert torch.equal(Detector(model, score, k=2).fit_features(of(train, 2)).predict_features(of(x, 2)), Detector(model, score, k=2).fit(train).predict(x))
 
@@ -343,7 +344,7 @@ def test_no_prediction_before_a_fit(score):
     (lambda: Effort(bound="log_p"), "`bound` must be elbo or iw: got 'log_p'"),
     (lambda: Effort(draws=0), "`draws` must be at least 1: got 0"),
     (lambda: Effort(rate=math.nan), "`rate` must be above 0: got nan"),
-    (lambda: background_parts(0.0), r"`rate` must be in \(0, 1\): got 0"),
+    (lambda: background_setup(0.0), r"`rate` must be in \(0, 1\): got 0"),
     (lambda: score_table(build(), draw(9, 2), draw(9, 3)), r"`x` must be a batch of data of shape \(2,\)"),
     (lambda: score_table(build("vae"), draw(9, 2), draw(9, 2), names=["llr"]), "a model with 1 layer has: got 'llr'"),
     (lambda: score_table(build(), draw(9, 2), draw(9, 2), names=["regret"]), "`names` must be scores that can be asked: it takes long"),
@@ -387,7 +388,7 @@ def test_the_corruption_is_that_of_perturb():
 def test_a_background_model_trains_as_the_run_and_replays():
     run = HVAERun().replace({"data.name": "fashion-mnist", "data.outside": "inverted:fashion-mnist", "data.images": 500, "train.device": "cpu", "train.batch": 100})
     run = run.replace({"latents": "4", "hidden": "16"})
-    plain, one, two = Trainer(run), Trainer(run, build=background_parts(0.2)), Trainer(run, build=background_parts(0.2))
+    plain, one, two = Trainer(run), Trainer(run, build=background_setup(0.2)), Trainer(run, build=background_setup(0.2))
     state = lambda trainer: torch.cat([p.flatten() for p in trainer.model.parameters()])
     assert torch.equal(state(plain), state(one))
     for trainer in (plain, one, two): trainer.fit(4, progress=False)

@@ -6,12 +6,14 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live
 from latentlab.core.terms import weighted_sum
 from latentlab.data.images import load
 from latentlab.data.scenes import SceneSettings, draw_scenes
-from latentlab.families.nem.model import NEM, NEMSettings
+from latentlab.families.nem.diagnostics import MaskDiagnostics, compare_masks
 from latentlab.families.nem.experiment import NEMRun
+from latentlab.families.nem.model import NEM, NEMSettings
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.planted import PlantedEncoder
 from latentlab.train.trainer import Trainer
@@ -45,9 +47,18 @@ def make(encoder=None, images=None, **settings):
     return NEM(NEMSettings(**settings), encoder or small(channels=images.shape[1]), images, generator=seeded())
 
 
+def terms_of(nem, x, live, seed=0): return nem.losses(Batch(x=x), Context(live=live, generator=seeded(seed)))
+
+
+def weights_of(nem, live): return nem.weights(Context(live=live, generator=seeded()))
+
+
+def views_of(nem, x, live): return MaskDiagnostics(preview=x, held_out=x).views(nem, Context(live=live, generator=seeded()))
+
+
 def step(nem, x, live, seed=0):
     "Terms and the gradient of each term by itself for every weight, {term: {weight: gradient}}."
-    terms = nem.terms(x, live=live, generator=seeded(seed))
+    terms = terms_of(nem, x, live, seed)
     named = dict(nem.unet.named_parameters())
     return terms, {n: dict(zip(named, torch.autograd.grad(t.sum(), list(named.values()), retain_graph=True, allow_unused=True))) for n, t in terms.items()}
 
@@ -65,7 +76,7 @@ def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate,
         case = (penalty, fill, distance)
         assert set(terms) == {"distance", "mask_kl" if penalty == "kl" else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
         assert all(t.shape == (2,) and t.isfinite().all() for t in terms.all().values()), case
-        assert weighted_sum(terms, nem.weights(live)).isfinite().all(), case
+        assert weighted_sum(terms, weights_of(nem, live)).isfinite().all(), case
         for term, of in gradients.items():  # of each term by itself: a penalty must not hide a distance without a slope
             assert all(g is not None and g.isfinite().all() and g.any() for g in of.values()), (*case, term)
 
@@ -73,10 +84,10 @@ def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate,
 @pytest.mark.parametrize("extra, term", [("complement_scale", "complement"), ("variation_scale", "total_variation"), ("border_scale", "border"), ("binarity_scale", "binarity")])
 def test_an_extra_is_there_when_it_has_a_weight(extra, term):
     nem, x = make(), pictures(4)
-    assert term not in nem.terms(x, live=Live(nem.settings), generator=seeded()).all()
+    assert term not in terms_of(nem, x, Live(nem.settings)).all()
     live = Live(nem.settings.replace({extra: 0.5}))
     terms, gradients = step(nem, x, live)
-    assert nem.weights(live)[term] == 0.5 and all(g.isfinite().all() and g.any() for g in gradients[term].values())
+    assert weights_of(nem, live)[term] == 0.5 and all(g.isfinite().all() and g.any() for g in gradients[term].values())
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -84,12 +95,12 @@ def test_known_ends_of_the_distance(distance):
     x, live = pictures(4), Live(NEMSettings(distance=distance, jitter=2, fill="mean"))
     kept = make(mask_bias=8.0)
     with torch.no_grad(): kept.unet.out.bias.fill_(40.0)  # keep is 1 in float32
-    terms = kept.terms(x, live=live, generator=seeded())
+    terms = terms_of(kept, x, live)
     assert terms["distance"].abs().max() < 1e-3  # the unmasked image: 0 up to the square root of float32's rounding
     assert torch.equal(terms.all()["area"], torch.ones(4)) and abs(terms.all()["mask_kl"] - 9.2103404).max() < 1e-3  # -ln 1e-4
     hidden = make(mask_bias=-8.0)
     with torch.no_grad(): hidden.unet.out.bias.fill_(-40.0)
-    terms = hidden.terms(x, live=live, generator=seeded())
+    terms = terms_of(hidden, x, live)
     fill = hidden.fill("mean", x, generator=seeded())
     expected = hidden.distances[distance](hidden.encoder.embed(x), hidden.encoder.embed(fill))
     assert torch.allclose(terms["distance"], expected, atol=1e-6) and terms.all()["area"].max() < 1e-12
@@ -97,7 +108,7 @@ def test_known_ends_of_the_distance(distance):
 
 def test_complement_is_the_distance_of_what_is_hidden_with_its_sign():
     nem, x = make(), pictures(4)
-    terms = nem.terms(x, live=Live(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero", distance="relative_l2")), generator=seeded())
+    terms = terms_of(nem, x, Live(nem.settings.replace(complement_scale=1.0, jitter=0, fill="zero", distance="relative_l2")))
     assert terms["complement"].max() < -0.1 and terms["distance"].min() > 0.1  # far above the tolerance
     keep, code = nem.explain(x, live=Live(nem.settings.replace(jitter=0))).keep, nem.encoder.embed(x)
     assert torch.allclose(terms["complement"], -nem.distances["relative_l2"](code, nem.encoder.embed(x * (1 - keep[:, None]))), atol=1e-5)
@@ -106,22 +117,22 @@ def test_complement_is_the_distance_of_what_is_hidden_with_its_sign():
 
 def test_terms_are_per_example():
     nem, x, live = make(), pictures(5), Live(NEMSettings(jitter=0, fill="mean", distance="relative_l2"))
-    whole = nem.terms(x, live=live, generator=seeded()).all()
+    whole = terms_of(nem, x, live).all()
     for i in range(5):
-        for name, value in nem.terms(x[i:i + 1], live=live, generator=seeded()).all().items():
+        for name, value in terms_of(nem, x[i:i + 1], live).all().items():
             assert torch.allclose(value, whole[name][i:i + 1], atol=1e-4), name  # another batch may take another kernel, which adds in another order
 
 
 def test_jitter_and_averaging_belong_to_training():
     nem, x = make(), pictures(4)
     base = NEMSettings(jitter=0, gate="soft", fill="mean")
-    still = nem.terms(x, live=Live(base), generator=seeded())
+    still = terms_of(nem, x, Live(base))
     for change in ({"jitter": 2}, {"neighbourhood": "train"}):
         live = Live(base.replace(change))
-        moved = nem.terms(x, live=live, generator=seeded())
+        moved = terms_of(nem, x, live)
         assert not torch.equal(moved["distance"], still["distance"])
         assert torch.equal(nem.explain(x, live=live).keep, nem.explain(x, live=Live(base)).keep)
-        for view, plain in zip(nem.views(x, live=live, generator=seeded()).values(), nem.views(x, live=Live(base), generator=seeded()).values()):
+        for view, plain in zip(views_of(nem, x, live).values(), views_of(nem, x, Live(base)).values()):
             assert torch.equal(view, plain)
     always = nem.explain(x, live=Live(base.replace(neighbourhood="always")))
     assert not torch.equal(always.keep, nem.explain(x, live=Live(base)).keep) and torch.equal(always.logits, nem.explain(x, live=Live(base)).logits)
@@ -170,7 +181,7 @@ def test_the_encoder_is_frozen_whoever_calls_train(disturb, embed):
 
 def test_the_encoder_is_not_among_the_maskers_weights():
     nem = make()
-    assert {id(p) for player in nem.players() for p in player.parameters} == {id(p) for p in nem.unet.parameters()} == {id(p) for p in nem.parameters()}
+    assert {id(p) for group in nem.groups() for p in group.parameters} == {id(p) for p in nem.unet.parameters()} == {id(p) for p in nem.parameters()}
     assert all(name.startswith("unet.") for name in nem.state_dict())
 
 
@@ -182,7 +193,7 @@ def test_an_explanation_is_a_function_of_the_image(settings):
     torch.manual_seed(1)
     first = nem.explain(x)
     torch.manual_seed(2)
-    nem.terms(x, live=Live(nem.settings), generator=seeded(7))
+    terms_of(nem, x, Live(nem.settings), 7)
     again = nem.explain(x)
     assert torch.equal(first.keep, again.keep) and torch.equal(first.logits, again.logits)
     for i in range(5):
@@ -213,7 +224,7 @@ def test_smoothing_is_in_the_mask_that_the_encoder_gets_and_not_in_the_logits():
     assert torch.equal(plain.logits, smooth.logits)
     rough = lambda keep: keep.diff(dim=-1).abs().mean()
     assert rough(smooth.keep) < 0.5 * rough(plain.keep)
-    view = nem.views(x, live=Live(nem.settings.replace(smoothing=3.0)), generator=seeded())["keep"]
+    view = views_of(nem, x, Live(nem.settings.replace(smoothing=3.0)))["keep"]
     assert torch.equal(view, smooth.keep)
 
 
@@ -237,7 +248,7 @@ def test_sizes_and_grids(side, grid, strides):
     assert all(t.isfinite().all() for t in terms.all().values()) and all(g.any() for g in gradients["distance"].values())
     explanation = nem.explain(images)
     assert explanation.keep.shape == (6, side, side)
-    probe = nem.probe(images, live=live, generator=seeded())
+    probe = compare_masks(nem, images, live, seeded())
     assert all(v.isfinite().all() for v in (probe.distance_soft, probe.distance_hard, probe.distance_moved, probe.distance_blank))
 
 
@@ -296,7 +307,7 @@ def test_the_planted_cause_is_found():
     encoder = FrozenEncoder(planted, planted.names[:4], lambda output: output, name="planted:red")
     run = NEMRun().replace(batch=16, layers=2, width=8, check_every=1000, device="cpu", learning_rate=1e-2)
     trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=scenes))
-    held = trainer.parts.watch
+    held = trainer.setup.held_out
     truth = planted.cause(held)
     before = share_on(trainer.model.explain(held).logits, truth).mean()
     trainer.fit(150, progress=False)
@@ -311,7 +322,7 @@ def test_training_lowers_what_it_minimises(nem_images=pictures(64, seed=9)):
     live, optimiser = Live(nem.settings.replace(kl_scale=0.02)), torch.optim.AdamW(nem.unet.parameters(), lr=1e-2)
     losses = []
     for i in range(40):
-        loss = weighted_sum(terms := nem.terms(nem_images[:16], live=live, generator=seeded(i)), nem.weights(live)).mean()
+        loss = weighted_sum(terms := terms_of(nem, nem_images[:16], live, i), weights_of(nem, live)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

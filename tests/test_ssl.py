@@ -1,14 +1,14 @@
 """SimCLR and SwAV as models of the trainer: reproducible views, terms, collapse, and a run that learns."""
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 from latentlab.core.runtime import generator
-from latentlab.core.settings import Live, Settings
-from latentlab.core.terms import Parts, Trainable
+from latentlab.core.batch import Batch, Context
+from latentlab.core.model import Model, missing_parts
+from latentlab.core.settings import Live
 from latentlab.data.images import load
-from latentlab.families.ssl.model import SSL, SSLSettings, make_augment, measure_spread, relight
-from latentlab.train.settings import TrainSettings
+from latentlab.families.ssl.diagnostics import SSLDiagnostics, measure_spread, spread_check
+from latentlab.families.ssl.experiment import SSLRun
+from latentlab.families.ssl.model import SSL, SSLSettings, make_augment, relight
 from latentlab.train.trainer import Trainer
 
 BOTH = [SSLSettings(), SSLSettings(method="swav", temperature=0.1, prototypes=16)]
@@ -19,6 +19,9 @@ def images(): return load("fashion-mnist", "train", limit=64).float()
 
 
 def model_of(settings): return SSL(settings, generator=generator(0, "model"))
+
+
+def context_of(settings, *stream): return Context(live=Live(settings), generator=generator(0, *stream))
 
 
 @pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"cast": 0.1}, {"crop": 1.0}])
@@ -53,24 +56,24 @@ def test_shadow_is_smooth_grey_and_zero_at_zero():
 
 @pytest.mark.parametrize("settings", BOTH)
 def test_it_is_trainable_and_its_terms_are_per_example(settings, images):
-    model, live = model_of(settings), Live(settings)
-    assert isinstance(model, Trainable)
-    terms = model.terms(images, live=live, generator=generator(0, "step", 0))
-    assert list(terms) == ["contrastive"] and list(terms.observed) == ["view_distance"] and set(model.weights(live)) == set(terms)
+    model, context = model_of(settings), context_of(settings, "step", 0)
+    assert not missing_parts(model, Model)
+    terms = model.losses(Batch(x=images), context)
+    assert list(terms) == ["contrastive"] and list(terms.observed) == ["view_distance"] and set(model.weights(context)) == set(terms)
     assert all(t.shape == (64,) and t.isfinite().all() for t in terms.all().values()) and not terms.observed["view_distance"].requires_grad
     terms["contrastive"].mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
-    assert {id(p) for player in model.players() for p in player.parameters} == {id(p) for p in model.parameters()}
+    assert {id(p) for group in model.groups() for p in group.parameters} == {id(p) for p in model.parameters()}
 
 
 @pytest.mark.parametrize("settings", BOTH)
 def test_looking_does_not_move_it(settings, images):
-    model, live = model_of(settings), Live(settings)
+    model, diagnostics = model_of(settings), SSLDiagnostics(preview=images[:8], held_out=images)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.probe(images, live=live, generator=generator(0, "p"))
-    shown = model.views(images[:8], live=live, generator=generator(0, "v"))
+    measured = diagnostics.measure(model, context_of(settings, "p"))
+    shown = diagnostics.views(model, context_of(settings, "v"))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
-    assert all(v.shape == (8, 1, 28, 28) for v in shown.values())
+    assert all(v.shape == (8, 1, 28, 28) for v in shown.values()) and [v.level for v in measured.verdicts] == ["ok"]
 
 
 def test_prototypes_return_to_the_sphere():
@@ -84,28 +87,19 @@ def test_prototypes_return_to_the_sphere():
 def test_collapse_is_seen(images):
     model = model_of(SSLSettings())
     torch.nn.init.zeros_(model.encoder.block5[1].weight)
-    assert measure_spread(model, images).dead == 1.0
-    healthy = measure_spread(model_of(SSLSettings()), images)
-    assert healthy.dead < 0.5 and healthy.spread > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Settings):
-    model: SSLSettings = field(default_factory=SSLSettings)
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=32, learning_rate=3e-3, device="cpu"))
-
-    def build(self, device):
-        x = load("fashion-mnist", "train", limit=64).float().to(device)
-        return Parts(model=SSL(self.model, generator=generator(self.train.seed, "model")).to(device), images=x, probe=x[:8], watch=x[:16])
+    assert measure_spread(model, images)["dead"] == 1.0 and spread_check(measure_spread(model, images)).level == "bad"
+    healthy = [measure_spread(SSL(SSLSettings(), generator=generator(seed, "model")), images) for seed in range(5)]
+    assert all(one["dead"] < 0.5 and spread_check(one).level == "ok" for one in healthy)
+    assert [spread_check({"spread": spread, "dead": 0.0}).level for spread in (0.02, 0.004, 0.0004, 0.0)] == ["ok", "warn", "bad", "bad"]
 
 
 @pytest.mark.parametrize("settings", BOTH)
 def test_the_trainer_lowers_the_loss_and_repeats_itself(settings, images):
-    run = Run(model=settings)
-    first, live = Trainer(run), Live(run)
+    run = SSLRun(model=settings).replace({"data.images": 64, "batch": 32, "device": "cpu"})
+    first = Trainer(run)
 
     def loss():
-        with torch.no_grad(): return first.model.terms(images, live=live, generator=generator(0, "eval"))["contrastive"].mean().item()
+        with torch.no_grad(): return first.model.losses(Batch(x=images), context_of(settings, "eval"))["contrastive"].mean().item()
 
     before = loss()
     first.fit(25)
