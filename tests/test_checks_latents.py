@@ -125,7 +125,7 @@ def test_a_step_over_the_cliff_is_seen_at_once_and_later():
 
 def test_data_without_structure_are_learnt_by_heart():
     points, others = torch.randn(60, 16, generator=rng(0)), torch.randn(400, 16, generator=rng(1))
-    model = train(make_model(VAESettings(latents="8", hidden="128"), (16,), generator=rng()), points, 500)
+    model = train(make_model(VAESettings(latents=(8,), hidden=(128,)), (16,), generator=rng()), points, 500)
     with torch.no_grad(): train_elbo, trace = model.trace(points, samples=20, generator=rng(2)).log_w.mean(0), model.trace(others, samples=20, generator=rng(2))
     probe = LatentProbe(names=("1",), samples=20, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0), kl=(trace.kl[0].mean(0),), train_elbo=train_elbo)
     assert overfit(probe).level == "bad" and probe.figures()["train_elbo"] > probe.figures()["elbo"] + 1, overfit(probe)

@@ -29,7 +29,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 EQUAL = [kind for kind in KINDS if kind != "ladder"]  # Whose posterior can be told to be the prior; a ladder of precisions always adds its message
 BITS = ("dynamic", "static", "deterministic", "grey")
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
-POINTS = HVAERun().replace({"data.points": 200, "hidden": "8", "batch": 50, "device": "cpu"})
+POINTS = HVAERun().replace({"data.points": 200, "hidden": (8,), "batch": 50, "device": "cpu"})
 IMAGES = POINTS.replace({"data.name": "fashion-mnist", "outside": "inverted:fashion-mnist", "data.images": 500})
 READ = functools.cache(files.read_npz)
 
@@ -355,7 +355,7 @@ def raw_scale(scale): return math.log(math.expm1(scale - FLOOR))
 
 def blind(kind, shape, outputs, **changes):
     "A model whose posterior is the prior in every layer, the standard normal, and whose decoder says the same of every latent."
-    model = make_model(VAESettings(**{"hidden": "8"} | KINDS[kind] | changes), shape, generator=rng())
+    model = make_model(VAESettings(**{"hidden": (8,)} | KINDS[kind] | changes), shape, generator=rng())
     normal = lambda size: (*[0.0] * size, *[raw_scale(1.0)] * size)
     for name in ("encoder", "encoder_z"):
         if hasattr(model, name): say(getattr(model, name), *normal(2))
@@ -432,7 +432,7 @@ def test_scores_are_the_bounds_and_their_differences():
 
 
 def test_reconstructions_leave_out_one_layer_after_another():
-    parts, model = built(IMAGES), make_model(IMAGES.replace({"layers": 3, "latents": "[4, 3, 2]"}).built, (1, 28, 28), generator=rng())
+    parts, model = built(IMAGES), make_model(IMAGES.replace({"layers": 3, "latents": (4, 3, 2)}).built, (1, 28, 28), generator=rng())
     views, other = views_of(model, parts), views_of(model, parts, seed=1)
     for k in range(3):
         raw = model.path(parts.probe, generator=rng(9), above=k, temperature=0.0).raw
@@ -442,7 +442,7 @@ def test_reconstructions_leave_out_one_layer_after_another():
 
 @pytest.mark.parametrize("sizes", ["1", "2", "5", "[1, 5]", "[5, 2, 1]"])
 def test_two_units_of_each_layer_are_drawn(sizes):
-    model, x = make_model(VAESettings(latents=sizes, hidden="8"), generator=rng()), torch.randn(7, 2, generator=rng(1))
+    model, x = make_model(VAESettings(latents=sizes, hidden=(8,)), generator=rng()), torch.randn(7, 2, generator=rng(1))
     path, dreamt = model.path(x, generator=rng()), model.dream(4, generator=rng())[0]
     found = latent_views(path, dreamt)
     assert found["width"].tolist() == list(map(float, model.sizes))
@@ -454,7 +454,7 @@ def test_two_units_of_each_layer_are_drawn(sizes):
 @pytest.mark.parametrize("kind", ["vae", "ladder", "learnt", "one rung"])
 def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     "The top layer's divergence depends on no draw; those below are the closed form given the same latents above."
-    model, x = make_model(VAESettings(**{"hidden": "8"} | KINDS[kind]), generator=rng()), torch.randn(20, 2, generator=rng(1))
+    model, x = make_model(VAESettings(**{"hidden": (8,)} | KINDS[kind]), generator=rng()), torch.randn(20, 2, generator=rng(1))
     probe, again = (probe_of(model, x, x, model.live, rng(3), samples) for samples in (6, 6))
     path = model.path(x, samples=6, generator=rng(3), analytic=True)
     for closed, kl in zip(probe.analytic, path.kl, strict=True): torch.testing.assert_close(closed, kl.mean(0))
@@ -484,7 +484,7 @@ def test_settings_in_force_are_shown(live, scale, floor):
 # What a stage remembers -----------------------------------------------------------------------------------------------
 
 def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(latents="3", hidden="8"), generator=rng())
+    stage, model = POINTS.build().model.stage, make_model(VAESettings(latents=(3,), hidden=(8,)), generator=rng())
     x = torch.randn(50, 2, generator=rng(1))
     bare = probe_of(model, x, x, model.live, rng(), 2)
     first, second = stage.remembered(bare), stage.remembered(bare, oracle=1.5)
@@ -495,18 +495,18 @@ def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
 
 
 @pytest.mark.parametrize(("changes", "rows", "name"), [
-    (dict(), 100, "pockets1"), (dict(), 99, None), (dict(latents="3"), 200, None), (dict(latents="[2, 3]"), 200, None), (dict(latents="[3, 2]"), 200, "pockets2"),
-    (dict(kind="auxiliary", auxiliary=2), 200, "pockets1"), (dict(kind="auxiliary", latents="3", auxiliary=2), 200, None), (dict(latents="1"), 200, None),
+    (dict(), 100, "pockets1"), (dict(), 99, None), (dict(latents=(3,)), 200, None), (dict(latents=(2, 3)), 200, None), (dict(latents=(3, 2)), 200, "pockets2"),
+    (dict(kind="auxiliary", auxiliary=2), 200, "pockets1"), (dict(kind="auxiliary", latents=(3,), auxiliary=2), 200, None), (dict(latents=(1,)), 200, None),
 ], ids=str)
 def test_pockets_of_a_top_layer_with_two_units(changes, rows, name):
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8", **changes), generator=rng())
+    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,), **changes), generator=rng())
     stage.remembered(probe_of(model, torch.randn(rows, 2, generator=rng(1)), stage.reference, model.live, rng(), 1))
     assert set(stage.regions) == ({name} if name else set())
     if name: assert set(stage.regions[name].unique().tolist()) <= {0.0, 1.0} and stage.regions[name].dtype == torch.float32 and stage.regions[name].shape == (SIDE, SIDE)
 
 
 def test_a_posterior_far_from_the_prior_leaves_one_pocket():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8"), generator=rng())
+    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,)), generator=rng())
     say(model.encoder, 5.0, 5.0, raw_scale(0.1), raw_scale(0.1))
     x = torch.randn(500, 2, generator=rng(1))
     stage.probe(model, x, model.live, rng())
@@ -514,7 +514,7 @@ def test_a_posterior_far_from_the_prior_leaves_one_pocket():
 
 
 def test_numbers_that_are_none_stop_nothing_and_have_no_pockets():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden="8"), generator=rng())
+    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,)), generator=rng())
     model.encoder.rest[-1].bias.data.fill_(math.nan)
     probe = stage.probe(model, torch.randn(500, 2, generator=rng(1)), model.live, rng())
     assert probe.elbo.isnan().all() and math.isnan(stage.history[-1]) and not stage.regions
@@ -537,7 +537,7 @@ def test_a_stage_is_no_part_of_a_checkpoint():
 # Training -------------------------------------------------------------------------------------------------------------
 
 def test_training_moves_the_heat_map_towards_the_truth():
-    run = Trainer(POINTS.replace({"data.points": 1000, "hidden": "32", "learning_rate": 1e-2, "batch": 250, "check_every": 1000, "steps": 150}))
+    run = Trainer(POINTS.replace({"data.points": 1000, "hidden": (32,), "learning_rate": 1e-2, "batch": 250, "check_every": 1000, "steps": 150}))
     try:
         before = run.snapshot().views
         after = run.fit(150, progress=False).snapshot().views

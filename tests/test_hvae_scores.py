@@ -23,9 +23,9 @@ from latentlab.latents.model import VAE, VAESettings, latent_terms
 from latentlab.train.trainer import Trainer
 
 KINDS = {
-    "vae": dict(latents=3), "hierarchy": dict(layers=3, latents=[4, 3, 2], skips=True), "ladder": dict(kind="ladder", layers=3),
+    "vae": dict(latents=(3,)), "hierarchy": dict(layers=3, latents=(4, 3, 2), skips=True), "ladder": dict(kind="ladder", layers=3),
     "learnt ladder": dict(kind="ladder", layers=2, merge="learnt"),
-    "auxiliary": dict(kind="auxiliary", latents=3),
+    "auxiliary": dict(kind="auxiliary", latents=(3,)),
 }
 LIGHT_EFFORT = Effort(steps=3, draws=2, samples=4)
 
@@ -37,8 +37,8 @@ def draw(*shape, seed=0): return torch.randn(*shape, generator=rng(seed))
 
 
 def build(name="hierarchy", shape=(2,), seed=0, **changes):
-    settings = {"hidden": [16, 16], "scale_kind": "fixed", "decoder_scale": 0.5, **KINDS[name], **changes}
-    return make_model(VAESettings(**{key: str(value) if key in ("latents", "hidden") else value for key, value in settings.items()}), shape, generator=rng(seed))
+    settings = {"hidden": (16, 16), "scale_kind": "fixed", "decoder_scale": 0.5, **KINDS[name], **changes}
+    return make_model(VAESettings(**settings), shape, generator=rng(seed))
 
 
 def stream(seed): return generator(seed, "scores")
@@ -79,7 +79,7 @@ def test_the_complement_is_the_mean_of_its_draws(name, samples):
 
 
 def test_a_layer_whose_prior_is_its_posterior_has_no_ratio():
-    model = build(layers=2, latents=[2, 2], hidden=[8], skips=False)
+    model = build(layers=2, latents=(2, 2), hidden=(8,), skips=False)
     with torch.no_grad():
         for block in (model.encoders[0], model.decoders[1]): block.rest[-1].weight.zero_(), block.rest[-1].bias.copy_(torch.tensor([0.3, -0.2, -30.0, -30.0]))
     assert llr_score(model, draw(50, 2), 1).abs().max() < 5e-3
@@ -178,7 +178,7 @@ def test_complexity_by_hand(likelihood, flat):
 
 def test_higher_is_more_out_of_distribution():
     points = make_toy("moons", 600, noise=0.05, seed=0).points.float()
-    model = build("hierarchy", layers=2, latents=[2, 2], skips=False)
+    model = build("hierarchy", layers=2, latents=(2, 2), skips=False)
     adam = torch.optim.Adam(model.parameters(), 5e-3)
     for step in range(200):
         adam.zero_grad(), sum(latent_terms(model, points[:300], model.live, rng(step)).values()).mean().backward()
@@ -195,7 +195,7 @@ def test_higher_is_more_out_of_distribution():
 
 def linear(shift=0.0, stretch=1.0, columns=(1.5, 0.6), scale=0.5):
     "A linear decoder with orthogonal columns, and an encoder that is its posterior but for a shift and a stretch; with the posterior's deviations."
-    model = VAE(VAESettings(latents="2", hidden="4", scale_kind="fixed", decoder_scale=scale))
+    model = VAE(VAESettings(latents=(2,), hidden=(4,), scale_kind="fixed", decoder_scale=scale))
     columns = torch.tensor([[0.8, -0.6], [0.6, 0.8]]) * torch.tensor(columns)
     deviation = (1 + columns.square().sum(0) / scale**2).rsqrt()
     model.encoder, model.decoder = nn.Linear(2, 4), nn.Linear(2, 4)
@@ -228,22 +228,15 @@ def test_the_importance_weighted_regret_is_the_smaller():
     assert 0 <= other < one - 0.1
 
 
-class NeverCopied:
-    "Stands for the data that a model is shown with."
-
-    def __deepcopy__(self, memo): raise AssertionError("the stage was copied")
-
-
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("what", ["latent", "encoder"])
 def test_regret_is_never_negative_and_leaves_the_model_alone(name, what):
     model, x = build(name), draw(4, 2).requires_grad_()
-    before, seen, stage = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()], NeverCopied()
-    model.stage = stage
+    before, seen = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
     found = regret_score(model, x, effort=Effort(what=what, steps=30, rate=0.03, draws=4, samples=50))
     assert (found >= 0).all() and found.median() > 0.05
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items()) and [p.requires_grad for p in model.parameters()] == seen == [True] * len(seen)
-    assert all(p.grad is None for p in model.parameters()) and not any(head._forward_hooks for head in heads(model)) and model.stage is stage and x.grad is None
+    assert all(p.grad is None for p in model.parameters()) and not any(head._forward_hooks for head in heads(model)) and x.grad is None
 
 
 def test_more_steps_find_no_less():
@@ -387,13 +380,13 @@ def test_the_corruption_is_that_of_perturb():
 
 def test_a_background_model_trains_as_the_run_and_replays():
     run = HVAERun().replace({"data.name": "fashion-mnist", "data.outside": "inverted:fashion-mnist", "data.images": 500, "train.device": "cpu", "train.batch": 100})
-    run = run.replace({"latents": "4", "hidden": "16"})
+    run = run.replace({"latents": (4,), "hidden": (16,)})
     plain, one, two = Trainer(run), Trainer(run, build=background_setup(0.2)), Trainer(run, build=background_setup(0.2))
     state = lambda trainer: torch.cat([p.flatten() for p in trainer.model.parameters()])
     assert torch.equal(state(plain), state(one))
     for trainer in (plain, one, two): trainer.fit(4, progress=False)
     assert torch.equal(state(one), state(two)) and not torch.equal(state(one), state(plain))
-    assert one.parts.prepare.prepare == plain.parts.prepare and "background" in one.parts.info
+    assert one.setup.batches.prepare.prepare == plain.setup.batches.prepare and "background" in one.setup.info
 
 
 # table -----------------------------------------------------------------------------------------------------------------

@@ -382,7 +382,8 @@ def put(
     changes: Mapping[tuple[str, ...], Any],  # Path, split at its dots -> new value
 ) -> Settings:  # New settings
     "Values changed at any depth, and checked together: two that go only with each other may change in one call."
-    own, nested = {path[0]: value for path, value in changes.items() if len(path) == 1}, {}
+    known = declared(type(settings))
+    own, nested = {path[0]: read_field(value, known[path[0]]) for path, value in changes.items() if len(path) == 1}, {}
     for path, value in changes.items():
         if len(path) > 1: nested.setdefault(path[0], {})[path[1:]] = value
     return replace(settings, **own, **{name: put(getattr(settings, name), inner) for name, inner in nested.items()})

@@ -33,7 +33,9 @@ def read_sizes(
     value: str | int | Sequence,  # 2, [2, 2], ((64, 64), (32, 32)), or text as older files hold it: "64, 64"
 ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
     "Sizes of layers as a setting holds them. Raises ValueError for anything but whole numbers of at least 1."
-    return tuple(tuple(part) if isinstance(part, list) else part for part in read_lists(name, value))
+    found = read_lists(name, value)
+    if name == "latents" and isinstance(found[0], list): raise ValueError(f"`latents` must be numbers, not lists: got {found}. Widths between layers go into `hidden`.")
+    return tuple(tuple(part) if isinstance(part, list) else part for part in found)
 
 
 def layers_named(
