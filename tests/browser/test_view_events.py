@@ -189,7 +189,7 @@ def test_a_range_and_a_tuple_are_set(panel):
     field.press("Enter")
     panel.page.wait_for_timeout(500)
     assert (value("price") == {"low": 0.05, "high": 0.5, "scale": "log"}
-            and "per example" in panel.page.locator("[data-name=price] button.ll-value").inner_text())
+            and "per example" in panel.page.locator("[data-name=price] button.ll-value").text_content())
     widths = panel.page.locator("[data-name=widths] input")
     assert widths.input_value() == "32, 16"
     widths.fill("64, 32, 8")

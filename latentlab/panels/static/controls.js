@@ -162,7 +162,7 @@ LL.control = (spec, id, send) => {
   });
   const display = (v) => {
     const drawn = v !== null && typeof v === "object" && !ROW[spec.widget] ? " per example" : "", unit = spec.unit && !ROW[spec.widget] && spec.unit.length <= 9 ? ` ${LL.unit(v, spec.unit)}` : "", text = LL.number(v) + unit + drawn;
-    if (shown && shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), unit || drawn ? LL.el("small", { text: unit + drawn }) : ""); shown.setAttribute("aria-label", `${spec.label}, ${text}: type a value`); }
+    if (shown && shown.dataset.text !== text) { shown.dataset.text = text; shown.replaceChildren(document.createTextNode(LL.number(v)), unit ? LL.el("small", { text: unit }) : "", drawn ? LL.el("small", { class: "ll-each", text: drawn }) : ""); shown.setAttribute("aria-label", `${spec.label}, ${text}: type a value`); }
     maker.say?.(text); reset.hidden = LL.same(v, spec.default);
     node.classList.toggle("changed", !reset.hidden);
   };
