@@ -1,4 +1,5 @@
-"""Runs of latent-variable models and what they are shown with: data in their parts, bits that a seed decides, refusals before any training, pictures with a known answer."""
+"""Runs of latent-variable models and what they are shown with: data in their setup, bits that a seed decides, refusals before any training, pictures with a known answer."""
+import dataclasses
 import functools
 import itertools
 import math
@@ -6,18 +7,20 @@ import re
 
 import pytest
 import torch
+from latentlab.core.batch import Context
 from latentlab.core.settings import Live, from_json, to_json
-from latentlab.data import images as files
+from latentlab.data import images as files, sources
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import ood_set, without
 from latentlab.data.images import load
 from latentlab.data.toys import TOYS, arc, largest_variance, log_density, make_toy
 from latentlab.metrics.ood import auroc
-from latentlab.families.hvae import experiment as hvae_run
 from latentlab.families.hvae.model import make_model
-from latentlab.families.hvae.experiment import HVAEData, HVAERun, held_out, read_labels
-from latentlab.families.hvae.diagnostics import SIDE, ImageStage, has_closed_form, latent_views, probe_of, skippable
-from latentlab.latents.model import VAESettings, evaluate
+from latentlab.data.sources import fixed_bits, read_labels
+from latentlab.families.hvae.diagnostics import PLANE_SIDE, ProbeHistory
+from latentlab.families.hvae.experiment import HVAEData, HVAERun
+from latentlab.latents.evaluate import evaluate, has_closed_form, latent_views, probe_latents, skippable_layers
+from latentlab.latents.model import VAESettings
 from latentlab.nn.latents import FLOOR
 from latentlab.train.trainer import Trainer
 
@@ -48,7 +51,13 @@ def built(run): return run.build()
 def rng(seed=0): return torch.Generator().manual_seed(seed)
 
 
-def views_of(model, parts, live=None, seed=0): return parts.model.stage.views(model, parts.probe, live or model.live, rng(seed))
+def views_of(model, diagnostics, live=None, seed=0): return diagnostics.views(model, Context(live=live or model.live, generator=rng(seed)))
+
+
+def probe_of(model, diagnostics, live=None, seed=0): return diagnostics.probe(model, Context(live=live or model.live, generator=rng(seed)))
+
+
+def fresh(diagnostics, **changes): return dataclasses.replace(diagnostics, history=ProbeHistory(), **changes)  # As if nothing had been measured
 
 
 def refusal(call):
@@ -57,11 +66,10 @@ def refusal(call):
     return str(caught.value)
 
 
-def tensors(parts):
+def tensors(setup):
     "Everything fixed that a run is shown with, and its weights."
-    stage = parts.model.stage
-    kept = {name: getattr(stage, name) for name in ("labels", "reference", "inside", "outside", "extent", "grid", "density") if torch.is_tensor(getattr(stage, name, None))}
-    return {"images": parts.images, "probe": parts.probe, "watch": parts.watch, **kept, **parts.model.state_dict()}
+    kept = {name: value for name, value in vars(setup.diagnostics).items() if torch.is_tensor(value)}
+    return {"images": setup.batches.images, **kept, **setup.model.state_dict()}
 
 
 def same(a, b): return {name for name in a if torch.equal(a[name], b[name])}
@@ -113,9 +121,9 @@ def test_what_cannot_be_built_is_refused_before_a_step(run, changes, sentence):
 
 
 def test_a_class_without_images_is_refused(monkeypatch):
-    monkeypatch.setattr(hvae_run, "load", lambda name, split, limit=None: without(load(name, split, limit=limit), [8]).kept)
+    monkeypatch.setattr(sources, "load", lambda name, split, limit=None: without(load(name, split, limit=limit), [8]).kept)
     assert refusal(IMAGES.replace(exclude="3, 8").build).startswith("`labels` must leave no empty class outside: got [8], of which fashion-mnist without 8 has no images.")
-    assert len(IMAGES.replace(exclude="3").build().images)
+    assert len(IMAGES.replace(exclude="3").build().batches.images)
 
 
 # Points ---------------------------------------------------------------------------------------------------------------
@@ -123,47 +131,47 @@ def test_a_class_without_images_is_refused(monkeypatch):
 @pytest.mark.parametrize("name", TOYS)
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.5])
 def test_parts_of_a_plane(name, noise):
-    parts = built(POINTS.replace({"data.name": name, "noise": noise}))
-    stage, whole = parts.model.stage, torch.cat([parts.images, parts.watch, parts.probe])
-    assert parts.images.shape == (200, 2) and parts.watch.shape == (1000, 2) and parts.probe.shape == (500, 2) and parts.prepare is None
-    assert whole.dtype == torch.float32 and whole.isfinite().all() and torch.equal(stage.reference, parts.images)
+    setup = built(POINTS.replace({"data.name": name, "noise": noise}))
+    diagnostics, whole = setup.diagnostics, torch.cat([setup.batches.images, setup.held_out, setup.preview])
+    assert setup.batches.images.shape == (200, 2) and setup.held_out.shape == (1000, 2) and setup.preview.shape == (500, 2) and setup.batches.prepare is None
+    assert whole.dtype == torch.float32 and whole.isfinite().all() and torch.equal(diagnostics.reference, setup.batches.images)
     if noise: assert len(whole.unique(dim=0)) == len(whole)  # nothing held out was trained on
-    assert torch.equal(parts.images, make_toy(name, 200, noise=noise, seed=0).points) and stage.variance == largest_variance(parts.images)
-    low, high, held = stage.extent[[0, 2]], stage.extent[[1, 3]], parts.watch
+    assert torch.equal(setup.batches.images, make_toy(name, 200, noise=noise, seed=0).points) and diagnostics.variance == largest_variance(setup.batches.images)
+    low, high, held = diagnostics.extent[[0, 2]], diagnostics.extent[[1, 3]], setup.held_out
     assert ((whole > low) & (whole < high)).all()
     spread = held.amax(0) - held.amin(0)
     torch.testing.assert_close(torch.stack([held.amin(0) - low, high - held.amax(0)]), 0.15 * torch.stack([spread, spread]), rtol=1e-4, atol=1e-5)
-    assert parts.info["source"] == f"200 points, noise {noise:g}" and parts.info["data"] == name and parts.info["device"] == "cpu"
+    assert setup.info["source"] == f"200 points, noise {noise:g}" and setup.info["data"] == name and setup.info["device"] == "cpu"
 
 
-def test_an_odd_number_of_points_is_made_even(): assert built(POINTS.replace({"data.points": 201})).images.shape == (200, 2)
+def test_an_odd_number_of_points_is_made_even(): assert built(POINTS.replace({"data.points": 201})).batches.images.shape == (200, 2)
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_points_have_the_arm_that_they_lie_on(name):
-    parts = built(POINTS.replace({"data.name": name, "noise": 0.01}))
-    views, along = views_of(parts.model, parts), torch.linspace(0, 1, 400)
+    setup = built(POINTS.replace({"data.name": name, "noise": 0.01}))
+    views, along = views_of(setup.model, setup.diagnostics), torch.linspace(0, 1, 400)
     away = torch.stack([torch.cdist(views["points"], arc(name, arm, along)).amin(1) for arm in (0, 1)])
-    assert torch.equal(views["points"], parts.probe) and torch.equal(away.argmin(0).float(), views["labels"]) and away.amin(0).max() < 0.06
+    assert torch.equal(views["points"], setup.preview) and torch.equal(away.argmin(0).float(), views["labels"]) and away.amin(0).max() < 0.06
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_the_oracle_is_there_where_there_is_noise(name):
     curve, noisy = (built(POINTS.replace({"data.name": name, "noise": noise})) for noise in (0.0, 0.05))
-    for parts, there in ((curve, False), (noisy, True)):
-        views, probe = views_of(parts.model, parts), parts.model.stage.probe(parts.model, parts.watch, parts.model.live, rng())
-        told = [{"oracle", "oracle_se"} <= set(parts.info), "field_oracle" in views, probe.oracle is not None, probe.oracle_se is not None, "oracle_gap" in probe.figures()]
+    for setup, there in ((curve, False), (noisy, True)):
+        views, probe = views_of(setup.model, setup.diagnostics), probe_of(setup.model, setup.diagnostics)
+        told = [{"oracle", "oracle_se"} <= set(setup.info), "field_oracle" in views, probe.oracle is not None, probe.oracle_se is not None, "oracle_gap" in probe.figures()]
         assert told == [there] * 5
-    stage = noisy.model.stage
-    across = torch.linspace(float(stage.extent[0]), float(stage.extent[1]), SIDE)
+    diagnostics = noisy.diagnostics
+    across = torch.linspace(float(diagnostics.extent[0]), float(diagnostics.extent[1]), PLANE_SIDE)
     for row, column in ((0, 0), (0, 99), (99, 0), (30, 70), (61, 12)):
-        node = torch.stack([across[column], stage.extent[3] - (stage.extent[3] - stage.extent[2]) * row / (SIDE - 1)])[None]
+        node = torch.stack([across[column], diagnostics.extent[3] - (diagnostics.extent[3] - diagnostics.extent[2]) * row / (PLANE_SIDE - 1)])[None]
         torch.testing.assert_close(views["field_oracle"][row, column], log_density(name, node, 0.05)[0], rtol=1e-3, atol=1e-2)
-        torch.testing.assert_close(stage.grid[row * SIDE + column], node[0], rtol=1e-4, atol=1e-4)
-    values = log_density(name, noisy.watch, 0.05)
-    error = math.hypot(values.std().item() / math.sqrt(len(values)), stage.oracle.se)
-    assert abs(values.mean().item() - stage.oracle.mean) < 4 * error
-    assert abs(float(noisy.info["oracle"]) - probe.oracle) < 1e-3 and abs(float(noisy.info["oracle_se"]) - probe.oracle_se) < 1e-3 and probe.oracle == stage.oracle.mean
+        torch.testing.assert_close(diagnostics.grid[row * PLANE_SIDE + column], node[0], rtol=1e-4, atol=1e-4)
+    values = log_density(name, noisy.held_out, 0.05)
+    error = math.hypot(values.std().item() / math.sqrt(len(values)), diagnostics.oracle.se)
+    assert abs(values.mean().item() - diagnostics.oracle.mean) < 4 * error
+    assert abs(float(noisy.info["oracle"]) - probe.oracle) < 1e-3 and abs(float(noisy.info["oracle_se"]) - probe.oracle_se) < 1e-3 and probe.oracle == diagnostics.oracle.mean
 
 
 # Images ---------------------------------------------------------------------------------------------------------------
@@ -180,65 +188,67 @@ def rows_in(images, others):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_parts_of_images(bits):
-    parts = built(IMAGES.replace(bits=bits))
-    stage, levels = parts.model.stage, (torch.arange(256) / 255 if bits == "grey" else torch.tensor([0.0, 1.0]))
-    assert parts.images.shape == (500, 1, 28, 28) and parts.images.dtype == torch.uint8 and torch.equal(parts.images, load("fashion-mnist", "train", limit=500).images)
-    assert parts.probe.shape == (8, 1, 28, 28) and parts.watch.shape == (1000, 1, 28, 28) and torch.equal(parts.watch[500:], stage.inside)
-    assert parts.model.checks == stage.checks and len(stage.checks) == 9
-    assert stage.inside.shape == stage.outside.shape == stage.reference.shape == (500, 1, 28, 28) and stage.labels.shape == (500,)
-    fed = parts.prepare(parts.images, torch.arange(500), 0)
-    for x in (parts.probe, parts.watch, stage.reference, stage.outside, fed): assert x.dtype == torch.float32 and torch.isin(x, levels).all() and 0.2 < x.mean() < 0.8
-    assert set(stage.labels.tolist()) == set(range(10)) and parts.info["columns"] == " | ".join(parts.info["classes"].split(" | ")[:8])
+    setup = built(IMAGES.replace(bits=bits))
+    diagnostics, levels = setup.diagnostics, (torch.arange(256) / 255 if bits == "grey" else torch.tensor([0.0, 1.0]))
+    images = setup.batches.images
+    assert images.shape == (500, 1, 28, 28) and images.dtype == torch.uint8 and torch.equal(images, load("fashion-mnist", "train", limit=500).images)
+    assert setup.preview.shape == (8, 1, 28, 28) and setup.held_out.shape == (1000, 1, 28, 28) and torch.equal(setup.held_out[500:], diagnostics.inside)
+    assert len(diagnostics.checks) == 9
+    assert diagnostics.inside.shape == diagnostics.outside.shape == diagnostics.reference.shape == (500, 1, 28, 28) and diagnostics.labels.shape == (500,)
+    fed = setup.batches.prepare(setup.batches.images, torch.arange(500), 0)
+    for x in (setup.preview, setup.held_out, diagnostics.reference, diagnostics.outside, fed):
+        assert x.dtype == torch.float32 and torch.isin(x, levels).all() and 0.2 < x.mean() < 0.8
+    assert set(diagnostics.labels.tolist()) == set(range(10)) and setup.info["columns"] == " | ".join(setup.info["classes"].split(" | ")[:8])
 
 
 @pytest.mark.parametrize("bits", ["deterministic", "grey"])  # Others draw bits, which cannot be looked up
 def test_images_come_from_where_they_should_with_their_classes(bits):
-    parts, train, test = built(IMAGES.replace(bits=bits)), load("fashion-mnist", "train", limit=500), load("fashion-mnist", "test")
-    stage, there = parts.model.stage, seen_as(bits, test.images)
-    for found, label in zip(rows_in(stage.inside, there), stage.labels.tolist()): assert label in test.labels[found].tolist()
-    assert all(rows_in(parts.watch, there)) and len(parts.watch.unique(dim=0)) > 990 and all(rows_in(parts.probe, parts.watch))
-    for found, label in zip(rows_in(parts.probe, there), range(8)): assert label in test.labels[found].tolist()
-    assert all(rows_in(stage.reference, seen_as(bits, train.images))) and not all(rows_in(stage.reference, there))
-    assert all(rows_in(stage.outside, seen_as(bits, 255 - test.images)))
+    setup, train, test = built(IMAGES.replace(bits=bits)), load("fashion-mnist", "train", limit=500), load("fashion-mnist", "test")
+    diagnostics, there = setup.diagnostics, seen_as(bits, test.images)
+    for found, label in zip(rows_in(diagnostics.inside, there), diagnostics.labels.tolist()): assert label in test.labels[found].tolist()
+    assert all(rows_in(setup.held_out, there)) and len(setup.held_out.unique(dim=0)) > 990 and all(rows_in(setup.preview, setup.held_out))
+    for found, label in zip(rows_in(setup.preview, there), range(8)): assert label in test.labels[found].tolist()
+    assert all(rows_in(diagnostics.reference, seen_as(bits, train.images))) and not all(rows_in(diagnostics.reference, there))
+    assert all(rows_in(diagnostics.outside, seen_as(bits, 255 - test.images)))
 
 
 @pytest.mark.parametrize("labels", ["8", "[0, 4]", "1 2 3 4 5 6 7 8 9"])
 def test_a_class_left_out_is_gone_from_training_and_becomes_the_outside(labels):
-    parts, chosen = built(IMAGES.replace({"exclude": labels, "bits": "grey", "outside": "mnist"})), torch.tensor(read_labels(labels))  # `outside` is not read
-    stage, train, test = parts.model.stage, load("fashion-mnist", "train", limit=500), load("fashion-mnist", "test")
-    assert torch.equal(parts.images, train.images[~torch.isin(train.labels, chosen)]) and not torch.isin(stage.labels, chosen).any()
+    setup, chosen = built(IMAGES.replace({"exclude": labels, "bits": "grey", "outside": "mnist"})), torch.tensor(read_labels(labels))  # `outside` is not read
+    diagnostics, train, test = setup.diagnostics, load("fashion-mnist", "train", limit=500), load("fashion-mnist", "test")
+    assert torch.equal(setup.batches.images, train.images[~torch.isin(train.labels, chosen)]) and not torch.isin(diagnostics.labels, chosen).any()
     gone = torch.isin(test.labels, chosen)
-    assert all(rows_in(stage.outside, seen_as("grey", test.images[gone]))) and all(rows_in(parts.watch, seen_as("grey", test.images[~gone])))
-    assert all(rows_in(stage.reference, seen_as("grey", parts.images))) and len(stage.reference) == min(500, len(parts.images))
+    assert all(rows_in(diagnostics.outside, seen_as("grey", test.images[gone]))) and all(rows_in(setup.held_out, seen_as("grey", test.images[~gone])))
+    assert all(rows_in(diagnostics.reference, seen_as("grey", setup.batches.images))) and len(diagnostics.reference) == min(500, len(setup.batches.images))
     words = ", ".join(map(str, chosen.tolist()))
-    assert parts.info["outside"] == ", ".join(test.classes[k] for k in chosen.tolist()) and parts.info["data"] == f"fashion-mnist without {words}"
+    assert setup.info["outside"] == ", ".join(test.classes[k] for k in chosen.tolist()) and setup.info["data"] == f"fashion-mnist without {words}"
     kept = [k for k in range(10) if k not in chosen][:8]
-    assert parts.info["columns"] == " | ".join(test.classes[k] for k in kept) and len(parts.probe) == len(kept)
+    assert setup.info["columns"] == " | ".join(test.classes[k] for k in kept) and len(setup.preview) == len(kept)
 
 
 @pytest.mark.parametrize("name", ["inverted:scenes", "fashion-mnist"])
 def test_the_set_outside_has_its_name(name):
-    parts = built(IMAGES.replace(outside=name))
-    assert parts.info["outside"] == name and parts.model.stage.outside.shape == (500, 1, 28, 28) and len(parts.images) == 500
+    setup = built(IMAGES.replace(outside=name))
+    assert setup.info["outside"] == name and setup.diagnostics.outside.shape == (500, 1, 28, 28) and len(setup.batches.images) == 500
 
 
 def test_the_control_sees_the_bits_that_were_trained_on():
     "A model that knows its training bits by heart must be seen to: other bits of the same images are as new to it as held-out ones."
-    parts = built(IMAGES.replace(bits="static"))
-    assert all(rows_in(parts.model.stage.reference, parts.prepare(parts.images, torch.arange(500), 0)))
+    setup = built(IMAGES.replace(bits="static"))
+    assert all(rows_in(setup.diagnostics.reference, setup.batches.prepare(setup.batches.images, torch.arange(500), 0)))
 
 
 def test_foreign_images_are_looked_for_among_those_held_out(monkeypatch):
     "A file for the training split of a foreign set is needed by nobody."
     asked = []
-    monkeypatch.setattr(hvae_run, "ood_set", lambda name, split, limit: asked.append(split) or ood_set(name, split, limit))
+    monkeypatch.setattr(sources, "ood_set", lambda name, split, limit: asked.append(split) or ood_set(name, split, limit))
     IMAGES.build()
     assert asked == ["test"]
 
 
 @pytest.mark.parametrize("stream", ["test", "train", "outside"])
 def test_held_out_bits_are_drawn_once_and_fair(stream):
-    some, draw = load("fashion-mnist", "test", limit=300), lambda bits, stream: held_out(some, bits, torch.device("cpu"), stream)
+    some, draw = load("fashion-mnist", "test", limit=300), lambda bits, stream: fixed_bits(some, bits, torch.device("cpu"), stream)
     bits = draw("dynamic", stream)
     assert torch.equal(bits, draw("dynamic", stream)) and torch.equal(bits, draw("static", stream))
     assert not any(torch.equal(bits, draw("dynamic", other)) for other in {"test", "train", "outside"} - {stream})
@@ -250,11 +260,11 @@ def test_held_out_bits_are_drawn_once_and_fair(stream):
 @pytest.mark.parametrize("bits", BITS)
 def test_only_dynamic_bits_change_from_epoch_to_epoch_and_only_drawn_ones_with_the_seed(bits):
     run = IMAGES.replace(bits=bits)
-    parts, other, index = built(run), run.replace(seed=1).build(), torch.arange(500)
-    first, again, later, seeded = (p.prepare(p.images, index, epoch) for p, epoch in ((parts, 0), (parts, 0), (parts, 1), (other, 0)))
+    setup, other, index = built(run), run.replace(seed=1).build(), torch.arange(500)
+    first, again, later, seeded = (p.batches.prepare(p.batches.images, index, epoch) for p, epoch in ((setup, 0), (setup, 0), (setup, 1), (other, 0)))
     assert torch.equal(first, again) and torch.equal(first, later) == (bits != "dynamic") and torch.equal(first, seeded) == (bits in ("deterministic", "grey"))
-    batches = Batches(parts.images, 500, 0, parts.prepare)
-    one, two = (batches.at(step)[batches.rows(step).argsort()] for step in (0, 1))  # an epoch each
+    batches = Batches(setup.batches.images, 500, 0, prepare=setup.batches.prepare)
+    one, two = (batches.at(step).x[batches.rows(step).argsort()] for step in (0, 1))  # an epoch each
     assert torch.equal(one, first) and torch.equal(two, later)
 
 
@@ -267,7 +277,7 @@ def test_settings_decide_every_bit_and_the_seed_of_training_decides_no_data(run)
     one, again, other = found
     weights = {name for name in one if name.endswith("weight")}
     assert same(one, again) == set(one) == set(again) and len(weights) == 4 and not same(one, other) & weights
-    assert same(one, other) >= {name for name in one if "coder" not in name} - {"reference"} >= {"images", "probe", "watch", "labels"}
+    assert same(one, other) >= {name for name in one if "coder" not in name} - {"reference"} >= {"images", "preview", "held_out", "labels"}
     assert ("reference" in same(one, other)) == (run.data.name in TOYS)  # training images come with the bits of training
 
 
@@ -275,9 +285,9 @@ def test_settings_decide_every_bit_and_the_seed_of_training_decides_no_data(run)
                                      dict(bits="deterministic"), dict(likelihood="bernoulli"), dict(net="conv"), dict(bits="static", layers=3, skips=True)], ids=str)
 def test_images_of_every_likelihood_are_drawn_and_measured(changes):
     run = IMAGES.replace(changes)
-    parts = built(IMAGES.replace(bits=run.data.bits))
+    setup = built(IMAGES.replace(bits=run.data.bits))
     model = make_model(run.built, (1, 28, 28), generator=rng())
-    views, probe = views_of(model, parts), parts.model.stage.probe(model, parts.watch, model.live, rng())
+    views, probe = views_of(model, setup.diagnostics), probe_of(model, setup.diagnostics)
     assert all(view.isfinite().all() for view in views.values()) and all(math.isfinite(value) for value in probe.figures().values())
     discrete = run.built.likelihood != "gaussian"
     assert ((views["recon0"] >= 0) & (views["recon0"] <= 1)).all() == discrete and (probe.scale is None) == discrete == probe.discrete
@@ -299,45 +309,46 @@ def latents(kind, n, prior):
 
 @every_kind
 def test_views_and_probe_of_points(kind):
-    parts = POINTS.replace(KINDS[kind]).build()
-    model, layers = parts.model, KINDS[kind].get("layers", 1)
-    views, expected = views_of(model, parts), {"field": (SIDE, SIDE), "field_oracle": (SIDE, SIDE), "extent": (4,), "points": (500, 2)}
+    setup = POINTS.replace(KINDS[kind]).build()
+    model, layers = setup.model, KINDS[kind].get("layers", 1)
+    views, expected = views_of(model, setup.diagnostics), {"field": (PLANE_SIDE, PLANE_SIDE), "field_oracle": (PLANE_SIDE, PLANE_SIDE), "extent": (4,), "points": (500, 2)}
     expected |= {"labels": (500,), "samples": (500, 2), "scale": (500,)} | latents(kind, 500, 500)
     assert shapes(views) == expected and sound(views)
     assert (views["scale"] >= model.live.values["scale_floor"]).all() and set(views["labels"].tolist()) == {0.0, 1.0}
     assert ((views["active"] >= 0) & (views["active"] <= views["width"])).all() and views["width"].tolist() == ([2.0, 3.0] if kind == "auxiliary" else [2.0] * layers)
-    probe = model.probe(parts.watch, live=model.live, generator=rng())
+    probe = probe_of(model, setup.diagnostics)
     assert probe.samples == 10 and probe.names == model.names and len(probe.elbo) == len(probe.x) == len(probe.generated) == 1000 and len(probe.train_elbo) == 200
     assert len(probe.kl) == len(probe.loc) == len(probe.z) == len(model.names) and len(probe.prior) == layers and len(probe.analytic) == (layers if has_closed_form(model) else 0)
     assert all(math.isfinite(value) for value in probe.figures().values()) and (probe.iw >= probe.elbo - 1e-4).all() and probe.steps == 0 and probe.live == model.live.values
-    assert shapes(views_of(model, parts)) == expected | {f"pockets{layers}": (SIDE, SIDE)}
-    assert len({check(probe).name for check in model.checks}) == len(model.checks) == 9
+    assert shapes(views_of(model, setup.diagnostics)) == expected | {f"pockets{layers}": (PLANE_SIDE, PLANE_SIDE)}
+    checks = setup.diagnostics.checks
+    assert len({check(probe).name for check in checks}) == len(checks) == 9
 
 
 @every_kind
 def test_views_and_probe_of_images(kind):
-    parts, layers = built(IMAGES), KINDS[kind].get("layers", 1)
-    stage = parts.model.stage
+    setup, layers = built(IMAGES), KINDS[kind].get("layers", 1)
+    diagnostics = setup.diagnostics
     model = make_model(IMAGES.replace(KINDS[kind]).built, (1, 28, 28), generator=rng())
-    stage.regions.clear()
+    diagnostics.history.regions.clear()
     expected = {name: (8, 1, 28, 28) for name in ("generated", *(f"recon{k}" for k in range(layers)))} | {"labels": (500,)} | latents(kind, 500, 200)
     for side in ("in", "out"): expected |= {f"{side}_elbo": (500,)} | {f"{side}_llr{k}": (500,) for k in range(1, layers)}
-    views = views_of(model, parts)
-    assert shapes(views) == expected and sound(views) and skippable(model) == layers
+    views = views_of(model, setup.diagnostics)
+    assert shapes(views) == expected and sound(views) and skippable_layers(model) == layers
     for name in ("generated", *(f"recon{k}" for k in range(layers))): assert ((views[name] > 0) & (views[name] < 1)).all()
-    assert torch.equal(views["labels"], stage.labels.float()) and ((views["active"] >= 0) & (views["active"] <= views["width"])).all()
-    probe = stage.probe(model, parts.watch, model.live, rng())
+    assert torch.equal(views["labels"], diagnostics.labels.float()) and ((views["active"] >= 0) & (views["active"] <= views["width"])).all()
+    probe = probe_of(model, diagnostics)
     assert probe.samples == 4 and len(probe.elbo) == len(probe.train_elbo) == len(probe.generated) == 500
     assert probe.scale is None and probe.scale_min is None and probe.scale_kind == ""
-    assert torch.equal(probe.x, parts.watch[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
-    assert set(views_of(model, parts)) == set(expected) | {f"pockets{layers}"}
+    assert torch.equal(probe.x, setup.held_out[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
+    assert set(views_of(model, setup.diagnostics)) == set(expected) | {f"pockets{layers}"}
 
 
 @every_kind
 def test_a_seed_decides_a_picture(kind):
-    for run, parts in ((POINTS, built(POINTS)), (IMAGES, built(IMAGES))):
-        model = make_model(run.replace(KINDS[kind]).built, parts.probe.shape[1:], generator=rng())
-        one, again, other = (views_of(model, parts, seed=seed) for seed in (0, 0, 1))
+    for run, setup in ((POINTS, built(POINTS)), (IMAGES, built(IMAGES))):
+        model = make_model(run.replace(KINDS[kind]).built, setup.preview.shape[1:], generator=rng())
+        one, again, other = (views_of(model, setup.diagnostics, seed=seed) for seed in (0, 0, 1))
         drawn = {name for name in one if name.startswith(("field", "samples", "generated", "z", "prior", "in_", "out_", "kl"))} - {"field_oracle"}
         assert same(one, again) == set(one) and not same(one, other) & drawn
 
@@ -370,37 +381,37 @@ def blind(kind, shape, outputs, **changes):
 @pytest.mark.parametrize("kind", EQUAL)
 def test_a_blind_model_on_a_plane_is_one_gaussian(kind):
     "Its bound is the density itself whatever is drawn, its layers hold nothing, its samples and scales are what the decoder says."
-    parts, centre, scales = built(POINTS), torch.tensor([0.8, -0.3]), torch.tensor([0.3, 0.6])
-    model, stage = blind(kind, (2,), (*centre.tolist(), *(math.log(math.expm1(s - 1e-3)) for s in scales.tolist()))), parts.model.stage
-    views, probe = views_of(model, parts), stage.probe(model, parts.watch, model.live, rng())
+    setup, centre, scales = built(POINTS), torch.tensor([0.8, -0.3]), torch.tensor([0.3, 0.6])
+    model, diagnostics = blind(kind, (2,), (*centre.tolist(), *(math.log(math.expm1(s - 1e-3)) for s in scales.tolist()))), setup.diagnostics
+    views, probe = views_of(model, setup.diagnostics), probe_of(model, setup.diagnostics)
     density = torch.distributions.Normal(centre, scales)
-    x0, x1, y0, y1 = stage.extent.tolist()
-    nodes = torch.stack(torch.meshgrid(torch.linspace(x0, x1, SIDE), torch.linspace(y1, y0, SIDE), indexing="xy"), -1)
+    x0, x1, y0, y1 = diagnostics.extent.tolist()
+    nodes = torch.stack(torch.meshgrid(torch.linspace(x0, x1, PLANE_SIDE), torch.linspace(y1, y0, PLANE_SIDE), indexing="xy"), -1)
     torch.testing.assert_close(views["field"], density.log_prob(nodes).sum(-1), rtol=1e-4, atol=1e-3)
     assert views["kl"].abs().max() < 1e-5 and not views["active"].any() and views["scale"].sub(scales.mean()).abs().max() < 1e-4
     off = (views["samples"].mean(0) - centre) / scales * math.sqrt(500)
     assert off.abs().max() < 4 and ((views["samples"].std(0) / scales - 1).abs() < 4 / math.sqrt(1000)).all()
     for name in ("z1", "prior1"): assert (views[name].mean(0).abs() < 4 / math.sqrt(500)).all() and ((views[name].std(0) - 1).abs() < 4 / math.sqrt(1000)).all()
-    torch.testing.assert_close(probe.elbo, density.log_prob(parts.watch).sum(-1), rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(probe.train_elbo, density.log_prob(parts.images).sum(-1), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(probe.elbo, density.log_prob(setup.held_out).sum(-1), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(probe.train_elbo, density.log_prob(setup.batches.images).sum(-1), rtol=1e-4, atol=1e-3)
     assert (probe.iw - probe.elbo).abs().max() < 1e-4 and (probe.effective - 10).abs().max() < 1e-2 and (probe.nll + probe.elbo).abs().max() < 1e-4
     assert probe.scale_min == pytest.approx(0.3, rel=1e-3) and (probe.scale - 0.45).abs().max() < 1e-4 and probe.floor == pytest.approx(1e-3) and probe.scale_kind == "learnt"
-    assert probe.largest_variance == largest_variance(parts.images) and all(closed.abs().max() < 1e-5 for closed in probe.analytic)
-    assert not stage.regions[f"pockets{len(probe.prior)}"].any()
+    assert probe.largest_variance == largest_variance(setup.batches.images) and all(closed.abs().max() < 1e-5 for closed in probe.analytic)
+    assert not diagnostics.history.regions[f"pockets{len(probe.prior)}"].any()
 
 
 @pytest.mark.parametrize("kind", EQUAL)
 def test_a_blind_model_of_images_is_one_picture(kind):
     "Its reconstructions and its own images are the template, its scores the template's, its ratios nothing."
-    parts, logits = built(IMAGES), torch.randn(784, generator=rng(5))
-    model, stage = blind(kind, (1, 28, 28), logits.tolist(), likelihood="bernoulli"), parts.model.stage
-    views = views_of(model, parts)
+    setup, logits = built(IMAGES), torch.randn(784, generator=rng(5))
+    model, diagnostics = blind(kind, (1, 28, 28), logits.tolist(), likelihood="bernoulli"), setup.diagnostics
+    views = views_of(model, setup.diagnostics)
     template = logits.sigmoid().view(1, 1, 28, 28).expand(8, -1, -1, -1)
-    for name in ("generated", *(f"recon{k}" for k in range(skippable(model)))): torch.testing.assert_close(views[name], template)
-    for side, images in (("in", stage.inside), ("out", stage.outside)):
+    for name in ("generated", *(f"recon{k}" for k in range(skippable_layers(model)))): torch.testing.assert_close(views[name], template)
+    for side, images in (("in", diagnostics.inside), ("out", diagnostics.outside)):
         nll = torch.nn.functional.binary_cross_entropy_with_logits(logits.expand(500, -1), images.flatten(1), reduction="none").sum(1)
         torch.testing.assert_close(views[f"{side}_elbo"], nll, rtol=1e-4, atol=1e-2)
-        for k in range(1, skippable(model)): assert views[f"{side}_llr{k}"].abs().max() < 1e-2
+        for k in range(1, skippable_layers(model)): assert views[f"{side}_llr{k}"].abs().max() < 1e-2
     assert views["kl"].abs().max() < 1e-4 and not views["active"].any()
 
 
@@ -409,20 +420,20 @@ def chance(n, m): return math.sqrt((n + m + 1) / (12 * n * m))  # Standard error
 
 def test_scores_tell_apart_what_differs_and_nothing_else():
     "A model of the mean picture: higher scores for inverted pictures, none the other way round, and half where both sets are one."
-    parts = built(IMAGES)
-    mean = parts.images.float().div(255).mean(0).flatten().clamp(0.01, 0.99)
-    model, stage = blind("two", (1, 28, 28), mean.logit().tolist(), likelihood="bernoulli"), parts.model.stage
-    area = lambda stage: auroc(*(stage.views(model, parts.probe, model.live, rng())[name] for name in ("in_elbo", "out_elbo")))
-    assert area(stage) > 0.95
-    assert area(built(IMAGES.replace(outside="fashion-mnist")).model.stage) == pytest.approx(0.5, abs=4 * chance(500, 500))
-    assert area(ImageStage(labels=stage.labels, reference=stage.reference, inside=stage.inside, outside=stage.inside)) == 0.5
+    setup = built(IMAGES)
+    mean = setup.batches.images.float().div(255).mean(0).flatten().clamp(0.01, 0.99)
+    model, diagnostics = blind("two", (1, 28, 28), mean.logit().tolist(), likelihood="bernoulli"), setup.diagnostics
+    area = lambda diagnostics: auroc(*(views_of(model, diagnostics)[name] for name in ("in_elbo", "out_elbo")))
+    assert area(diagnostics) > 0.95
+    assert area(built(IMAGES.replace(outside="fashion-mnist")).diagnostics) == pytest.approx(0.5, abs=4 * chance(500, 500))
+    assert area(fresh(diagnostics, outside=diagnostics.inside)) == 0.5
 
 
 def test_scores_are_the_bounds_and_their_differences():
-    parts, images = built(IMAGES), {"in": built(IMAGES).model.stage.inside, "out": built(IMAGES).model.stage.outside}
+    setup, images = built(IMAGES), {"in": built(IMAGES).diagnostics.inside, "out": built(IMAGES).diagnostics.outside}
     model = make_model(IMAGES.replace({"layers": 3, "skips": True}).built, (1, 28, 28), generator=rng())
     for block in model.decoders[1:]: block.rest[-1].bias.data += 1.0  # priors that differ from posteriors: ratios far from 0
-    views = views_of(model, parts)
+    views = views_of(model, setup.diagnostics)
     for side, x in images.items():
         bounds = [evaluate(model, x, samples=20, generator=rng(7), above=k).elbo for k in range(3)]
         for name, expected in ((f"{side}_elbo", -bounds[0]), (f"{side}_llr1", bounds[0] - bounds[1]), (f"{side}_llr2", bounds[0] - bounds[2])):
@@ -432,22 +443,22 @@ def test_scores_are_the_bounds_and_their_differences():
 
 
 def test_reconstructions_leave_out_one_layer_after_another():
-    parts, model = built(IMAGES), make_model(IMAGES.replace({"layers": 3, "latents": (4, 3, 2)}).built, (1, 28, 28), generator=rng())
-    views, other = views_of(model, parts), views_of(model, parts, seed=1)
+    setup, model = built(IMAGES), make_model(IMAGES.replace({"layers": 3, "latents": (4, 3, 2)}).built, (1, 28, 28), generator=rng())
+    views, other = views_of(model, setup.diagnostics), views_of(model, setup.diagnostics, seed=1)
     for k in range(3):
-        raw = model.path(parts.probe, generator=rng(9), above=k, temperature=0.0).raw
+        raw = model.trace(setup.preview, generator=rng(9), above=k, temperature=0.0).raw
         torch.testing.assert_close(views[f"recon{k}"], raw[0, :, 0].sigmoid().view(8, 1, 28, 28)), torch.testing.assert_close(views[f"recon{k}"], other[f"recon{k}"])
     assert all((views[f"recon{a}"] - views[f"recon{b}"]).abs().max() > 1e-4 for a, b in ((0, 1), (1, 2), (0, 2)))
 
 
-@pytest.mark.parametrize("sizes", ["1", "2", "5", "[1, 5]", "[5, 2, 1]"])
+@pytest.mark.parametrize("sizes", [(1,), (5,), (5, 2, 1)], ids=str)
 def test_two_units_of_each_layer_are_drawn(sizes):
     model, x = make_model(VAESettings(latents=sizes, hidden=(8,)), generator=rng()), torch.randn(7, 2, generator=rng(1))
-    path, dreamt = model.path(x, generator=rng()), model.dream(4, generator=rng())[0]
-    found = latent_views(path, dreamt)
+    trace, dreamt = model.trace(x, generator=rng()), model.sample_prior(4, generator=rng())[0]
+    found = latent_views(trace, dreamt)
     assert found["width"].tolist() == list(map(float, model.sizes))
     for i, size in enumerate(model.sizes):
-        for name, z in ((f"z{i + 1}", path.z[i][0]), (f"prior{i + 1}", dreamt[i][0])):
+        for name, z in ((f"z{i + 1}", trace.z[i][0]), (f"prior{i + 1}", dreamt[i][0])):
             assert torch.equal(found[name][:, :size], z[:, :2]) and found[name].shape == (len(z), 2) and (size > 1 or not found[name][:, 1].any())
 
 
@@ -455,12 +466,12 @@ def test_two_units_of_each_layer_are_drawn(sizes):
 def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     "The top layer's divergence depends on no draw; those below are the closed form given the same latents above."
     model, x = make_model(VAESettings(**{"hidden": (8,)} | KINDS[kind]), generator=rng()), torch.randn(20, 2, generator=rng(1))
-    probe, again = (probe_of(model, x, x, model.live, rng(3), samples) for samples in (6, 6))
-    path = model.path(x, samples=6, generator=rng(3), analytic=True)
-    for closed, kl in zip(probe.analytic, path.kl, strict=True): torch.testing.assert_close(closed, kl.mean(0))
-    torch.testing.assert_close(probe.elbo, model.path(x, samples=6, generator=rng(3)).log_w.mean(0))
+    probe, again = (probe_latents(model, x, x, model.live, rng(3), samples) for samples in (6, 6))
+    trace = model.trace(x, samples=6, generator=rng(3), analytic=True)
+    for closed, kl in zip(probe.analytic, trace.kl, strict=True): torch.testing.assert_close(closed, kl.mean(0))
+    torch.testing.assert_close(probe.elbo, model.trace(x, samples=6, generator=rng(3)).log_w.mean(0))
     assert torch.equal(probe.generated, again.generated) and torch.equal(probe.train_elbo, again.train_elbo) and not torch.equal(probe.train_elbo, probe.elbo)
-    q = model.path(x, generator=rng(4)).q[-1]
+    q = model.trace(x, generator=rng(4)).q[-1]
     loc, scale = q.loc.reshape(-1, 20, 2)[0], q.scale.reshape(-1, 20, 2)[0]
     torch.testing.assert_close(probe.analytic[-1], (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(-1), rtol=1e-4, atol=1e-5)
 
@@ -469,69 +480,60 @@ def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     (dict(scale_kind="fixed", decoder_scale=0.25), 0.25, None), (dict(scale_kind="annealed", decoder_scale=0.25, anneal_steps=4), 0.5, None), (dict(scale_floor=0.4), None, 0.4),
 ], ids=["fixed", "annealed", "floor"])
 def test_settings_in_force_are_shown(live, scale, floor):
-    parts = built(POINTS)
+    setup = built(POINTS)
     model = make_model(POINTS.built, (2,), generator=rng())
     model.steps.fill_(2)
     now = Live(POINTS.model.replace(live))
-    views, probe = views_of(model, parts, now), parts.model.stage.probe(model, parts.watch, now, rng())
+    views, probe = views_of(model, setup.diagnostics, now), probe_of(model, setup.diagnostics, now)
     assert probe.live == now.values and probe.floor == (None if floor is None else pytest.approx(floor)) and probe.steps == 2 and probe.scale_kind == live.get("scale_kind", "learnt")
     if scale: assert views["scale"].sub(scale).abs().max() < 1e-6 and probe.scale.sub(scale).abs().max() < 1e-6 and probe.scale_min == pytest.approx(scale)
     else: assert views["scale"].min() > floor and probe.scale_min > floor
-    usual = views_of(model, parts)
+    usual = views_of(model, setup.diagnostics)
     assert not {"field", "scale", "samples"} & same(views, usual) and {"z1", "points", "extent", "field_oracle"} <= same(views, usual)
 
 
-# What a stage remembers -----------------------------------------------------------------------------------------------
+# What is remembered ---------------------------------------------------------------------------------------------------
 
 def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(latents=(3,), hidden=(8,)), generator=rng())
+    history, model = ProbeHistory(), make_model(VAESettings(latents=(3,), hidden=(8,)), generator=rng())
     x = torch.randn(50, 2, generator=rng(1))
-    bare = probe_of(model, x, x, model.live, rng(), 2)
-    first, second = stage.remembered(bare), stage.remembered(bare, oracle=1.5)
+    bare = probe_latents(model, x, x, model.live, rng(), 2)
+    first, second = history.add(bare), history.add(bare, oracle=1.5)
     value = bare.elbo.mean().item()
     assert first.history == () and second.history == (value,) and second.oracle == 1.5 and first.oracle is None and bare.history == ()
-    for _ in range(205): last = stage.remembered(bare)
-    assert last.history == (value,) * 200 and not stage.regions
+    for _ in range(205): last = history.add(bare)
+    assert last.history == (value,) * 200 and not history.regions
 
 
 @pytest.mark.parametrize(("changes", "rows", "name"), [
-    (dict(), 100, "pockets1"), (dict(), 99, None), (dict(latents=(3,)), 200, None), (dict(latents=(2, 3)), 200, None), (dict(latents=(3, 2)), 200, "pockets2"),
-    (dict(kind="auxiliary", auxiliary=2), 200, "pockets1"), (dict(kind="auxiliary", latents=(3,), auxiliary=2), 200, None), (dict(latents=(1,)), 200, None),
+    (dict(), 100, "pockets1"), (dict(), 99, None), (dict(latents=(2, 3)), 200, None), (dict(latents=(3, 2)), 200, "pockets2"),
+    (dict(kind="auxiliary", latents=(3,), auxiliary=2), 200, None), (dict(latents=(1,)), 200, None),
 ], ids=str)
 def test_pockets_of_a_top_layer_with_two_units(changes, rows, name):
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,), **changes), generator=rng())
-    stage.remembered(probe_of(model, torch.randn(rows, 2, generator=rng(1)), stage.reference, model.live, rng(), 1))
-    assert set(stage.regions) == ({name} if name else set())
-    if name: assert set(stage.regions[name].unique().tolist()) <= {0.0, 1.0} and stage.regions[name].dtype == torch.float32 and stage.regions[name].shape == (SIDE, SIDE)
+    history, model, x = ProbeHistory(), make_model(VAESettings(**{"hidden": (8,)} | changes), generator=rng()), torch.randn(rows, 2, generator=rng(1))
+    history.add(probe_latents(model, x, x, model.live, rng(), 1))
+    assert set(history.regions) == ({name} if name else set())
+    if name: assert set(history.regions[name].unique().tolist()) <= {0.0, 1.0} and history.regions[name].shape == (PLANE_SIDE, PLANE_SIDE)
 
 
 def test_a_posterior_far_from_the_prior_leaves_one_pocket():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,)), generator=rng())
+    diagnostics, model = fresh(built(POINTS).diagnostics), make_model(VAESettings(hidden=(8,)), generator=rng())
     say(model.encoder, 5.0, 5.0, raw_scale(0.1), raw_scale(0.1))
-    x = torch.randn(500, 2, generator=rng(1))
-    stage.probe(model, x, model.live, rng())
-    assert 0.3 < stage.regions["pockets1"].mean() < 0.7  # the disc of 95 % of a normal, 2.45 deviations, in a square of 3.2: 0.46
+    probe_of(model, diagnostics)
+    assert 0.3 < diagnostics.history.regions["pockets1"].mean() < 0.7  # the disc of 95 % of a normal, 2.45 deviations, in a square of 3.2: 0.46
 
 
 def test_numbers_that_are_none_stop_nothing_and_have_no_pockets():
-    stage, model = POINTS.build().model.stage, make_model(VAESettings(hidden=(8,)), generator=rng())
+    diagnostics, model = fresh(built(POINTS).diagnostics), make_model(VAESettings(hidden=(8,)), generator=rng())
     model.encoder.rest[-1].bias.data.fill_(math.nan)
-    probe = stage.probe(model, torch.randn(500, 2, generator=rng(1)), model.live, rng())
-    assert probe.elbo.isnan().all() and math.isnan(stage.history[-1]) and not stage.regions
+    probe = probe_of(model, diagnostics)
+    assert probe.elbo.isnan().all() and math.isnan(diagnostics.history.elbos[-1]) and not diagnostics.history.regions
+    assert {"bound", "jumps"} <= {verdict.name for verdict in diagnostics.measure(model, Context(live=model.live, generator=rng())).verdicts if verdict.level == "bad"}
 
 
-@pytest.mark.parametrize("run", [POINTS, POINTS.replace(noise=0.0), IMAGES], ids=["points", "curve", "images"])
-def test_a_stage_moves_whole(run):
-    stage = built(run).model.stage
-    moved = stage.to(torch.device("meta"))
-    held = [name for name, value in vars(stage).items() if torch.is_tensor(value)]
-    assert len(held) >= 4 and all(getattr(moved, name).is_meta and getattr(moved, name).shape == getattr(stage, name).shape for name in held)
-    assert not any(getattr(stage, name).is_meta for name in held)
-
-
-def test_a_stage_is_no_part_of_a_checkpoint():
-    parts = built(IMAGES)
-    assert set(parts.model.state_dict()) == {"steps", *dict(parts.model.named_parameters())} and sum(p.numel() for p in parts.model.parameters()) < 30_000
+def test_diagnostics_are_no_part_of_a_checkpoint():
+    model = built(IMAGES).model
+    assert set(model.state_dict()) == {"steps", *dict(model.named_parameters())} and sum(p.numel() for p in model.parameters()) < 30_000
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -543,7 +545,7 @@ def test_training_moves_the_heat_map_towards_the_truth():
         after = run.fit(150, progress=False).snapshot().views
     finally: run.stop()
     truth = torch.tensor(after["field_oracle"])
-    near, cell = truth > -2, float((after["extent"][1] - after["extent"][0]) * (after["extent"][3] - after["extent"][2])) / (SIDE - 1) ** 2
+    near, cell = truth > -2, float((after["extent"][1] - after["extent"][0]) * (after["extent"][3] - after["extent"][2])) / (PLANE_SIDE - 1) ** 2
     fields = [torch.tensor(views["field"]) for views in (before, after)]
     gaps = [(truth.exp() * (truth - field))[near].sum().item() * cell for field in fields]  # KL from the truth to the model, and the gap of the bound
     assert gaps[1] < gaps[0] - 0.5 and gaps[1] > -0.05 and fields[1].exp().sum() * cell < 1.1
@@ -552,11 +554,11 @@ def test_training_moves_the_heat_map_towards_the_truth():
 
 def test_a_run_of_images_trains_on_what_its_seed_and_epoch_draw():
     run, fed = Trainer(IMAGES.replace({"batch": 250, "steps": 4, "check_every": 1000})), []
-    terms = run.model.terms
-    run.model.terms = lambda x, **more: fed.append(x.clone()) or terms(x, **more)
+    losses = run.model.losses
+    run.model.losses = lambda batch, context: fed.append(batch.x.clone()) or losses(batch, context)
     try: run.fit(4, progress=False)
     finally: run.stop()
     epochs, index = [torch.cat(fed[:2]), torch.cat(fed[2:])], torch.arange(500)
-    drawn = [run._rig.parts.prepare(run._rig.parts.images, index, epoch) for epoch in (0, 1)]
+    drawn = [run.setup.batches.prepare(run.setup.batches.images, index, epoch) for epoch in (0, 1)]
     for epoch, bits in zip(epochs, drawn): assert sorted(x.sum().item() for x in epoch) == sorted(x.sum().item() for x in bits) and torch.equal(epoch.sum(0), bits.sum(0))
     assert not torch.equal(epochs[0].sum(0), epochs[1].sum(0))

@@ -70,12 +70,13 @@ class PointDiagnostics:
     history: ProbeHistory = field(default_factory=ProbeHistory)  # Of earlier measurements
     checks = LATENT_CHECKS
 
-    @torch.no_grad()
-    def measure(self, model: LatentModel, context: Context) -> Measurement:
+    def probe(self, model: LatentModel, context: Context) -> LatentProbe:
         "S = 10 on the held-out points."
         known = dict(oracle=self.oracle.mean, oracle_se=self.oracle.se) if self.oracle else {}
-        probe = probe_latents(model, self.held_out, self.reference, context.live, context.generator, 10)
-        return judge_probe(self.history.add(probe, largest_variance=self.variance, **known), context.step)
+        found = probe_latents(model, self.held_out, self.reference, context.live, context.generator, 10)
+        return self.history.add(found, largest_variance=self.variance, **known)
+
+    def measure(self, model: LatentModel, context: Context) -> Measurement: return judge_probe(self.probe(model, context), context.step)
 
     @torch.no_grad()
     def views(self, model: LatentModel, context: Context) -> dict[str, Tensor]:
@@ -119,10 +120,11 @@ class ImageDiagnostics:
     history: ProbeHistory = field(default_factory=ProbeHistory)  # Of earlier measurements
     checks = LATENT_CHECKS
 
-    @torch.no_grad()
-    def measure(self, model: LatentModel, context: Context) -> Measurement:
+    def probe(self, model: LatentModel, context: Context) -> LatentProbe:
         "S = 4 on 500 of the held-out images: about the cost of two steps."
-        return judge_probe(self.history.add(probe_latents(model, self.held_out[:500], self.reference, context.live, context.generator, 4)), context.step)
+        return self.history.add(probe_latents(model, self.held_out[:500], self.reference, context.live, context.generator, 4))
+
+    def measure(self, model: LatentModel, context: Context) -> Measurement: return judge_probe(self.probe(model, context), context.step)
 
     @torch.no_grad()
     def views(self, model: LatentModel, context: Context) -> dict[str, Tensor]:

@@ -61,6 +61,8 @@ class Decoders(nn.ModuleList):
         super().__init__(found)
         self.sizes, self.skips = sizes, skips
 
+    def __getitem__(self, i: int | slice) -> nn.Module: return nn.ModuleList(list(self)[i]) if isinstance(i, slice) else super().__getitem__(i)
+
     def below(
         self,
         i: int,  # Index of the layer whose values are known; 0 is nearest the data
