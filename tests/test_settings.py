@@ -26,7 +26,7 @@ CLASSES = (NEMRun, NEMSettings, TrainSettings, SceneSettings, SSLSettings, MeanR
 RUNS = (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun)  # With every class that they nest
 PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one another
 # Points have no other likelihood; longer lists would move `layers` too
-ALONE = {"likelihood": "gaussian", "latents": "[3]", "hidden": "[8, 4]"}
+ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4)}
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
 APART = {HVAERun: 3, VAESettings: 3}  # A ladder, a gradient of its own and a closed form exclude one another; all other fields go together
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
@@ -280,6 +280,15 @@ def test_another_class_and_unknown_keys_are_refused_at_every_depth():
 def test_a_log_slider_needs_a_positive_end():
     with pytest.raises(ValueError, match="`low` must be above 0 on a log scale: got 0. Give a positive bound."):
         setting(1.0, low=0, scale="log")
+
+
+def test_layer_sizes_of_older_files_were_text():
+    now = HVAERun().replace({"model.layers": 2, "model.latents": [64, 32], "model.hidden": [[512, 512], [256]]})
+    old = as_dict(now)
+    old["model"] |= {"latents": "[64, 32]", "hidden": "[[512, 512], [256]]"}
+    assert from_dict(HVAERun, old) == now and as_dict(now)["model"]["latents"] == [64, 32]
+    old["model"] |= {"latents": "2", "hidden": "64, 64"}
+    assert from_dict(HVAERun, old).model.latents == (2,) and from_dict(HVAERun, old).model.hidden == (64, 64)
 
 
 # Live ----------------------------------------------------------------------------------------------------------------
