@@ -162,7 +162,7 @@ BAD = {  # Field -> value refused, words of the refusal
     "text": [(3, "must be a str"), (["a"], "must be a str")], "choice": [("three", "one of 'one', 'two'"), (True, "one of"),
                                                                          (["one"], "one of")],
     "perhaps": [(-1, "at least 0"), (False, "must be a float")],
-    "sizes": [(64, "must be a tuple of int"), ("[64]", "must be a tuple of int"), ([64, 2.5], "tuple of int"), ([True], "tuple of int"),
+    "sizes": [(64, "must be a tuple of int"), ("64", "must be a tuple of int"), ([64, 2.5], "tuple of int"), ([True], "tuple of int"),
               ([64, 0], "at least 1: got 0 in (64, 0)"),
               ([[64]], "tuple of int"), ([513], "at most 512"), (None, "got None"), ({64}, "tuple of int")],
     "hidden": [([8, [4]], "tuple of int or a tuple of tuple of int"), ([[8], [0]], "at least 1: got 0"), ("8", "tuple of int")],
@@ -198,10 +198,11 @@ def test_a_field_of_another_type_is_refused_with_its_class(hint):
     with pytest.raises(TypeError, match="a setting must"): cls()
 
 
-def test_files_of_an_older_form_load_and_people_do_not_write_it(unchecked):
+def test_the_older_form_of_a_value_is_read_in_files_and_changes(unchecked):
     old = as_dict(Kinds()) | {"sizes": "[64, 32]"}
     assert from_dict(Kinds, old).sizes == (64, 32) and from_dict(Kinds, as_dict(Kinds(sizes=(5,)))).sizes == (5,)
-    refusal(Kinds, "sizes", "[64, 32]")
+    assert Kinds().replace(sizes="[64, 32]").sizes == (64, 32)
+    for wrong in ("[64, 0]", "[64", "sixty", "[[64]]"): refusal(Kinds, "sizes", wrong)
 
 
 @pytest.mark.parametrize("one", [Range(0.001, 10, "log"), Range(-2, 3), Range(0.1, 0.1), Range(0.1, 0.3, "log")])

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Kind', 'setting', 'FieldInfo', 'Range', 'FieldType', 'members', 'has_codec', 'storable', 'field_type', 'read_value',
-           'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path', 'holds_settings',
-           'declared', 'nested_defaults', 'own_fields', 'put', 'as_dict', 'from_dict', 'read_field', 'to_json',
+           'read_field', 'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path',
+           'holds_settings', 'declared', 'nested_defaults', 'own_fields', 'put', 'as_dict', 'from_dict', 'to_json',
            'from_json', 'Live']
 
 # %% ../../nbs/core/00_settings.ipynb #00fd0cc6
+import contextlib
 import copy
 import json
 import math
@@ -212,6 +213,17 @@ def read_value(
     return hint.from_plain(value)
 
 
+def read_field(
+    value: Any,  # As Python has it, a page sends it or a file holds it
+    info: FieldInfo,  # The field it is for
+) -> Any:  # In today's form where it has one; else as it is, for the class to refuse
+    "The value of one field, which may be written as JSON writes it, or as an older version did."
+    with contextlib.suppress(ValueError): return read_value(value, info.hint or info.type)
+    if info.read_old is None or value is None: return value
+    with contextlib.suppress(TypeError, ValueError): return info.read_old(value)
+    return value
+
+
 def plain_value(
     value: Any,  # Of a field
 ) -> Any:  # What JSON can hold
@@ -409,16 +421,6 @@ def from_dict(
     unknown = sorted(set(values) - set(known))
     if unknown: raise ValueError(f"settings must hold known keys of {name}: got {', '.join(unknown)}. Known: {', '.join(known)}.")
     return cls(**{k: from_dict(hints[k], v) if holds_settings(hints[k]) else read_field(v, declared(cls)[k]) for k, v in values.items()})
-
-
-def read_field(
-    value: Any,  # As a file holds it
-    info: FieldInfo,  # The field it is for
-) -> Any:  # Today's form; what has no old form stays as it is, for the class to check
-    "The value of one field of a file, which an older version may have written."
-    if info.read_old is None or value is None: return value
-    try: return read_value(value, info.hint or info.type)
-    except ValueError: return info.read_old(value)
 
 # %% ../../nbs/core/00_settings.ipynb #d54fb7fd
 def to_json(
