@@ -187,12 +187,12 @@ class Record:
             os.replace(fresh, self.folder / "verdicts.json")
         except OSError as error: self._failed = error
 
-    def picture(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        "Arrays from which a picture can be drawn again; they replace those of the same name."
+    def picture(self, name: str, arrays: Mapping[str, np.ndarray], *, step: int | None = None) -> None:
+        "Arrays from which a picture can be drawn again, and when they were made; they replace those of the same name."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
             path.parent.mkdir(exist_ok=True)
-            with whole_file(path) as file: np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()})
+            with whole_file(path) as file: np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()}, **({} if step is None else {"_step": np.array(step)}))
             self._failed = None
         except OSError as error: self._failed = error
 

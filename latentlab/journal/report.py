@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'title_of', 'origin_of', 'format_value', 'clock', 'harmless', 'markdown_table', 'format_interval',
-           'newest_checks', 'final_numbers', 'snapshot_of', 'draw_run', 'plot_tiles', 'plot_terms', 'figure_svg',
-           'run_facts', 'Report', 'stack_pngs']
+           'newest_step', 'newest_checks', 'final_numbers', 'snapshot_of', 'shared_rows', 'only_rows', 'draw_run',
+           'plot_tiles', 'plot_terms', 'figure_svg', 'run_facts', 'Report', 'plot_header', 'join_pngs']
 
 # %% ../../nbs/journal/05_report.ipynb #1f56bb42
 import html
 import io
 import re
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +27,8 @@ from ..core.registry import find_family
 from ..core.snapshot import Curves, Measurement, Snapshot
 from .files import read_json, read_lines
 from .index import surviving
-from .runs import HELD, TRAINED, Interval, Run
+from .runs import Interval, Run, diff_table
+from ..plots.style import label
 
 # %% ../../nbs/journal/05_report.ipynb #4796d75b
 def title_of(
@@ -93,28 +95,39 @@ def format_interval(
 MARKS: Mapping[str, str] = {"bad": "✖", "warn": "▲", "ok": "●"}  # The worst first; a form beside the colour, for those who do not see colours
 
 
+def newest_step(
+    run: Run,  # Any
+) -> int:  # Steps
+    "The last step that a run's lines know of; a run in progress is ahead of its `run.json`, and one that went on from an earlier step is behind it."
+    metrics = run.metrics()
+    lines = [*metrics.steps[-1:], *(points[-1][0] for points in metrics.probes.values())]
+    return max(lines) if lines and run.facts["state"] == "running" else max([run.facts["steps"], *lines])
+
+
 def newest_checks(
     run: Run,  # Any
 ) -> list[dict[str, Any]]:  # step, name, level, value, threshold, sentence, remedy; the worst first
-    "What each check says, as it was last written."
-    known = {row["name"]: row for row in run.checks() if row.get("level") in MARKS and "step" in row}
-    try: now = read_json(run.folder / "verdicts.json")
-    except ValueError: now = {}
-    for row in now.get("checks", ()) if isinstance(now.get("checks"), list) else ():
-        if isinstance(row, dict) and row.get("level") in MARKS and isinstance(row.get("step"), int) and row["step"] >= known.get(row.get("name"), row)["step"]:
-            known[str(row.get("name"))] = row
+    "What each check says, as it was last written. Lines of steps that the run went back behind are left out."
+    try: now = read_json(run.folder / "verdicts.json").get("checks")
+    except ValueError: now = None
+    last, known = newest_step(run), {}
+    for row in [*run.checks(), *(now if isinstance(now, list) else ())]:
+        if not isinstance(row, dict) or row.get("level") not in MARKS or not isinstance(row.get("step"), int) or not isinstance(row.get("name"), str): continue
+        if row["step"] <= last and row["step"] >= known.get(row["name"], row)["step"]: known[row["name"]] = row
     return sorted(known.values(), key=lambda row: list(MARKS).index(row["level"]))
 
 
 def final_numbers(
     run: Run,  # Any
-) -> list[dict[str, str]]:  # label, value, unit, source
-    "Last figures of the held-out data, then the last mean of each term of training."
+) -> list[dict[str, str]]:  # label, held_out, training, unit
+    "Last figures of the held-out data, and the last mean of each term of training, one row for each name."
     metrics, units = run.metrics(), run.facts["units"]
     held = {name: points[-1][1] for name, points in metrics.probes.items()}
     last = {name: next((v for v in reversed(values) if np.isfinite(v)), float("nan")) for name, values in metrics.terms.items()}
-    show = lambda name, value, source: {"label": name.replace("_", " "), "value": f"{value:.4g}", "unit": str(units.get(name, "")), "source": source}
-    return [show(n, v, HELD) for n, v in held.items()] + [show(n, v, TRAINED) for n, v in last.items() if not n.startswith("gradient_norm")]
+    names = dict.fromkeys([*(name for name in last if not name.startswith("gradient_norm")), *held])
+    write = lambda values, name: f"{values[name]:.4g}" if name in values else ""
+    return [{"label": label(name), "held_out": write(held, name), "training": write(last, name), "unit": str(units.get(name, ""))} for name in names]
+
 
 # %% ../../nbs/journal/05_report.ipynb #ff55936f
 def snapshot_of(
@@ -132,22 +145,48 @@ def snapshot_of(
     measured = tuple(Measurement(step=step, figures=figures, verdicts=verdicts if n == len(seen) - 1 else ()) for n, (step, figures) in enumerate(seen))
     stride = max(1, metrics.steps[0]) if metrics.steps else 1
     curves = Curves(steps=np.array(metrics.steps, np.int64), values={name: np.array(v, float) for name, v in metrics.terms.items()}, stride=stride)
-    step = max([run.facts["steps"], *metrics.steps[-1:], *(s for s, _ in seen[-1:])])
+    step = run.picture_step() or newest_step(run)
     values = {info.name: info.value for info in settings.fields().values() if info.kind == "live"}
     return Snapshot(version=0, step=step, seconds=max([run.facts["seconds"], *metrics.seconds[-1:]]), rate=0.0, state=run.facts["state"], notice="", run=settings,
                     values=values, images=wide.pop("image"), info=dict(run.facts.get("info") or {}), views=wide, curves=curves, measurements=measured)
 
 
+def shared_rows(
+    first: np.ndarray,  # Preview of one run [b, c, h, w], or points [b, 2]
+    second: np.ndarray,  # Preview of another
+) -> tuple[tuple[int, ...], tuple[int, ...]]:  # Rows of each with the same image, in the order of the first
+    "Where two previews show the same."
+    places = [{image.tobytes(): row for row, image in reversed(list(enumerate(images)))} for images in (first, second)]
+    both = [image for image in places[0] if image in places[1]]
+    return tuple(sorted(places[0][image] for image in both)), tuple(places[1][first[row].tobytes()] for row in sorted(places[0][image] for image in both))
+
+
+def only_rows(
+    snapshot: Snapshot,  # Any
+    rows: Sequence[int],  # Of its preview
+) -> Snapshot:
+    "A snapshot of some of its images; views with a row per image, and the names of the columns, go with them."
+    count, at, info = len(snapshot.images), list(rows), dict(snapshot.info)
+    views = {name: view[at] if view.ndim and len(view) == count else view for name, view in snapshot.views.items()}
+    names = info.get("columns", "").split(" | ")
+    if len(names) == count: info["columns"] = " | ".join(names[row] for row in at)
+    return replace(snapshot, images=snapshot.images[at], views=views, info=info)
+
+
 def draw_run(
     run: Run,  # Any
+    rows: Sequence[int] | None = None,  # Images of the preview to draw; None for all
 ) -> tuple[Any, str]:  # A matplotlib Figure or None, and a sentence when it is not what the family draws
     "The picture of a run."
     arrays = run.picture()
     if not arrays: return None, "No picture was saved: pictures are written at checkpoints and at the end of a run."
-    try: return find_family(run.facts["kind"]).load_display().figure(snapshot_of(run)), ""
+    try:
+        snapshot = snapshot_of(run) if rows is None else only_rows(snapshot_of(run), rows)
+        return find_family(run.facts["kind"]).load_display().figure(snapshot), ""
     except Exception as error: note = f"The family's own picture could not be drawn ({type(error).__name__}: {error})."
     try: return plot_tiles(arrays), note
     except ValueError: return None, note
+
 
 # %% ../../nbs/journal/05_report.ipynb #c67bbd68
 def plot_tiles(
@@ -183,18 +222,22 @@ def plot_tiles(
 
 
 def plot_terms(
-    run: Run,  # With a history
+    runs: Sequence[Run],  # One or two
 ) -> Any:  # A matplotlib Figure, None without a line
-    "Terms of training over steps, one panel for each unit; a dotted line for each live change."
-    from latentlab.plots.curves import plot_curves
+    "Terms of training and held-out figures of the same names over steps, one panel for each unit and size; two runs share the panels."
+    from latentlab.plots.curves import RunCurves, plot_run_curves
 
-    metrics, units = run.metrics(), {name: str(unit) for name, unit in run.facts["units"].items()}
-    values = {name: np.array(v, float) for name, v in metrics.terms.items() if not name.startswith("gradient_norm")}
-    if not metrics.steps or not values: return None
-    figure = plot_curves(np.array(metrics.steps, float), values, units=units, width=7.4)
-    for ax in figure.axes:
-        for step, *_ in metrics.changes: ax.axvline(step, color="#5b6470", linewidth=0.8, linestyle=":")
-    return figure
+    units, found = {}, []
+    for run, name in zip(runs, ("left", "right") if len(runs) > 1 else ("",)):
+        metrics = run.metrics()
+        units |= {term: str(unit) for term, unit in run.facts["units"].items()}
+        terms = {term: np.array(v, float) for term, v in metrics.terms.items() if not term.startswith("gradient_norm")}
+        held = {figure: points for figure, points in metrics.probes.items() if figure in terms}
+        events = [step for step, *_ in metrics.changes] if len(runs) == 1 else []
+        found.append(RunCurves(steps=np.array(metrics.steps, float), terms=terms, held_out=held, events=events, name=name))
+    if not any(np.isfinite(value).any() for one in found for value in one.terms.values()): return None
+    return plot_run_curves(found, units=units, width=8.0 if len(runs) == 1 else 13.0)
+
 
 # %% ../../nbs/journal/05_report.ipynb #456488a3
 def figure_svg(
@@ -216,8 +259,9 @@ def run_facts(
     "Everything a report shows of one run but its figures."
     facts, metrics, previous, best = run.facts, run.metrics(), run.facts.get("previous") or {}, run.facts.get("best")
     pairs = lambda changes: [{"label": c["label"], "old": format_value(c["old"]), "new": format_value(c["new"])} for c in changes or ()]
-    newest = max([facts["steps"], *metrics.steps[-1:], *(points[-1][0] for points in metrics.probes.values())])
+    newest, drawn = newest_step(run), run.picture_step()
     checks, figures = newest_checks(run), run.folder / "figures" / "last.npz"
+    written = time.strftime("written %Y-%m-%d %H:%M", time.localtime(figures.stat().st_mtime)) if figures.exists() else ""
     last = max((row["step"] for row in checks), default=0)
     shown = [dict(row, mark=MARKS[row["level"]], label=row["name"].replace("_", " "), late=row["step"] != last) for row in checks]
     moved = [(f"{step:,}", name.split(".")[-1].replace("_", " "), format_value(old), format_value(new)) for step, name, old, new in metrics.changes]
@@ -226,9 +270,10 @@ def run_facts(
         id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])), steps=f"{newest:,}",
         time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0, previous=previous.get("id", ""),
         changes=pairs(previous.get("changes")), defaults=pairs(facts["defaults"]), words=list(facts["words"]), events=events, checks=shown,
-        best=f"lowest {best['metric']} before: {best['value']:.4g}, run {best['id']}" if best else "", error=(facts.get("error") or "").strip(),
+        best=f"Lowest {label(best['metric'])} before: {best['value']:.4g}, run {best['id']}." if best else "", best_changes=pairs(best["changes"]) if best else [],
+        error=(facts.get("error") or "").strip(),
         checks_when=f"of step {last:,}, the run is at {newest:,}" if checks else "", numbers=final_numbers(run), notes=[note["text"] for note in run.notes()],
-        picture_when=time.strftime("written %Y-%m-%d %H:%M:%S", time.localtime(figures.stat().st_mtime)) if figures.exists() else "", footer=origin_of(run))
+        picture_when=written if drawn is None else f"of step {drawn:,}", footer=origin_of(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,39 +289,52 @@ class Report:
     def facts(self) -> list[dict[str, Any]]: return [run_facts(run, state) for run, state in zip(self.runs, self.states)]
 
     @cached_property
+    def drawn(self) -> list[tuple[Any, str]]:
+        "The picture of each run, and why it is not its family's own; two runs are drawn on the images that both have."
+        rows = self._shared
+        return [draw_run(run, part) for run, part in zip(self.runs, rows)] if rows else [draw_run(run) for run in self.runs]
+
+    @cached_property
+    def _shared(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        previews = [run.picture().get("image") for run in self.runs]
+        if len(previews) < 2 or any(preview is None or preview.ndim != 4 for preview in previews) or previews[0].shape[1:] != previews[1].shape[1:]: return None
+        rows = shared_rows(*previews)
+        return rows if rows[0] else None
+
+    @cached_property
+    def beside(self) -> str:
+        "Whether two runs show the same images, in words."
+        if len(self.runs) < 2: return ""
+        previews = [run.picture().get("image") for run in self.runs]
+        if all(preview is not None for preview in previews) and np.array_equal(*previews): return "Both runs show the same images."
+        if self._shared: return f"Both runs show the same images: the {len(self._shared[0])} that they share."
+        return "The two runs show different images: compare their pictures with care."
+
+    @cached_property
     def html(self) -> str:
         "A page that stands by itself."
         from jinja2 import Environment
         from markupsafe import Markup
 
         template = (files("latentlab.journal") / "templates" / "report.html").read_text(encoding="utf-8")
-        shown = []
-        for run, facts in zip(self.runs, self.facts):
-            picture, note = draw_run(run)
-            shown.append(facts | {"picture": Markup(figure_svg(picture)), "picture_note": note, "curves": Markup(figure_svg(plot_terms(run)))})
-        return Environment(autoescape=True).from_string(template).render(runs=shown, beside=self.beside)
-
-    @property
-    def beside(self) -> str:
-        "Whether two runs show the same images, in words."
-        pictures = [run.picture().get("image") for run in self.runs]
-        same = all(p is not None and p.shape == pictures[0].shape and np.array_equal(p, pictures[0]) for p in pictures) if pictures[0] is not None else False
-        return "Both runs show the same images." if same else "The two runs show different images: compare their pictures with care."
+        shown = [facts | {"picture": Markup(figure_svg(picture)), "picture_note": note} for facts, (picture, note) in zip(self.facts, self.drawn)]
+        apart = []
+        if len(self.runs) > 1:
+            table = diff_table(*self.runs)
+            apart = [(name, *map(format_value, values)) for name, values in zip(table.index, table.to_numpy(dtype=object).tolist())]
+        curves = Markup(figure_svg(plot_terms(self.runs)))
+        return Environment(autoescape=True).from_string(template).render(runs=shown, beside=self.beside, apart=apart, curves=curves)
 
     @cached_property
     def png(self) -> bytes:
-        "The figures with a line that says whose they are, to be sent."
-        from latentlab.plots.style import figure_png, new_figure
+        "The figures under a few lines that say whose they are, to be sent."
+        from latentlab.plots.style import figure_png
 
-        parts = []
-        for run, facts in zip(self.runs, self.facts):
-            width, words = 8.0, f"{facts['title']}   ·   {facts['id']}   ·   {facts['state']}, {facts['steps']} steps"
-            head = new_figure(width, 0.42, layout=None)
-            head.text(0.01, 0.35, words, fontsize=10, weight="bold", parse_math=False)
-            picture, note = draw_run(run)
-            if note: head.text(0.01, 0.02, note[:150], fontsize=7, color="#5b6470", parse_math=False)
-            parts += [figure_png(f, dpi=130) for f in (head, picture, plot_terms(run)) if f is not None]
-        return stack_pngs(parts)
+        columns = []
+        for facts, (picture, note) in zip(self.facts, self.drawn):
+            columns.append(join_pngs([figure_png(figure, dpi=130) for figure in (plot_header(facts, note), picture) if figure is not None]))
+        curves = plot_terms(self.runs)
+        return join_pngs([join_pngs(columns, down=False), *([figure_png(curves, dpi=130)] if curves is not None else [])])
 
     @cached_property
     def markdown(self) -> str:
@@ -286,11 +344,11 @@ class Report:
             rows = [[c["level"], c["label"], c["step"], c["sentence"]] for c in f["checks"]]
             lines = [f"## {harmless(f['title'])}, run {f['id']}", f"{f['state']}, {f['steps']} steps, {f['time']}, {harmless(f['device'])}, seed {f['seed']}, began {f['when']}."]
             if f["error"]: lines.append(f"**Error:** {harmless(f['error'].splitlines()[-1])}")
-            for head, changes in ((f"Changed since {f['previous']}", f["changes"]), ("Other than the defaults", f["defaults"]), ("Changed on the way", f["events"])):
+            for head, changes in ((f"Changed since {f['previous']}", f["changes"]), (f"{f['best']} Changed since", f["best_changes"]), ("Other than the defaults", f["defaults"]), ("Changed on the way", f["events"])):
                 if changes: lines.append(f"{head}: " + "; ".join(harmless(f"{c['label']} {c['old']} → {c['new']}" + (f" at step {c['step']}" if "step" in c else "")) for c in changes) + ".")
             lines += [f"> {harmless(note)}" for note in f["notes"]]
             if rows: lines.append(markdown_table(["level", "check", "step", "what it says"], rows))
-            if f["numbers"]: lines.append(markdown_table(["number", "value", "unit", "measured on"], [[n["label"], n["value"], n["unit"], n["source"]] for n in f["numbers"]]))
+            if f["numbers"]: lines.append(markdown_table(["number", "held out", "training", "unit"], [list(n.values()) for n in f["numbers"]]))
             pages.append("\n\n".join([*lines, harmless(f["footer"])]))
         return "\n\n".join(pages) + "\n"
 
@@ -308,18 +366,39 @@ class Report:
     def _repr_html_(self) -> str: return f'<iframe srcdoc="{html.escape(self.html)}" style="width:100%;height:820px;border:0"></iframe>'
 
 # %% ../../nbs/journal/05_report.ipynb #06ad75f7
-def stack_pngs(
+def plot_header(
+    facts: Mapping[str, Any],  # As `run_facts` gives them
+    note: str,  # On the picture, "" when all went well
+) -> Any:  # A matplotlib Figure
+    "What a picture that is sent alone must say of its run: title, id, difference to the run before, and checks that are not well."
+    from latentlab.plots.style import LIGHT, new_figure
+
+    changes = ", ".join(f"{c['label']} {c['old']} → {c['new']}" for c in facts["changes"])
+    texts = [f"{facts['when']} · {facts['steps']} steps · {facts['time']} · {facts['device']} · seed {facts['seed']}",
+             f"Since {facts['previous']}: {changes or 'nothing changed'}." if facts["previous"] else "",
+             *(f"{c['label']} {c['level']}: {c['sentence']}" for c in facts["checks"] if c["level"] != "ok"), f"Failed: {facts['error'].splitlines()[-1]}" if facts["error"] else "", note]
+    lines = [line for text in texts if text for line in textwrap.wrap(text, 112)[:2]][:8]
+    width, high = 8.0, 0.62 + 0.17 * len(lines)
+    figure = new_figure(width, high, layout=None)
+    write = lambda y, text, **look: figure.text(0.012, 1 - y / high, text, va="top", parse_math=False, **look)
+    write(0.1, textwrap.shorten(f"{facts['title']} ({facts['state']})", 72, placeholder="…"), fontsize=13, weight="bold", color=LIGHT.ink)
+    write(0.37, facts["id"], fontsize=9, weight="bold", color=LIGHT.ink)
+    for i, line in enumerate(lines): write(0.55 + 0.17 * i, line, fontsize=9, color=LIGHT.soft)
+    return figure
+
+
+def join_pngs(
     parts: Sequence[bytes],  # PNG files
+    *,
+    down: bool = True,  # Below one another, or else beside
 ) -> bytes:  # One PNG
-    "Pictures one below the other, on white, each at the left."
+    "Pictures on white, each from the left and from above."
     from PIL import Image
 
     images = [Image.open(io.BytesIO(part)).convert("RGB") for part in parts]
-    whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
-    top = 0
-    for image in images:
-        whole.paste(image, (0, top))
-        top += image.height
+    widths, heights = [image.width for image in images], [image.height for image in images]
+    whole = Image.new("RGB", (max(widths), sum(heights)) if down else (sum(widths), max(heights)), "white")
+    for i, image in enumerate(images): whole.paste(image, (0, sum(heights[:i])) if down else (sum(widths[:i]), 0))
     file = io.BytesIO()
     whole.save(file, "PNG")
     return file.getvalue()

@@ -84,8 +84,18 @@ class Run:
         "Arrays of a picture; nothing in the file is executed."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return {name: arrays[name] for name in arrays.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return {}
+
+    def picture_step(
+        self,
+        name: str = "last",  # As it was saved
+    ) -> int | None:  # None when there is no picture, or one that an earlier version saved
+        "When a picture was made."
+        path = self.folder / "figures" / f"{check_name(name)}.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return int(arrays["_step"])
+        except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return None
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)
 

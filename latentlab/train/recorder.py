@@ -147,7 +147,7 @@ class Recorder:
 
     def picture(self, name: str, session: Session, views: Mapping[str, np.ndarray]) -> None:
         "The pictures of the preview, as they are now."
-        if self.record: self.record.picture(name, {"image": session.images, **views})
+        if self.record: self.record.picture(name, {"image": session.images, **views}, step=session.step)
 
     def running(self, session: Session) -> None:
         "The run is on, when it was not."
