@@ -28,7 +28,6 @@ from ..core.snapshot import Curves, Measurement, Snapshot
 from .files import read_json, read_lines
 from .index import surviving
 from .runs import Interval, Run, diff_table
-from ..plots.style import label
 
 # %% ../../nbs/journal/05_report.ipynb #4796d75b
 def title_of(
@@ -121,6 +120,8 @@ def final_numbers(
     run: Run,  # Any
 ) -> list[dict[str, str]]:  # label, held_out, training, unit
     "Last figures of the held-out data, and the last mean of each term of training, one row for each name."
+    from latentlab.plots.style import label
+
     metrics, units = run.metrics(), run.facts["units"]
     held = {name: points[-1][1] for name, points in metrics.probes.items()}
     last = {name: next((v for v in reversed(values) if np.isfinite(v)), float("nan")) for name, values in metrics.terms.items()}
@@ -257,6 +258,8 @@ def run_facts(
     state: str,  # Its true state
 ) -> dict[str, Any]:  # What the template reads
     "Everything a report shows of one run but its figures."
+    from latentlab.plots.style import label
+
     facts, metrics, previous, best = run.facts, run.metrics(), run.facts.get("previous") or {}, run.facts.get("best")
     pairs = lambda changes: [{"label": c["label"], "old": format_value(c["old"]), "new": format_value(c["new"])} for c in changes or ()]
     newest, drawn = newest_step(run), run.picture_step()
