@@ -1,0 +1,322 @@
+"The panel without a browser: frames, settings, builds that are refused, events, two panels on one trainer, and an end after which nothing starts."
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from latentlab.core.model import Setup
+from latentlab.core.registry import Family
+from latentlab.core.settings import Settings
+from latentlab.panels.display import Display
+from latentlab.panels.layout import Layout, Row, Slider, Strip
+from latentlab.panels.panel import OPEN, Panel
+from latentlab.panels.view import Event, image_bytes
+from latentlab.train.example import MeanRun
+from latentlab.train.trainer import Trainer
+
+RUN = MeanRun().replace(device="cpu")
+
+
+class SquareDisplay(Display):
+    "The learnt image, a film of it, and a slider of its own whose value makes the picture brighter."
+
+    def __init__(self): self.light, self.asked, self.threads = 0.0, [], set()
+
+    def layout(self, snapshot):
+        slider = Slider(name="light", label="light", low=0.0, high=1.0, value=0.0)
+        return Layout(title="mean", rows=(Row(key="level", label="level"),), pictures=(Strip(key="film", label="film", scrub=True), slider))
+
+    def arrays(self, snapshot):
+        level = image_bytes(snapshot.views["level"].clip(0, 1))
+        return {"level": np.maximum(level, np.uint8(255 * self.light)), "film": np.repeat(level, 5, axis=0)}
+
+    def on_event(self, event, trainer):
+        self.asked.append((event.source, event.type, event.value))
+        self.threads.add(threading.current_thread().name)
+        if event.source == "film" and event.value == 4: raise ValueError("`film` must end before frame 4: got 4. Choose another.")
+        if event.source == "film": trainer.set(pull=float(event.value))
+        else: self.light = event.value
+
+
+class SquareFamily(Family):
+    "A family that no registry knows."
+    def load_display(self): return SquareDisplay()
+
+
+FAMILY = SquareFamily(name="square", title="the mean image", experiment=MeanRun, display="tests:SquareDisplay", summary=("loss",), lab="square.ipynb")
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Panel]]:
+    "Opens panels whose messages are kept, and closes what is left."
+
+    def one(run: Settings | Trainer = RUN, **options: Any) -> Panel:
+        panel = Panel(run, family=FAMILY, threads=1, **options)
+        panel.sent = []
+        panel.view.send = lambda content, buffers=None: panel.sent.append(content)
+        return panel
+
+    yield one
+    for panel in list(OPEN.values()): panel.close()
+
+
+def say(panel: Panel, **message: Any) -> None: panel.view._receive(panel.view, message, None)
+
+
+def until(condition: Callable[[], Any], panel: Panel | None = None, seconds: float = 20) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it never came"
+        if panel: panel.tick()
+        time.sleep(0.01)
+
+
+def refusals(panel: Panel) -> list[tuple[str, str]]: return [(m["name"], m["sentence"]) for m in panel.sent if m.get("kind") == "refused"]
+
+
+def array(panel: Panel, key: str) -> np.ndarray:
+    "An array as the page has it."
+    for meta, data in ((panel.view.frame_meta, panel.view.frame), (panel.view.held_meta, panel.view.held)):
+        for block in meta.get("blocks", []):
+            size = int(np.prod(block["shape"]))
+            if block["key"] == key: return np.frombuffer(bytes(data)[block["offset"]: block["offset"] + size], np.uint8).reshape(block["shape"])
+    raise KeyError(key)
+
+
+def slow_build(seconds: float, begun: list[float]) -> Callable[[Settings, torch.device], Setup]:
+    "Builds the example, after a while; all but the first time."
+
+    def build(run: Settings, device: torch.device) -> Setup:
+        begun.append(time.monotonic())
+        if len(begun) > 1: time.sleep(seconds)
+        return run.build(device)
+
+    return build
+
+
+# Frames --------------------------------------------------------------------------------------------------------------
+
+def test_a_pushed_snapshot_is_one_frame_and_a_tick_draws_only_what_is_new(opened):
+    panel = opened()
+    before = panel.view.frame_meta["seq"]
+    assert not panel.tick() and panel.view.frame_meta["seq"] == before
+    panel.push(panel.trainer.snapshot())
+    assert panel.view.frame_meta["seq"] == before + 1
+    panel.trainer.set(pull=0.5)
+    assert panel.tick() and panel.view.values["pull"] == 0.5 and panel.view.frame_meta["values"]["pull"] == 0.5
+
+
+def test_nobody_looks_nothing_is_sent(opened):
+    panel = opened().run()
+    before = panel.view.frame_meta["seq"]
+    until(lambda: panel.trainer.step_count > 20)
+    time.sleep(0.6)
+    assert panel.view.frame_meta["seq"] == before
+    say(panel, kind="alive", visible=True)
+    until(lambda: panel.view.frame_meta["seq"] > before, seconds=1.0)
+
+
+def test_held_out_figures_are_columns_and_lights_are_lit(opened):
+    panel = opened()
+    panel.trainer.start(10).wait()
+    time.sleep(0.5)  # curves travel twice a second at most
+    panel.trainer.set(pull=0.1)
+    panel.tick()
+    assert {"step", "square", "held_out/level", "held_out/error"} <= set(panel.view.curves_meta["columns"])
+    assert [(light["name"], light["level"]) for light in panel.view.checks] == [("range", "ok")]
+
+
+def test_a_picture_without_its_array_says_so_and_training_goes_on(opened, monkeypatch):
+    panel = opened().run()
+    monkeypatch.setattr(SquareDisplay, "arrays", lambda self, snapshot: {"film": np.zeros((5, 4, 4, 1), np.uint8)})
+    say(panel, kind="alive", visible=True)
+    until(lambda: "got none for level" in panel.view.status.get("error", ""))
+    assert panel.trainer.state == "running" and panel.trainer.error is None
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+def test_a_live_value_is_in_force_at_once_and_a_bad_one_changes_nothing(opened):
+    panel = opened()
+    say(panel, kind="set", name="pull", value=2.0)
+    assert panel.trainer.run.model.pull == 2.0 and not panel.sent
+    say(panel, kind="set", name="pull", value=-1.0)
+    [(name, sentence)] = refusals(panel)
+    assert name == "pull" and sentence.startswith("`pull` must be at least 0: got -1") and panel.trainer.run.model.pull == 2.0
+
+
+def test_each_refused_build_comes_back_to_the_control_that_asked(opened):
+    "Three builds at once, of which the first and the last fail: two refusals, each with its own value, and the middle one stands."
+    panel = opened().run()
+    for name, value in (("side", 64), ("noise", 0.3), ("side", 40)): say(panel, kind="set", name=name, value=value)
+    until(lambda: len(refusals(panel)) == 2)
+    assert [(name, value in sentence) for (name, sentence), value in zip(refusals(panel), ("got 64", "got 40"))] == [("side", True), ("side", True)]
+    assert panel.trainer.run.model.noise == 0.3 and panel.trainer.run.model.side == 4 and not panel._waiting
+    until(lambda: panel.trainer.state == "running" and panel.trainer.step_count > 0)
+
+
+def test_a_build_on_its_way_is_said(opened):
+    begun = []
+    panel = opened(Trainer(RUN, build=slow_build(0.5, begun)))
+    say(panel, kind="set", name="noise", value=0.4)
+    assert panel.view.status["state"] == "building" and panel.view.status["pending"] == ["noise"]
+    until(lambda: panel.view.status["state"] == "idle" and panel.trainer.run.model.noise == 0.4)
+    assert panel.view.status["pending"] == []
+
+
+def test_commands_in_their_order(opened):
+    panel = opened()
+    say(panel, kind="command", name="run")
+    until(lambda: panel.trainer.step_count > 5)
+    say(panel, kind="command", name="pause")
+    until(lambda: panel.trainer.state == "paused")
+    at = panel.trainer.step_count
+    say(panel, kind="command", name="step")
+    until(lambda: panel.trainer.step_count == at + 1 and panel.trainer.state == "paused")
+    say(panel, kind="command", name="rebuild")
+    until(lambda: panel.trainer.step_count == 0)
+    say(panel, kind="command", name="stop")
+    until(lambda: panel.trainer.state == "stopped" and not panel.trainer.busy)
+    say(panel, kind="command", name="pause")
+    assert panel.trainer.state == "stopped" and not panel.sent
+    say(panel, kind="command", name="run")
+    until(lambda: panel.trainer.state == "running")
+
+
+# Events --------------------------------------------------------------------------------------------------------------
+
+def test_an_event_is_answered_between_two_steps_and_by_one_frame(opened):
+    panel = opened()
+    assert array(panel, "level").max() == 0
+    seen = panel.view.frame_meta["seq"]
+    say(panel, kind="event", source="light", type="slide", value=0.5)
+    until(lambda: panel.display.asked)
+    until(lambda: array(panel, "level").min() == 127, panel)
+    assert panel.display.threads == {"latentlab-trainer"} and panel.view.frame_meta["seq"] == seen + 1 and panel.view.positions == {"light": 0.5}
+
+
+def test_a_refused_event_comes_back_to_its_picture(opened):
+    panel = opened().run()
+    say(panel, kind="event", source="film", type="scrub", value=2)
+    until(lambda: panel.trainer.run.model.pull == 2.0)
+    say(panel, kind="event", source="film", type="scrub", value=4)
+    until(lambda: refusals(panel))
+    assert refusals(panel) == [("film", "`film` must end before frame 4: got 4. Choose another.")] and panel.view.positions == {"film": 2}
+    assert panel.trainer.state == "running"
+
+
+@pytest.mark.parametrize(("message", "word"), [
+    (dict(source="flim", type="scrub", value=1), "flim"), (dict(source="film", type="paint", value=1), "paint"),
+    (dict(source="film", type="scrub", value=5), "got 5"), (dict(source="light", type="slide", value=2.0), "got 2"),
+])
+def test_an_event_that_does_not_fit_the_layout_never_reaches_the_display(opened, message, word):
+    panel = opened()
+    say(panel, kind="event", **message)
+    [(_, sentence)] = refusals(panel)
+    assert word in sentence and panel.display.asked == []
+
+
+def test_of_many_positions_the_newest_counts(opened):
+    "Positions that came while a build took the thread: the last one is answered, the ones before it are passed over; clicks all count."
+    panel = opened(Trainer(RUN, build=slow_build(0.5, [])))
+    say(panel, kind="set", name="noise", value=0.2)
+    for value in (0.1, 0.2, 0.3): say(panel, kind="event", source="light", type="slide", value=value)
+    for value in (0, 1): say(panel, kind="event", source="film", type="click", value=value)
+    until(lambda: len(panel.display.asked) >= 3)
+    assert panel.display.asked == [("light", "slide", 0.3), ("film", "click", 0), ("film", "click", 1)]
+
+
+def test_a_display_without_an_answer_refuses_in_a_sentence():
+    with pytest.raises(ValueError, match="`strip` must have an answer: got scrub for Display, which has none"):
+        Display().on_event(Event("strip", "scrub", 3), None)
+
+
+# Ends ----------------------------------------------------------------------------------------------------------------
+
+def test_after_close_nothing_starts(opened):
+    "A build of 1.5 s, three rebuilds each followed by Pause and Run, then close: it returns in a few seconds, and nothing runs afterwards."
+    begun = []
+    panel = opened(Trainer(RUN, build=slow_build(1.5, begun))).run()
+    until(lambda: panel.trainer.step_count > 5)
+    for _ in range(3):
+        for name in ("rebuild", "pause", "run"): say(panel, kind="command", name=name)
+    started = time.monotonic()
+    panel.close()
+    assert time.monotonic() - started < 4.0
+    built, step, state = len(begun), panel.trainer.step_count, panel.trainer.state
+    assert built <= 2 and state == "stopped" and not panel.trainer.busy
+    time.sleep(5.5)
+    assert (len(begun), panel.trainer.step_count, panel.trainer.state, panel.trainer.busy) == (built, step, state, False)
+    assert not [t.name for t in threading.enumerate() if t.name in ("latentlab-trainer", "latentlab-frames", "latentlab-run-browser")]
+
+
+def test_requests_that_come_after_the_end_are_lost(opened):
+    panel = opened()
+    panel.close()
+    panel.close()  # twice is once
+    for message in (dict(kind="command", name="run"), dict(kind="set", name="side", value=8)): say(panel, **message)
+    assert panel.submit("", functools.partial(Trainer.start)) is None
+    assert panel.trainer.state == "stopped" and panel.trainer.run == RUN and not panel.trainer.busy
+    assert panel.view.status["closed"] and panel.view.status["message"] == "this panel was closed"
+
+
+def test_requests_from_other_threads_while_it_closes_never_start_anything(opened):
+    "Ten threads press Run while the panel closes, twenty times over."
+    for _ in range(20):
+        panel = opened()
+        go = threading.Event()
+        hands = [threading.Thread(target=lambda p=panel: (go.wait(), say(p, kind="command", name="run"))) for _ in range(10)]
+        for hand in hands: hand.start()
+        go.set()
+        panel.close()
+        for hand in hands: hand.join(10)
+        assert not panel.trainer.busy and panel.trainer.state == "stopped"
+
+
+def test_a_run_is_loaded_and_a_closed_panel_loads_nothing(opened, tmp_path):
+    first = Trainer(RUN.replace(noise=0.3), journal=tmp_path / "runs").fit(25, progress=False)
+    panel = opened(RUN, journal=tmp_path / "runs")
+    say(panel, kind="journal", name="load", value=first.recorder.id)
+    until(lambda: panel.trainer.step_count == 25 and panel.trainer.run.model.noise == 0.3)
+    assert torch.equal(panel.trainer.model.level, first.model.level)
+    panel.close()
+    panel.browser.put("load", first.recorder.id)
+    assert panel.trainer.state == "stopped" and not panel.trainer.busy
+
+
+# Two panels ----------------------------------------------------------------------------------------------------------
+
+def test_a_second_panel_on_one_trainer_is_refused_and_the_first_goes_on(opened):
+    trainer = Trainer(RUN)
+    first = opened(trainer, name="first").run()
+    with pytest.raises(ValueError, match=r"`trainer` must have one panel: got one that is shown in panel 'first'\. Close that one"):
+        opened(trainer, name="second")
+    assert OPEN == {"first": first} and trainer.busy and trainer.state == "running" and trainer.error is None
+
+
+def test_a_cell_run_twice_leaves_one_panel_and_one_thread(opened):
+    old = opened().run()
+    new = opened().run()
+    assert OPEN == {"square": new} and not old.trainer.busy and new.trainer.busy
+    assert old.pump._thread is None or not old.pump._thread.is_alive()
+    again = opened(new.trainer)  # the same trainer shown anew keeps its steps and its thread
+    assert OPEN == {"square": again} and again.trainer.busy and again.trainer.step_count >= new.last.step
+
+
+def test_what_is_no_run_of_the_family_is_refused_before_anything_is_built(opened):
+    with pytest.raises(ValueError, match="`run` must be MeanRun, or a trainer of one: got MeanSettings"): opened(RUN.model)
+    with pytest.raises(ValueError, match="`run` must be given where no family is"): Panel()
+    with pytest.raises(ValueError, match="`family` must be one of .*: got 'squre'"): Panel(RUN, family="squre")
+    with pytest.raises(ValueError, match="`run` must be an experiment of a family: got MeanRun"): Panel(RUN)
+    assert not OPEN
+
+
+def test_a_saved_notebook_keeps_the_last_picture(opened):
+    panel, kept = opened(), []
+    panel._handle = type("Handle", (), {"update": lambda self, bundle, raw: kept.append(bundle)})()
+    panel.close()
+    assert kept[-1]["image/png"][:4] == b"\x89PNG"
