@@ -16,8 +16,6 @@ from latentlab.families.nem.model import NEM, NEMSettings
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn import encoders as encoders_module
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder, load_encoder, read_encoder
-from latentlab.panels.panel import OPEN, Panel
-from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
 from torch import nn
 
@@ -35,7 +33,7 @@ def refused(action, *words):
 
 
 def state_of(trainer):
-    state = copy.deepcopy(trainer._rig.state())
+    state = copy.deepcopy(trainer.session.state())
     return {k: v for k, v in state.items() if k != "seconds"}, trainer.run, list(trainer.changes), trainer.step_count, trainer.state
 
 
@@ -69,7 +67,7 @@ def unharmed(trained):
 
 
 @pytest.fixture
-def seen_by(trained): return trained.parts.watch[:6]
+def seen_by(trained): return trained.setup.held_out[:6]
 
 
 def images_of(pixels):
@@ -261,7 +259,7 @@ def test_a_device_that_is_full_in_a_rebuild_keeps_the_old_model(unharmed, monkey
     def none_left(*_, **__): raise full
 
     from latentlab.families.nem import experiment as nem_run
-    monkeypatch.setattr(nem_run, {"images": "images_for", "encoder": "encoder_for", "masker": "NEM"}[where], none_left)
+    monkeypatch.setattr(nem_run, {"images": "open_images", "encoder": "encoder_for", "masker": "NEM"}[where], none_left)
     with pytest.raises(torch.cuda.OutOfMemoryError) as caught: unharmed.rebuild(width=64)
     assert caught.value is full and unharmed.notice == f"not rebuilt, the old model stays: {full}"
 
@@ -278,7 +276,7 @@ def test_a_folder_that_cannot_be_written(unharmed, tmp_path):
 def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
     trainer = Trainer(TINY.replace(checkpoint_every=3), folder=tmp_path,
                       build=lambda run, device: run.build(device, images=garments())).fit(6, progress=False)
-    path = trainer.checkpoint_path()
+    path = trainer.checkpoints.path(trainer.run)
     good = path.with_suffix(".previous").read_bytes()
     path.write_bytes(damage(path.read_bytes()))
     refused(lambda: unharmed.resume(path), "`path` must be", path.name)
@@ -287,45 +285,3 @@ def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
     trainer.resume()
     assert (trainer.step_count == 3 and "The one before it was loaded." in trainer.notice
             and path.with_suffix(".previous").read_bytes() == good)
-
-
-# Panels -------------------------------------------------------------------------------------------------------------
-
-class Plain:
-    "The least that a family can show."
-    def plan(self, snapshot):
-        rows = [dict(key="level", label="level", note="", kind="image")]
-        return dict(title="t", question="q", columns=[], rows=rows, plots=[], table=dict(columns=[], rows=[]))
-
-    def frame(self, snapshot): return dict(level=snapshot.views["level"])
-
-    def table(self, snapshot): return {}
-
-    def notes(self, snapshot): return []
-
-    def still(self, snapshot): return b""
-
-
-@pytest.fixture
-def panel(unchecked):
-    "Opens panels, and closes what is left."
-    yield lambda trainer, name: Panel(trainer, Plain(), name=name)
-    for one in list(OPEN.values()): one.close()
-
-
-def test_a_second_panel_on_one_trainer_is_refused_and_the_first_goes_on(panel):
-    trainer = Trainer(MeanRun())
-    first = panel(trainer, "first").run()
-    refused(lambda: panel(trainer, "second"), "`trainer` must have one panel", "'first'", "close()")
-    assert list(OPEN) == ["first"] and OPEN["first"] is first and trainer.busy and trainer.state == "running" and trainer.error is None
-
-
-def test_a_panel_cell_run_twice_leaves_one_panel_and_one_thread(panel):
-    one = Trainer(MeanRun())
-    old = panel(one, "lab").run()
-    new = panel(Trainer(MeanRun()), "lab").run()
-    assert OPEN == {"lab": new}
-    assert old.pump._thread is None or not old.pump._thread.is_alive()
-    assert not one.busy and new.trainer.busy
-    again = panel(new.trainer, "lab")  # the same trainer shown anew: it keeps its steps
-    assert OPEN == {"lab": again} and again.trainer.busy

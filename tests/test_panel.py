@@ -75,6 +75,11 @@ def until(condition: Callable[[], Any], panel: Panel | None = None, seconds: flo
         time.sleep(0.01)
 
 
+def press_run(panel: Panel, go: threading.Event) -> None:
+    go.wait()
+    say(panel, kind="command", name="run")
+
+
 def refusals(panel: Panel) -> list[tuple[str, str]]: return [(m["name"], m["sentence"]) for m in panel.sent if m.get("kind") == "refused"]
 
 
@@ -269,7 +274,7 @@ def test_requests_from_other_threads_while_it_closes_never_start_anything(opened
     for _ in range(20):
         panel = opened()
         go = threading.Event()
-        hands = [threading.Thread(target=lambda p=panel: (go.wait(), say(p, kind="command", name="run"))) for _ in range(10)]
+        hands = [threading.Thread(target=press_run, args=(panel, go)) for _ in range(10)]
         for hand in hands: hand.start()
         go.set()
         panel.close()

@@ -85,7 +85,8 @@ class Panel:
         if not isinstance(settings, family.experiment):
             raise ValueError(f"`run` must be {family.experiment.__name__}, or a trainer of one: got {type(settings).__name__}. Leave "
                              "`family` out.")
-        self.family, self.name, self.display = family, panel_name(family, name), family.load_display()
+        self.family, self.name = family, panel_name(family, name)
+        self.display: Display = family.load_display()
         set_threads(threads)
         self._make_room(run)
         self.trainer = run if isinstance(run, Trainer) else Trainer(run, journal=journal)
