@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -21,8 +22,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser.harness import Notebook, chromium_browser, jupyterlab, notebooks  # noqa: E402
 from machine import machine, table  # noqa: E402
 
-IMPORTS = "from latentlab.families.nem.experiment import NEMRun\nfrom latentlab.families.nem.display import NEMPanel\nimport time; imported = time.time()"
-PANEL = 'panel = NEMPanel(NEMRun(), journal="runs").run()\npanel'
+IMPORTS = "import latentlab as ll\nimport latentlab.families.nem.display\nimport time; imported = time.time()"
+PANEL = 'panel = ll.lab("nem", journal="runs")\npanel'
 METER = """
 import json, os, psutil, sys, time
 def meter():
@@ -155,6 +156,40 @@ def memory(lab: Notebook, steps: int, points: int = 10) -> list[tuple[str, str, 
     return rows
 
 
+WATCH = """
+import threading
+def watch_pump():
+    while True:
+        with open("pump.json", "w") as file: json.dump(dict(frames=panel.pump.frames, steps=panel.trainer.step_count), file)
+        time.sleep(0.5)
+threading.Thread(target=watch_pump, daemon=True).start()
+"""
+
+
+def closed_page(lab: Notebook, seconds: float) -> list[tuple[str, str, str]]:
+    "What goes on behind a page that is closed: frames sent, steps trained, the server's memory; then the page is opened again."
+    lab.execute(WATCH)
+    port = lab.lab.url.rsplit(":", 1)[1]
+    server = next(p for p in psutil.process_iter(["cmdline"]) if any(f"--ServerApp.port={port}" in word for word in p.info["cmdline"] or ()))
+    read = lambda: json.loads((lab.lab.folder / "pump.json").read_text())
+    lab.command("docmanager:save")
+    lab.page.wait_for_timeout(1000)
+    url = lab.page.url
+    lab.page.goto("about:blank")
+    time.sleep(5)  # the last message of the page is forgotten after three seconds
+    first, memory = read(), server.memory_info().rss
+    time.sleep(seconds)
+    last, grown = read(), (server.memory_info().rss - memory) / 2**20
+    lab.page.goto(url)
+    lab.page.wait_for_selector(lab.root, timeout=60_000)
+    begun = time.time()
+    lab.wait_data("Number(d.painted) >= 2", 60)
+    painted = [t for t in paint_times(lab)]
+    return [(f"frames sent while the page was closed for {seconds:.0f} s", f"{last['frames'] - first['frames']}, over {last['steps'] - first['steps']} steps", "0"),
+            ("  server memory meanwhile", f"{grown:+.2f} MiB", "within 2 MiB"),
+            ("  fresh frame after the panel stands in the page again", f"{painted[1] - begun:.2f} s", "at most 1 s")]
+
+
 def attempt(rows: list, what: str, work: Callable[[], list]) -> None:
     "One part; what goes wrong in it stands in its row and leaves the others alone."
     print(f"{what} ...", flush=True)
@@ -169,6 +204,7 @@ def main():
     parser.add_argument("--block", type=float, default=6, help="seconds of each block")
     parser.add_argument("--moves", type=int, default=20, help="of the slider")
     parser.add_argument("--reloads", type=int, default=3)
+    parser.add_argument("--closed", type=float, default=60, help="seconds with the page closed")
     parser.add_argument("--memory", action="store_true", help="watch memory over --steps as well (minutes)")
     parser.add_argument("--steps", type=int, default=10_000)
     a = parser.parse_args()
@@ -183,6 +219,7 @@ def main():
             attempt(rows, "slider to picture", lambda: slider_latency(lab, a.moves))
             attempt(rows, "training rate kept", lambda: rate_kept(lab, a.pairs, a.block))
             attempt(rows, "page reload", lambda: picture_back(lab, a.reloads))
+            attempt(rows, "page closed", lambda: closed_page(lab, a.closed))
             if a.memory: attempt(rows, "memory", lambda: memory(lab, a.steps))
             attempt(rows, "frames painted at 30", lambda: painted_rate(lab, 30, a.seconds, ""))
             said = lab.execute("print(f'{panel.trainer.run.data}, batch {panel.trainer.run.train.batch}, kernel torch threads', __import__('torch').get_num_threads())")

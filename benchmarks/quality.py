@@ -20,11 +20,13 @@ from latentlab.families.nem.checks import MaskProbe
 from latentlab.core.runtime import generator
 from latentlab.core.settings import Live
 from latentlab.data.images import load
+from latentlab.data.sources import open_images
 from latentlab.losses.distances import half_cosine_distance
 from latentlab.losses.masks import area
 from latentlab.metrics.masks import channel_mean, hard_keep, random_logits, relevance_mass, top_share
-from latentlab.families.nem.model import NEMSettings, compare_masks
-from latentlab.families.nem.experiment import NEMRun, encoder_for, images_for
+from latentlab.families.nem.diagnostics import compare_masks
+from latentlab.families.nem.experiment import NEMRun, encoder_for
+from latentlab.families.nem.model import NEMSettings
 from latentlab.nn.masking import Fill, blend
 from latentlab.nn.planted import PlantedEncoder
 from latentlab.train.trainer import Trainer
@@ -56,7 +58,7 @@ def garments(seconds, seed, fill, images=600):
     while time.process_time() - begun < seconds: trainer.fit(10, progress=False)
     x = load("fashion-mnist", "test", limit=images).float()
     probe, other = (probe_all(trainer.model, x, Live(trainer.run.model.replace(fill=f), "cpu")) for f in (fill, "blur" if fill == "mean" else "mean"))
-    verdicts = {v.name: v.level for v in (check(probe) for check in trainer.model.checks) if v.level != "ok"}
+    verdicts = {v.name: v.level for v in (check(probe) for check in trainer.setup.diagnostics.checks) if v.level != "ok"}
     return {"fill": fill, "seed": seed, "steps": trainer.step_count, "images": len(x), **probe.figures(),
             "images below .1": (probe.distance_hard < 0.1).float().mean().item(), "blank images below .1": (probe.distance_blank < 0.1).float().mean().item(),
             "hard, other fill": other.distance_hard.mean().item(), "blank, other fill": other.distance_blank.mean().item(), "checks": verdicts}
@@ -101,7 +103,7 @@ def truth_of(encoder, scenes):
 
 def test_scenes(encoder, images):
     "Held-out scenes, with the colour where the encoder knows but one."
-    return images_for("scenes", "test", images, must_have=encoder.split(":")[1] if ":" in encoder else "any")
+    return open_images("scenes", "test", images, must_have=encoder.split(":")[1] if ":" in encoder else "any")
 
 
 def fills_for(x):

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from latentlab.core.runtime import cores, set_threads
-from latentlab.families.hvae.experiment import HVAERun, held_out, parted
-from latentlab.latents.model import evaluate
+from latentlab.data.sources import fixed_bits, trial_images
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.latents.evaluate import evaluate
 from latentlab.train.trainer import Trainer
 
 SIZES = ((784, 512), (512, 512), (512, 128), (64, 512), (512, 512), (512, 784))
@@ -36,7 +37,7 @@ def machine():
 
 def vae_run(device, **changes):
     data = {"data.name": "mnist" if os.environ.get("LATENTLAB_DATA") else "fashion-mnist", "data.outside": "inverted:fashion-mnist"}
-    model = {"hidden": "512, 512", "latents": "64", "activation": "leaky_relu"}
+    model = {"hidden": (512, 512), "latents": (64,), "activation": "leaky_relu"}
     return HVAERun().replace({**data, **model, "train.device": device, "train.check_every": 10**6, "train.checkpoint_every": 10**6, **changes})
 
 
@@ -86,7 +87,7 @@ def timed_fit(trainer, steps, device): return timed(lambda i: trainer.fit(steps,
 
 def step(device, rounds=8, steps=60):
     trainer = Trainer(vae_run(device)).fit(10, progress=False)
-    bare, shares = bare_loop(trainer.parts.images.flatten(1).float() / 255, device), {"trainer": [], "bare loop": []}
+    bare, shares = bare_loop(trainer.setup.batches.images.flatten(1).float() / 255, device), {"trainer": [], "bare loop": []}
     timed(bare, 10, device)
     for _ in range(rounds):
         before = matrix_rate(device)
@@ -104,7 +105,7 @@ def bfloat16(device, rounds=5, steps=30):
     ratios = [timed_fit(runs["float32"], steps, device) / timed_fit(runs["bfloat16"], steps, device) for _ in range(rounds)]
     print(f"bfloat16: {statistics.median(ratios):.2f} times as fast as float32 ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
     run = vae_run(device)
-    x = held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
+    x = fixed_bits(trial_images(run.data.name, outside=run.data.outside).kept, "dynamic", torch.device(device), "test")
     for name, trainer in runs.items():
         trainer.fit(234, progress=False)
         found = evaluate(trainer.model, x, generator=torch.Generator(device=device).manual_seed(0)).figures()
@@ -122,7 +123,7 @@ def frame(device, rounds=20):
 def mnist(device):
     for seed in range(3):
         run = vae_run(device, seed=seed)
-        x = held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
+        x = fixed_bits(trial_images(run.data.name, outside=run.data.outside).kept, "dynamic", torch.device(device), "test")
         trainer, found = Trainer(run), []
         for epochs in (1, 9):
             trainer.fit(234 * epochs, progress=False)
@@ -137,7 +138,7 @@ def annealed(run, leg, device):
     while trainer.step_count < whole:
         trainer.fit(min(leg, whole - trainer.step_count), progress=False)
         trainer.set(learning_rate=max(1e-5, 0.5 * rate * (1 + math.cos(math.pi * trainer.step_count / whole))))
-    return trainer, held_out(parted(run.data).kept, "dynamic", torch.device(device), "test")
+    return trainer, fixed_bits(trial_images(run.data.name, outside=run.data.outside).kept, "dynamic", torch.device(device), "test")
 
 
 def said(trainer, x, samples, device):
@@ -152,7 +153,7 @@ def long(device, steps=100_000):
 
 
 def iwae(device, steps=130_000):
-    k5 = dict(hidden="200, 200", latents="50", activation="tanh", objective="iw", samples=5, gradient="dreg", batch=100)
+    k5 = dict(hidden=(200, 200), latents=(50,), activation="tanh", objective="iw", samples=5, gradient="dreg", batch=100)
     trainer, x = annealed(vae_run(device, steps=steps, **k5), 6000, device)
     said(trainer, x, 1000, device)
 
