@@ -12,7 +12,7 @@ import pytest
 import torch
 from doubles import build_double
 from latentlab.core.batch import Batch
-from latentlab.journal.runs import Runs
+from latentlab.journal.journal import Journal
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.sweeps import devices as module
 from latentlab.sweeps.devices import DeviceFailed, DeviceShare, PeerLost, check_devices, train_on, verdict
@@ -32,7 +32,7 @@ def single():
     torch.set_default_dtype(torch.float32)
 
 
-def weights(journal: Runs, id: str) -> dict[str, torch.Tensor]: return load_checkpoint(journal.run(id).checkpoint())["model"]
+def weights(journal: Journal, id: str) -> dict[str, torch.Tensor]: return load_checkpoint(journal.run(id).checkpoint())["model"]
 
 
 def furthest(one: dict, other: dict) -> float:
@@ -46,7 +46,7 @@ LONG = [pytest.param(QUIET, 4, marks=pytest.mark.slow, id="mean, four"), pytest.
 @pytest.mark.parametrize(("run", "devices"), [pytest.param(QUIET, 2, id="mean, two"), *LONG])
 def test_several_processes_end_where_one_ends(run, devices: int, tmp_path: Path) -> None:
     "In float64, to 1e-12: sums are added in another order, and nothing else is different."
-    journal, alone = Runs(tmp_path / "together"), Runs(tmp_path / "alone")
+    journal, alone = Journal(tmp_path / "together"), Journal(tmp_path / "alone")
     outcome = train_on(run, devices, journal=journal, build=build_double)
     straight = Trainer(run, journal=alone, build=build_double).fit(progress=False)
     mine, theirs = straight.model.state_dict(), weights(journal, outcome.id)
@@ -60,7 +60,7 @@ def test_several_processes_end_where_one_ends(run, devices: int, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path) -> None:
-    journal = Runs(tmp_path)
+    journal = Journal(tmp_path)
     first = train_on(QUIET, 2, journal=tmp_path, steps=20, build=build_double)
     assert journal.rows()[0]["steps"] == 20
     Trainer(QUIET, journal=journal, build=build_double).resume(first.id).fit(20, progress=False)
@@ -74,17 +74,17 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path) -> None:
 def test_a_bad_step_is_told_with_its_term(tmp_path: Path) -> None:
     words = "process 0 of 2 failed: NonFiniteStep: `pull` must stay finite: got NaN or infinity at step 20"
     with pytest.raises(DeviceFailed, match=words): train_on(QUIET.replace(poison=20), 2, journal=tmp_path)
-    (row,) = Runs(tmp_path).rows()
+    (row,) = Journal(tmp_path).rows()
     assert row["state"] == "failed" and "NonFiniteStep" in row["error"] and not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_an_error_while_building_reaches_the_caller(tmp_path: Path) -> None:
     with pytest.raises(DeviceFailed, match="process 0 of 2 failed: ValueError: `side` must be at most 32"): train_on(QUIET.replace(side=64), 2, journal=tmp_path)
-    assert Runs(tmp_path).rows() == []
+    assert Journal(tmp_path).rows() == []
 
 
-def begun(journal: Runs, seconds: float = 60.0) -> dict:
+def begun(journal: Journal, seconds: float = 60.0) -> dict:
     "A run that is trained now and has left a checkpoint."
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
@@ -97,7 +97,7 @@ def begun(journal: Runs, seconds: float = 60.0) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_next_call_goes_on(victim: int, tmp_path: Path) -> None:
-    journal, run, errors = Runs(tmp_path), QUIET.replace(steps=3000), []
+    journal, run, errors = Journal(tmp_path), QUIET.replace(steps=3000), []
 
     def train() -> None:
         try: train_on(run, 2, journal=tmp_path)
@@ -130,7 +130,7 @@ def test_an_interrupt_of_a_script_leaves_a_checkpoint(everybody: bool, tmp_path:
     file = tmp_path / "script.py"
     file.write_text(SCRIPT.format(steps=10**6, root=str(tmp_path / "runs")))
     script = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    journal = Runs(tmp_path / "runs")
+    journal = Journal(tmp_path / "runs")
     row = begun(journal)
     (os.killpg if everybody else os.kill)(script.pid, signal.SIGINT)
     said, wrong = script.communicate(timeout=90)
@@ -153,7 +153,7 @@ def test_processes_draw_different_noise(tmp_path: Path) -> None:
     noisy = QUIET.replace(noise=0.5, steps=40)
     train_on(noisy, 2, journal=tmp_path / "two")
     train_one(noisy, tmp_path / "one")
-    (two,), (one,) = Runs(tmp_path / "two").rows(), Runs(tmp_path / "one").rows()
+    (two,), (one,) = Journal(tmp_path / "two").rows(), Journal(tmp_path / "one").rows()
     assert two["metrics"]["square"] != one["metrics"]["square"] and two["metrics"]["square"] == pytest.approx(one["metrics"]["square"], rel=0.2)
     places = [DeviceShare(type("Place", (), {"process_index": rank, "num_processes": 2, "device": torch.device("cpu"), "reduce": None})()) for rank in range(2)]
     assert places[0].stream != places[1].stream and torch.equal(torch.cat([p.part(Batch(x=torch.arange(6.0))).x for p in places]), torch.arange(6.0))
@@ -178,7 +178,7 @@ def test_more_devices_than_gpus_are_refused(monkeypatch) -> None:
 
 
 def test_a_run_that_somebody_trains_is_refused(tmp_path: Path) -> None:
-    claim = Runs(tmp_path).claim(QUIET)
+    claim = Journal(tmp_path).claim(QUIET)
     claim.take()
     with pytest.raises(ValueError, match="`run` must not be in training elsewhere"): train_on(QUIET, 2, journal=tmp_path)
     claim.release()

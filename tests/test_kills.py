@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from latentlab.journal.files import process_began, read_json
-from latentlab.journal.runs import Grouped
+from latentlab.journal.files import process_began, read_json, read_lines
+from latentlab.journal.index import surviving
+from latentlab.journal.journal import Journal
 from latentlab.journal.writer import newest_checkpoint
 from latentlab.sweeps.plan import Plan
 from latentlab.sweeps.sweep import Sweep
@@ -43,7 +44,7 @@ def fit(run, root, ready):
     try: trainer.resume()
     except ValueError: pass
     if trainer.step_count < run.train.steps: trainer.fit(progress=False)
-    elif read_json(trainer.scribe.folder.parent / "run.json")["state"] != "done": trainer.finish()  # killed before its last word
+    elif read_json(trainer.recorder.folder.parent / "run.json")["state"] != "done": trainer.finish()  # killed before its last word
 
 def drive(plan, root, ready):
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,7 +80,7 @@ def begin(context, function, words):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, prey):
     "Runs that nobody killed: the checkpoint at the end and the history, by seed, and how long one takes."
-    journal, found = Grouped(tmp_path_factory.mktemp("straight")), {}
+    journal, found = Journal(tmp_path_factory.mktemp("straight")), {}
 
     def ended(seed, run=RUN):
         if (key := (seed, run.train.steps)) not in found:
@@ -114,7 +115,7 @@ def whole_lines(path):
 
 def true_and_whole(root: Path, *, alive=()):
     "What must hold after every kill. Gives how far each run is."
-    journal, seen = Grouped(root), {}
+    journal, seen = Journal(root), {}
     for row in journal.rows():
         assert row["state"] in ("done", "interrupted", "lost", "running"), row
         if row["state"] == "running":
@@ -179,7 +180,7 @@ def hunt(prey, straight, root, how, kills, seed, *, signals=(signal.SIGKILL,)):
         process.join(60)
         assert process.exitcode == 0
     true_and_whole(root)
-    journal = Grouped(root)
+    journal = Journal(root)
     for left in range(number + 1):
         (row,) = [row for row in journal.rows() if row["seed"] == left and row["state"] == "done"]
         same_end(journal, row["id"], straight(left), lines=lines)
@@ -199,12 +200,50 @@ def test_a_training_that_is_killed_at_every_phase(prey, straight, tmp_path, how,
     assert len(phases) == kills and len(set(phases)) >= 2, phases
 
 
-def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path):
+UNEVEN = MeanRun().replace(steps=120, checkpoint_every=7, record_every=3)
+
+
+def steps_in_lines(journal, id):
+    "Each step of a run as its lines count it, and whether they leave no gap and no overlap."
+    rows = [row for row in surviving(read_lines(journal.folder(id) / "metrics.jsonl").rows) if isinstance(row.get("terms"), dict)]
+    ends = [row["step"] for row in rows]
+    return [step for row in rows for step in range(row["step"] - row["n"] + 1, row["step"] + 1)], ends == sorted(ends)
+
+
+def every_step_once(prey, root, kills, seed):
+    "Kill one run at random moments until it is done; then each step stands in exactly one line."
+    journal, draw, killed = Journal(root), random.Random(seed), 0
+    while not any(row["state"] == "done" for row in journal.rows()):
+        process = prey("fit", UNEVEN, root)
+        if killed < kills:
+            goal = draw.randrange(1, 40) + max((row["steps"] for row in journal.rows()), default=0)
+            until(lambda: not process.is_alive() or any(row["steps"] >= goal for row in journal.rows()), pause=0.001)  # noqa: B023
+            process.join(draw.uniform(0, 0.01))
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+        process.join(60)
+    (row,) = journal.rows()
+    assert steps_in_lines(journal, row["id"]) == (list(range(1, 121)), True), f"after {killed} kills"
+    return killed
+
+
+def test_every_step_stands_in_one_line_after_a_few_kills(prey, tmp_path):
+    assert every_step_once(prey, tmp_path / "runs", 2, 7) >= 1
+
+
+@pytest.mark.slow
+def test_every_step_stands_in_one_line_after_thirty_kills(prey, tmp_path):
+    assert sum(every_step_once(prey, tmp_path / str(seed), 6, seed) for seed in range(10)) >= 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path, number):
     process = prey("fit", RUN.replace(steps=100_000), tmp_path / "runs")
-    until(lambda: (tmp_path / "runs").exists() and any(row["steps"] > 50 for row in Grouped(tmp_path / "runs").rows()), pause=0.02)
-    os.kill(process.pid, signal.SIGINT)
+    until(lambda: (tmp_path / "runs").exists() and any(row["steps"] > 50 for row in Journal(tmp_path / "runs").rows()), pause=0.02)
+    os.kill(process.pid, number)
     process.join(30)
-    journal = Grouped(tmp_path / "runs")
+    journal = Journal(tmp_path / "runs")
     (row,) = journal.rows()
     assert row["state"] == "interrupted" and load_checkpoint(newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"] == journal.run(row["id"]).metrics().steps[-1]
 
@@ -218,7 +257,7 @@ LONG = MeanRun().replace(steps=1500, checkpoint_every=50)
 
 @pytest.mark.slow
 def test_a_sweep_whose_worker_is_killed_again_and_again(prey, straight, tmp_path):
-    plan, draw, journal, killed = Plan(base=LONG, seeds=range(3)), random.Random(5), Grouped(tmp_path / "runs"), []
+    plan, draw, journal, killed = Plan(base=LONG, seeds=range(3)), random.Random(5), Journal(tmp_path / "runs"), []
     sweep, over = Sweep(plan, journal, workers=1, retries=20).start(), threading.Event()
     while len(killed) < 4 and sweep.state == "running":
         rows = until(lambda: [row for row in running(journal) if row["by"]["pid"] not in killed] or sweep.state != "running", pause=0.01)
@@ -250,7 +289,7 @@ def children(pid):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "interrupt"])
 def test_a_sweep_whose_driver_is_killed(prey, straight, tmp_path, number):
-    plan, draw, journal, kills = Plan(base=LONG.replace(steps=3000), seeds=range(2)), random.Random(number), Grouped(tmp_path / "runs"), 0
+    plan, draw, journal, kills = Plan(base=LONG.replace(steps=3000), seeds=range(2)), random.Random(number), Journal(tmp_path / "runs"), 0
     for _ in range(4):
         driver, before = prey("drive", plan, journal.root), {row["id"]: row["steps"] for row in journal.rows()}
         until(lambda: not driver.is_alive() or any(row["steps"] > before.get(row["id"], 0) for row in running(journal)), pause=0.01)  # noqa: B023

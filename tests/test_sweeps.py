@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from latentlab.journal.files import read_lines
-from latentlab.journal.runs import Grouped
+from latentlab.journal.journal import Journal
 from latentlab.journal.writer import newest_checkpoint
 from latentlab.sweeps.plan import Plan, cross, grid
 from latentlab.sweeps.sweep import Sweep, estimate, spell
@@ -163,7 +163,7 @@ def test_a_journal_that_cannot_be_written_is_refused_before_it_starts(tmp_path):
 def test_every_run_is_trained_once_and_found_the_second_time(tmp_path):
     plan, made = Plan(base=RUN, changes=grid({"noise": [0.1, 0.2]}), seeds=range(3), name="mine"), Here.made
     sweep = Sweep(plan, tmp_path, workers=2, backend=Here).start().wait(progress=False)
-    journal, progress = Grouped(tmp_path), sweep.progress()
+    journal, progress = Journal(tmp_path), sweep.progress()
     rows = journal.rows()
     assert (progress.done, progress.found, progress.failed, progress.left, progress.running, progress.state) == (6, 0, 0, 0, 0, "done") and str(progress) == "6 of 6 done"
     assert len(rows) == 6 and {(row["state"], row["steps"], row["sweep"]) for row in rows} == {("done", 40, "mine")} and len({row["digest"] for row in rows}) == 6
@@ -256,18 +256,18 @@ def test_failed_runs_keep_their_error_and_the_sweep_goes_on(tmp_path):
     assert (sweep.progress().done, sweep.progress().failed, sweep.state, sweep.error) == (2, 2, "done", None)
     errors = sorted(outcome.error for outcome in sweep.outcomes.values() if outcome.state == "failed")
     assert "`pull` must stay finite" in errors[0] and errors[0].startswith("NonFiniteStep") and errors[1].startswith("ValueError: `side` must be at most 32")
-    rows = {row["settings"]["model.poison"]: row for row in Grouped(tmp_path).rows() if row["state"] == "failed"}
+    rows = {row["settings"]["model.poison"]: row for row in Journal(tmp_path).rows() if row["state"] == "failed"}
     assert list(rows) == [7] and "must stay finite" in rows[7]["error"], "a run that could not be built has no folder; one that failed says why"
-    assert sum(row["state"] == "done" for row in Grouped(tmp_path).rows()) == 2 and len(Grouped(tmp_path).rows()) == 3
+    assert sum(row["state"] == "done" for row in Journal(tmp_path).rows()) == 2 and len(Journal(tmp_path).rows()) == 3
     assert sweep.start().wait(progress=False).progress().failed == 2, "a second attempt tries the failed ones again"
-    assert sum(row["state"] == "done" for row in Grouped(tmp_path).rows()) == 2
+    assert sum(row["state"] == "done" for row in Journal(tmp_path).rows()) == 2
 
 
 def test_a_base_that_cannot_be_built_ends_the_sweep_with_its_words(tmp_path):
     sweep = Sweep(Plan(base=RUN.replace(side=40), seeds=range(4)), tmp_path, workers=2, backend=Here).start().wait(progress=False)
     assert sweep.state == "done" and sweep.progress().failed == 4
     assert {o.error for o in sweep.outcomes.values()} == {"ValueError: `side` must be at most 32 for this data: got 40. Use 4."}
-    assert Grouped(tmp_path).rows() == [] and sweep.results().empty
+    assert Journal(tmp_path).rows() == [] and sweep.results().empty
 
 
 @pytest.mark.parametrize("retries, deaths, ends", [(2, 1, "done"), (2, 2, "done"), (2, 3, "failed"), (0, 1, "failed"), (1, 9, "failed")])
@@ -307,7 +307,7 @@ def test_an_error_of_the_driver_is_raised_by_wait_and_it_can_start_again(tmp_pat
 # One run ----------------------------------------------------------------------------------------------------------------
 
 def test_a_run_killed_before_its_last_word_is_done_in_the_end(tmp_path):
-    outcome, journal = train_one(RUN, tmp_path), Grouped(tmp_path)
+    outcome, journal = train_one(RUN, tmp_path), Journal(tmp_path)
     path = journal.folder(outcome.id) / "run.json"
     facts = json.loads(path.read_text())
     path.write_text(json.dumps(facts | {"state": "running", "by": facts["by"] | {"pid": 2**22 + 1}}))
@@ -323,18 +323,18 @@ def test_a_run_that_was_begun_is_gone_on_with(tmp_path):
         outcome = train_one(RUN.replace(seed=steps), tmp_path)
         assert (outcome.state, outcome.id) == ("done", trainer.recorder.id)
         straight = Trainer(RUN.replace(seed=steps)).fit(40, progress=False)
-        assert all(torch.equal(a, b) for a, b in zip(weights(Grouped(tmp_path), outcome.id)["model"].values(), straight.model.state_dict().values()))
+        assert all(torch.equal(a, b) for a, b in zip(weights(Journal(tmp_path), outcome.id)["model"].values(), straight.model.state_dict().values()))
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
-    trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Grouped(tmp_path)
+    trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Journal(tmp_path)
     for path in (journal.folder(trainer.recorder.id) / "checkpoints").iterdir(): path.unlink()
     outcome = train_one(RUN, tmp_path)
     assert outcome.state == "done" and outcome.id != trainer.recorder.id and weights(journal, outcome.id)["step"] == 40
 
 
 def test_damaged_checkpoints_are_an_outcome_not_a_crash(tmp_path):
-    trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Grouped(tmp_path)
+    trainer, journal = Trainer(RUN, journal=tmp_path).fit(15, progress=False), Journal(tmp_path)
     path = newest_checkpoint(journal.folder(trainer.recorder.id))
     path.write_bytes(path.read_bytes()[:50])
     outcome = train_one(RUN, tmp_path)
@@ -343,7 +343,7 @@ def test_damaged_checkpoints_are_an_outcome_not_a_crash(tmp_path):
 
 
 def test_a_run_that_somebody_trains_is_busy(tmp_path):
-    journal = Grouped(tmp_path)
+    journal = Journal(tmp_path)
     claim = journal.claim(RUN)
     assert claim.take() and train_one(RUN, tmp_path).state == "busy" and train_one(RUN.replace(seed=1), tmp_path).state == "done"
     claim.release()
@@ -364,7 +364,7 @@ def test_a_changed_run_is_not_taken_for_what_its_settings_say(tmp_path):
     trainer = Trainer(RUN, journal=tmp_path).fit(20, progress=False)
     trainer.set(pull=2.0)
     trainer.fit(20, progress=False)
-    assert known_run(Grouped(tmp_path), RUN) is None
+    assert known_run(Journal(tmp_path), RUN) is None
     outcome = train_one(RUN, tmp_path)
     assert outcome.state == "done" and outcome.id != trainer.recorder.id
 
@@ -401,7 +401,7 @@ def test_two_drivers_train_every_run_once(tmp_path):
     drivers = [subprocess.Popen([sys.executable, script, tmp_path / "runs", tmp_path / "go", str(k)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for k in range(2)]
     said = [driver.communicate(timeout=120) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], said
-    journal = Grouped(tmp_path / "runs")
+    journal = Journal(tmp_path / "runs")
     rows = journal.rows()
     assert len(rows) == 12 and {row["state"] for row in rows} == {"done"} and sorted(row["seed"] for row in rows) == list(range(12)), said
     for row in rows: assert journal.run(row["id"]).metrics().steps == list(range(10, 70, 10)) and "went_on" not in (journal.folder(row["id"]) / "metrics.jsonl").read_text()
@@ -451,7 +451,7 @@ def at_work(journal, *, checkpoint=True):
 @pytest.mark.slow
 def test_a_stop_leaves_checkpoints_and_the_next_sweep_ends_with_the_same_bits(tmp_path, slow):
     plan = Plan(base=slow(0.02).replace(steps=60), seeds=range(3))
-    sweep, journal = Sweep(plan, tmp_path / "runs", workers=1).start(), Grouped(tmp_path / "runs")
+    sweep, journal = Sweep(plan, tmp_path / "runs", workers=1).start(), Journal(tmp_path / "runs")
     (row,) = until(lambda: at_work(journal))
     sweep.stop()
     assert sweep.state == "stopped" and {o.state for o in sweep.outcomes.values()} <= {"interrupted", "done"}, sweep.outcomes
@@ -462,7 +462,7 @@ def test_a_stop_leaves_checkpoints_and_the_next_sweep_ends_with_the_same_bits(tm
     assert journal.rows()[0]["steps"] < 60
     ended = Sweep(plan, tmp_path / "runs", workers=2, backend=Here).start().wait(progress=False)
     assert ended.progress().done + ended.progress().found == 3 and len(journal.rows()) == 3, "the stopped run went on in its own folder"
-    straight = Grouped(tmp_path / "straight")
+    straight = Journal(tmp_path / "straight")
     for run in plan.runs(): train_one(run, straight.root)
     mine = {r["digest"]: r["id"] for r in journal.rows()}
     for other in straight.rows(): assert same_bits(weights(journal, mine[other["digest"]]), weights(straight, other["id"]))
@@ -472,7 +472,7 @@ def test_a_stop_leaves_checkpoints_and_the_next_sweep_ends_with_the_same_bits(tm
 
 def test_a_stop_in_the_middle_of_long_steps_interrupts_each_once(tmp_path, slow):
     plan = Plan(base=slow(0.7).replace(steps=50), seeds=range(2))
-    sweep, journal = Sweep(plan, tmp_path / "runs", workers=1).start(), Grouped(tmp_path / "runs")
+    sweep, journal = Sweep(plan, tmp_path / "runs", workers=1).start(), Journal(tmp_path / "runs")
     until(lambda: at_work(journal, checkpoint=False))
     time.sleep(1.0)
     sweep.stop()
@@ -485,7 +485,7 @@ def test_a_stop_in_the_middle_of_long_steps_interrupts_each_once(tmp_path, slow)
 @pytest.mark.slow
 def test_a_killed_worker_costs_one_try_then_its_run_is_given_up_and_the_sweep_goes_on(tmp_path):
     plan = Plan(base=MeanRun().replace(steps=4000, checkpoint_every=100), seeds=range(2))
-    journal, killed = Grouped(tmp_path / "runs"), []
+    journal, killed = Journal(tmp_path / "runs"), []
     sweep = Sweep(plan, journal, workers=1, retries=1).start()
 
     def kill(seed):
