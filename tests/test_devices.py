@@ -1,4 +1,6 @@
-"One model on several devices: the weights and numbers of one process, resumed on any number of them, and no failure of a process that is not told."
+"""One model on several devices: the weights and numbers of one process, resumed on any number of them, and no failure of a
+process that is not told.
+"""
 import multiprocessing
 import os
 import signal
@@ -22,7 +24,8 @@ from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
 
 QUIET = MeanRun().replace(noise=0, steps=60, device="cpu")
-MASKER = NEMRun().replace(fill="mean", jitter=0, images=64, batch=8, encoder="untrained", layers=2, width=4, device="cpu", steps=12, check_every=6)
+MASKER = NEMRun().replace(fill="mean", jitter=0, images=64, batch=8, encoder="untrained", layers=2, width=4, device="cpu", steps=12,
+                          check_every=6)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +83,8 @@ def test_a_bad_step_is_told_with_its_term(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_while_building_reaches_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(DeviceFailed, match="process 0 of 2 failed: ValueError: `side` must be at most 32"): train_on(QUIET.replace(side=64), 2, journal=tmp_path)
+    with pytest.raises(DeviceFailed, match="process 0 of 2 failed: ValueError: `side` must be at most 32"):
+        train_on(QUIET.replace(side=64), 2, journal=tmp_path)
     assert Journal(tmp_path).rows() == []
 
 
@@ -129,7 +133,8 @@ def test_an_interrupt_of_a_script_leaves_a_checkpoint(everybody: bool, tmp_path:
     "A kernel's interrupt reaches the caller alone; a terminal's reaches the whole process group."
     file = tmp_path / "script.py"
     file.write_text(SCRIPT.format(steps=10**6, root=str(tmp_path / "runs")))
-    script = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    script = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True)
     journal = Journal(tmp_path / "runs")
     row = begun(journal)
     (os.killpg if everybody else os.kill)(script.pid, signal.SIGINT)
@@ -154,9 +159,12 @@ def test_processes_draw_different_noise(tmp_path: Path) -> None:
     train_on(noisy, 2, journal=tmp_path / "two")
     train_one(noisy, tmp_path / "one")
     (two,), (one,) = Journal(tmp_path / "two").rows(), Journal(tmp_path / "one").rows()
-    assert two["metrics"]["square"] != one["metrics"]["square"] and two["metrics"]["square"] == pytest.approx(one["metrics"]["square"], rel=0.2)
-    places = [DeviceShare(type("Place", (), {"process_index": rank, "num_processes": 2, "device": torch.device("cpu"), "reduce": None})()) for rank in range(2)]
-    assert places[0].stream != places[1].stream and torch.equal(torch.cat([p.part(Batch(x=torch.arange(6.0))).x for p in places]), torch.arange(6.0))
+    assert (two["metrics"]["square"] != one["metrics"]["square"]
+            and two["metrics"]["square"] == pytest.approx(one["metrics"]["square"], rel=0.2))
+    places = [DeviceShare(type("Place", (), {"process_index": rank, "num_processes": 2, "device": torch.device("cpu"), "reduce": None})())
+              for rank in range(2)]
+    assert places[0].stream != places[1].stream and torch.equal(torch.cat([p.part(Batch(x=torch.arange(6.0))).x for p in places]),
+                                                                torch.arange(6.0))
 
 
 @pytest.mark.parametrize(("changes", "devices", "words"), [
@@ -173,7 +181,8 @@ def test_what_cannot_be_shared_out_is_refused(changes: dict, devices: int, words
 def test_more_devices_than_gpus_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(module, "choose_device", lambda name: torch.device("cuda"))
-    with pytest.raises(ValueError, match="`devices` must be at most the 1 GPUs of this machine: got 2."): check_devices(QUIET.replace(device="auto"), 2)
+    with pytest.raises(ValueError, match="`devices` must be at most the 1 GPUs of this machine: got 2."):
+        check_devices(QUIET.replace(device="auto"), 2)
     check_devices(QUIET.replace(device="auto"), 1)
 
 
@@ -203,7 +212,8 @@ def test_what_the_processes_said_is_judged() -> None:
 def test_a_message_that_fails_is_an_interrupt_and_full_memory_is_not() -> None:
     def place(error: Exception) -> DeviceShare:
         def reduce(values: torch.Tensor, how: str) -> torch.Tensor: raise error
-        return DeviceShare(type("Place", (), {"process_index": 0, "num_processes": 2, "device": torch.device("cpu"), "reduce": staticmethod(reduce)})())
+        return DeviceShare(type("Place", (), {"process_index": 0, "num_processes": 2, "device": torch.device("cpu"),
+                                              "reduce": staticmethod(reduce)})())
 
     with pytest.raises(PeerLost): place(RuntimeError("connection closed by peer")).mean({"a": torch.tensor(1.0)})
     with pytest.raises(torch.OutOfMemoryError): place(torch.OutOfMemoryError("full")).mean({"a": torch.tensor(1.0)})

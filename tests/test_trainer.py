@@ -1,4 +1,6 @@
-"""The trainer: one seed gives one result however it is run and interrupted, changes are in force at their step, and no failure costs what was trained."""
+"""The trainer: one seed gives one result however it is run and interrupted, changes are in force at their step, and no
+failure costs what was trained.
+"""
 import errno
 import gc
 import os
@@ -84,7 +86,8 @@ def state_of(trainer):
 
 def same(a, b):
     "Equal to the last bit, at any depth; NaN equals NaN."
-    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
     if isinstance(a, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same, a, b))
     return a == b
@@ -168,11 +171,14 @@ CUT = MeanRun().replace(steps=1000, checkpoint_every=10)
 
 
 @pytest.mark.parametrize("number, where, code, saved", [
-    (signal.SIGINT, "caller", 33, 17), (signal.SIGTERM, "thread", 143, 17), (signal.SIGKILL, "caller", -9, 10),  # the step in progress is finished
-    pytest.param(signal.SIGTERM, "caller", 143, 17, marks=pytest.mark.slow), pytest.param(signal.SIGHUP, "caller", 129, 17, marks=pytest.mark.slow),
+    # the step in progress is finished
+    (signal.SIGINT, "caller", 33, 17), (signal.SIGTERM, "thread", 143, 17), (signal.SIGKILL, "caller", -9, 10),
+    pytest.param(signal.SIGTERM, "caller", 143, 17, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, "caller", 129, 17, marks=pytest.mark.slow),
     pytest.param(signal.SIGHUP, "thread", 129, 17, marks=pytest.mark.slow)])
 def test_an_interrupted_process_goes_on_to_the_last_bit(tmp_path, mean, number, where, code, saved):
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), where], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as child:
         assert child.stdout.readline() == "inside\n"
         child.send_signal(number)
         time.sleep(0.1)
@@ -204,7 +210,8 @@ def test_a_signal_that_somebody_else_handles_reaches_him_after_the_step(mean, tm
     heard, before = [], signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     trainer = mean(folder=tmp_path)
     losses = trainer.model.losses
-    trainer.model.losses = lambda batch, context: (trainer.step_count == 4 and signal.raise_signal(signal.SIGTERM), losses(batch, context))[1]
+    trainer.model.losses = lambda batch, context: (trainer.step_count == 4 and signal.raise_signal(signal.SIGTERM),
+                                                   losses(batch, context))[1]
     try:
         with pytest.raises(KeyboardInterrupt, match="interrupted by SIGTERM"): trainer.fit(20, progress=False)
     finally: signal.signal(signal.SIGTERM, before)
@@ -243,7 +250,8 @@ def test_a_change_is_recorded_and_in_force_at_the_next_step(mean):
 
     trainer.model.losses = record
     for value in (0.0, 1.5, 1.5, 4.0): trainer.set(pull=value).fit(3, progress=False)
-    assert [(c.step, c.name, c.old, c.new) for c in trainer.changes] == [(3, "pull", 0.0, 1.5), (9, "pull", 1.5, 4.0)]  # the same again is no change
+    # the same again is no change
+    assert [(c.step, c.name, c.old, c.new) for c in trainer.changes] == [(3, "pull", 0.0, 1.5), (9, "pull", 1.5, 4.0)]
     assert [s for s, *_ in seen] == list(range(12))
     for at, *values in seen: assert values == [0.0 if at < 3 else 1.5 if at < 9 else 4.0] * 3
     assert trainer.run.model.pull == 4.0 == trainer.model.settings.pull
@@ -284,7 +292,8 @@ def test_a_refused_change_changes_nothing(mean):
         with pytest.raises(ValueError): trainer.set(wrong)
     assert trainer.run is before[0] and trainer.live is before[1] and (trainer.changes, trainer.version) == before[2:4]
     assert same(state_of(trainer), before[4])
-    with pytest.raises(ValueError, match=r"`noise` must be a live setting: got one of kind build. Use rebuild\(noise=...\) instead."): trainer.set(noise=0.2)
+    with pytest.raises(ValueError, match=r"`noise` must be a live setting: got one of kind build. Use rebuild\(noise=...\) instead."):
+        trainer.set(noise=0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -441,7 +450,8 @@ def test_a_session_alone_reaches_the_known_minimum():
 
 def test_a_worker_alone_keeps_the_order_of_commands_and_raises_to_who_asked():
     done = []
-    worker = Worker(carry_out=lambda c: done.append(c) or 1 / c, turn=lambda: None, busy=lambda: False, ended=lambda error: done.append(error))
+    worker = Worker(carry_out=lambda c: done.append(c) or 1 / c, turn=lambda: None, busy=lambda: False, ended=lambda error: done.append(
+        error))
     worker.start()
     futures = [worker.submit(n) for n in (4, 2, 0, 1)]
     assert [f.exception(5) is None for f in futures] == [True, True, False, True] and isinstance(futures[2].exception(), ZeroDivisionError)
@@ -452,7 +462,8 @@ def test_a_worker_alone_keeps_the_order_of_commands_and_raises_to_who_asked():
 def test_a_recorder_alone_does_nothing_without_a_journal():
     session, recorder = new_session(), Recorder()
     for call in (recorder.begin, recorder.stepped, recorder.write_line): call(session, Live(session.run))
-    assert recorder.record is None and recorder.folder is None and recorder.sentence == recorder.trouble == "" and session.curves.listener is None
+    assert (recorder.record is None and recorder.folder is None and recorder.sentence == recorder.trouble == ""
+            and session.curves.listener is None)
 
 
 # Errors -------------------------------------------------------------------------------------------------------------
@@ -527,7 +538,8 @@ def test_an_observed_term_that_goes_bad_is_named_when_it_is_read(mean):
 @dataclass(frozen=True, kw_only=True)
 class DuelRun(Settings):
     scale: float = setting(1.0, kind="live", low=0, high=10, reason="to be moved")
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=0.1, batch=8, weight_decay=0.0, device="cpu", optimiser="sgd", clip=0.5))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=0.1, batch=8, weight_decay=0.0, device="cpu",
+                                                                       optimiser="sgd", clip=0.5))
 
     def build(self, device):
         images = torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -578,8 +590,10 @@ def test_groups_move_their_own_weights_at_their_own_pace():
     assert torch.allclose((third[3] - first[3]).abs(), torch.full((4,), 0.1 * 0.5), atol=1e-5)  # Adam's first step: its rate
     curves = trainer.snapshot().curves.values
     assert {"to_three", "apart", "draw", "loss_left", "loss_right", "gradient_norm_left", "gradient_norm_right"} == set(curves)
-    assert np.isfinite(curves["loss_right"]).tolist() == [True, False, False, True, False, False, True] and np.isfinite(curves["loss_left"]).all()
-    assert curves["gradient_norm_left"][0] > 100 and abs(curves["loss_left"][0] - 100 * curves["to_three"][0]) < 1e-2  # as it was before clipping
+    assert (np.isfinite(curves["loss_right"]).tolist() == [True, False, False, True, False, False, True]
+            and np.isfinite(curves["loss_left"]).all())
+    # as it was before clipping
+    assert curves["gradient_norm_left"][0] > 100 and abs(curves["loss_left"][0] - 100 * curves["to_three"][0]) < 1e-2
     trainer.set(scale=5.0, learning_rate=0.01).fit(2000, progress=False)
     assert (trainer.model.left - 3).abs().max() < 0.05 and (trainer.model.right - trainer.model.left).abs().max() < 0.1
 
@@ -589,7 +603,8 @@ def test_no_group_moves_when_any_is_not_finite(bad):
     trainer = Trainer(DuelRun()).fit(3, progress=False)
     before, trainer.model.bad = state_of(trainer), bad
     for _ in range(2):  # trying again moves nothing either
-        with pytest.raises(NonFiniteStep, match=f"`{'to_three' if bad == 'left' else 'apart'}` must stay finite"): trainer.fit(1, progress=False)
+        with pytest.raises(NonFiniteStep, match=f"`{'to_three' if bad == 'left' else 'apart'}` must stay finite"):
+            trainer.fit(1, progress=False)
         assert same(state_of(trainer), before)
 
 
@@ -607,8 +622,10 @@ def test_terms_are_per_example_and_weights_name_them(mean, unchecked):
     trainer = mean().fit(2, progress=False)
     before = state_of(trainer)
     trainer.model.weights = lambda context: {"square": 1.0}
-    with pytest.raises(ValueError, match="`weights` must name the terms square, pull: got square. Give each term one weight."): trainer.fit(1, progress=False)
-    trainer.model.losses = lambda batch, context: Terms({"square": (batch.x - trainer.model.level).square().mean(), "pull": torch.tensor(0.0)})
+    with pytest.raises(ValueError, match="`weights` must name the terms square, pull: got square. Give each term one weight."):
+        trainer.fit(1, progress=False)
+    trainer.model.losses = lambda batch, context: Terms({"square": (batch.x - trainer.model.level).square().mean(),
+                                                         "pull": torch.tensor(0.0)})
     with pytest.raises(ValueError, match="one number per example"): trainer.fit(1, progress=False)
     assert same(state_of(trainer)["model"], before["model"]) and trainer.step_count == 2
 
@@ -689,17 +706,21 @@ def rewritten(change):
     return lambda path: save_checkpoint(change(load_checkpoint(path)), path)
 
 
-def moments_of(state, **changes): return state | {"optimisers": [{**o, "state": {k: v | changes for k, v in o["state"].items()}} for o in state["optimisers"]]}
+def moments_of(state, **changes):
+    return state | {"optimisers": [{**o, "state": {k: v | changes for k, v in o["state"].items()}} for o in state["optimisers"]]}
 
 
 DAMAGE = {
-    "truncated": (cut_off, "undamaged checkpoint"), "flipped": (flipped, "undamaged checkpoint"), "gone": (lambda p: p.unlink(), "not there"),
-    "foreign": (lambda p: torch.save({"model": {}}, p), "checkpoint of this package"), "empty": (lambda p: p.write_bytes(b""), "checkpoint of this package"),
+    "truncated": (cut_off, "undamaged checkpoint"), "flipped": (flipped, "undamaged checkpoint"),
+    "gone": (lambda p: p.unlink(), "not there"),
+    "foreign": (lambda p: torch.save({"model": {}}, p), "checkpoint of this package"),
+    "empty": (lambda p: p.write_bytes(b""), "checkpoint of this package"),
     "no optimisers": (rewritten(lambda s: {k: v for k, v in s.items() if k != "optimisers"}), "got one without optimisers"),
     "one key more": (rewritten(lambda s: s | {"extra": 1}), "got one also extra"),
     "step as text": (rewritten(lambda s: s | {"step": "40"}), "`step` must be a whole number of at least 0: got '40'"),
     "other dtype": (rewritten(lambda s: s | {"model": {k: v.double() for k, v in s["model"].items()}}), "torch.float64"),
-    "other shape": (rewritten(lambda s: s | {"model": {k: v[..., :2] for k, v in s["model"].items()}}), "`model` must be of this structure"),
+    "other shape": (rewritten(lambda s: s | {"model": {k: v[..., :2] for k, v in s["model"].items()}}),
+                    "`model` must be of this structure"),
     "other names": (rewritten(lambda s: s | {"model": {f"a.{k}": v for k, v in s["model"].items()}}), "`model` must be of this structure"),
     "too few optimisers": (rewritten(lambda s: s | {"optimisers": []}), "`optimisers` must hold one state for each of mean: got 0"),
     "other moments": (rewritten(lambda s: moments_of(s, exp_avg=torch.zeros(3))), "`optimisers of mean` must be of this structure"),
@@ -734,12 +755,14 @@ def test_a_checkpoint_of_other_settings_is_refused(mean, nem, tmp_path):
     trainer = mean({"side": 6, "seed": 3}, folder=tmp_path / "six").fit(5, progress=False)
     path, other = trainer.checkpoints.path(trainer.run), mean(folder=tmp_path / "four").fit(3, progress=False)
     before = state_of(other)
-    with pytest.raises(ValueError, match="`path` must be of this structure: got other model.side, train.seed. Rebuild with those settings first."):
+    with pytest.raises(ValueError, match="`path` must be of this structure: got other model.side, train.seed. Rebuild with those "
+                                         "settings first."):
         other.resume(path)
     assert same(state_of(other), before)
     assert other.rebuild(side=6, seed=3).resume(path).step_count == 5
     before, foreign = state_of(other), nem({}, tmp_path / "nem").fit(1, progress=False)
-    with pytest.raises(ValueError, match="`class` must be MeanRun: got NEMRun. Load it with the class that wrote it."): other.resume(foreign.checkpoints.path(foreign.run))
+    with pytest.raises(ValueError, match="`class` must be MeanRun: got NEMRun. Load it with the class that wrote it."):
+        other.resume(foreign.checkpoints.path(foreign.run))
     assert same(state_of(other), before)
 
 

@@ -85,7 +85,8 @@ def meet(
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if not on_cpu: torch.cuda.set_device(rank)
     accelerate = needed("accelerate", "to train on several devices")
-    torch.distributed.init_process_group("gloo" if on_cpu else "nccl", init_method=Path(told.meeting).as_uri(), rank=rank, world_size=told.devices)
+    torch.distributed.init_process_group("gloo" if on_cpu else "nccl", init_method=Path(told.meeting).as_uri(), rank=rank,
+                                         world_size=told.devices)
     return DeviceShare(accelerate.Accelerator(cpu=on_cpu, mixed_precision="no"))
 
 # %% ../../nbs/sweeps/04_devices.ipynb #364cc8b4
@@ -111,7 +112,8 @@ def train_part(
 ) -> Outcome:
     "One process's part of the training."
     share = meet(rank, told)
-    run = told.run if share.on_cpu else told.run.replace(device=f"cuda:{rank}")  # by name, for the trainer's thread has a current device of its own
+    # by name, for the trainer's thread has a current device of its own
+    run = told.run if share.on_cpu else told.run.replace(device=f"cuda:{rank}")
     trainer = Trainer(run, journal=None if rank else told.root, build=told.build)
     trainer.recorder.facts |= {"devices": told.devices}
     try:
@@ -147,12 +149,16 @@ def check_devices(
     devices: int,  # Processes
 ) -> None:
     "Refuse what cannot be shared out, before any process is made. Raises ValueError."
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1: raise ValueError(f"`devices` must be at least 1: got {devices!r}. Use as many as there are GPUs.")
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"`devices` must be at least 1: got {devices!r}. Use as many as there are GPUs.")
     batch, device = run.train.batch, run.train.device
-    if batch % devices: raise ValueError(f"`batch` must be divisible by `devices`: got {batch} by {devices}. Use {batch - batch % devices or devices}.")
-    if ":" in device: raise ValueError(f"`device` must be auto, cuda or cpu for several devices: got {device}. Each process takes one of its own.")
+    if batch % devices:
+        raise ValueError(f"`batch` must be divisible by `devices`: got {batch} by {devices}. Use {batch - batch % devices or devices}.")
+    if ":" in device:
+        raise ValueError(f"`device` must be auto, cuda or cpu for several devices: got {device}. Each process takes one of its own.")
     there = torch.cuda.device_count() if choose_device(device).type == "cuda" else devices
-    if devices > there: raise ValueError(f'`devices` must be at most the {there} GPUs of this machine: got {devices}. Use fewer, or device="cpu".')
+    if devices > there:
+        raise ValueError(f'`devices` must be at most the {there} GPUs of this machine: got {devices}. Use fewer, or device="cpu".')
 
 # %% ../../nbs/sweeps/04_devices.ipynb #4be1d50f
 def train_on(
@@ -168,13 +174,16 @@ def train_on(
     needed("accelerate", "to train on several devices")
     begun, journal = time.monotonic(), journal if isinstance(journal, Writer) else Writer(journal)
     claim = journal.claim(run)
-    if not claim.take(): raise ValueError("`run` must not be in training elsewhere: got settings that another process trains into this journal. Wait for it, or stop it there.")
+    if not claim.take():
+        raise ValueError("`run` must not be in training elsewhere: got settings that another process trains into this journal. Wait for "
+                         "it, or stop it there.")
     try:
         known = known_run(journal, run)
         if known and finished(known, run) and steps is None: return Outcome(state="found", id=known["id"])
         id = known["id"] if known and has_checkpoint(journal.folder(known["id"])) else None
         with tempfile.TemporaryDirectory() as folder:
-            outcome = launch(Together(run=run, devices=devices, root=str(journal.root), id=id, steps=steps, meeting=f"{folder}/meeting", build=build))
+            outcome = launch(Together(run=run, devices=devices, root=str(journal.root), id=id, steps=steps, meeting=f"{folder}/meeting",
+                                      build=build))
         return Outcome(state=outcome.state, id=outcome.id, seconds=time.monotonic() - begun)
     finally: claim.release()
 
@@ -188,7 +197,8 @@ def launch(
     "Make the processes and wait for them. Raises DeviceFailed, or KeyboardInterrupt once process 0 has stopped."
     context = multiprocessing.get_context("spawn")
     said, ending, limit = context.SimpleQueue(), context.Event(), float("inf")
-    processes = [context.Process(target=in_process, args=(rank, told, said, ending), name=f"latentlab-device-{rank}") for rank in range(told.devices)]
+    processes = [context.Process(target=in_process, args=(rank, told, said, ending), name=f"latentlab-device-{rank}")
+                 for rank in range(told.devices)]
     for process in processes: process.start()
     heard: list[tuple[int, Any]] = []
     while any(process.is_alive() for process in processes):

@@ -53,7 +53,9 @@ def known_run(
     journal: Writer,  # Where to look
     run: Settings,  # The whole run
 ) -> dict[str, Any] | None:  # Summary; None when there is none to build on
-    "The run of exactly these settings and this seed to build on: a finished one if there is any, else the newest with a checkpoint, else the newest that can go on."
+    """The run of exactly these settings and this seed to build on: a finished one if there is any, else the newest with a
+    checkpoint, else the newest that can go on.
+    """
     rows = [row for row in journal.rows(kind_of(run)) if row["digest"] == digest(as_dict(run)) and not row["changes"]]
     left = [row for row in reversed(rows) if row["state"] in ("done", "interrupted", "lost", "running") and left_alone(journal, row["id"])]
     able = (row for row in left if has_checkpoint(journal.folder(row["id"])))
@@ -77,7 +79,9 @@ def train_one(
     facts: Mapping[str, Any] = {},  # More for the record: the sweep's name
     stop: Callable[[], bool] | None = None,  # Asked several times a second whether to end early; None for what this process's driver wants
 ) -> Outcome:
-    "One run from wherever it stands to its end. Errors of the training are part of the outcome; an interrupt leaves a checkpoint and is raised."
+    """One run from wherever it stands to its end. Errors of the training are part of the outcome; an interrupt leaves a
+    checkpoint and is raised.
+    """
     begun, journal = time.monotonic(), Writer(root)
     claim = journal.claim(run)
     if not claim.take(): return Outcome(state="busy")
@@ -91,7 +95,8 @@ def train_one(
         train_rest(trainer, stop or asked)
         return Outcome(state="done", id=trainer.recorder.id, seconds=time.monotonic() - begun)
     except Exception as error:
-        return Outcome(state="failed", id=(trainer and trainer.recorder.id) or "", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - begun)
+        return Outcome(state="failed", id=(trainer and trainer.recorder.id) or "", error=f"{type(error).__name__}: {error}",
+                       seconds=time.monotonic() - begun)
     finally: claim.release()
 
 
@@ -100,7 +105,8 @@ def train_rest(
     stop: Callable[[], bool],  # Whether to end early
 ) -> None:
     "What is left of `train.steps`. Raises KeyboardInterrupt, with a checkpoint left, when it was cut short."
-    if (left := trainer.run.train.steps - trainer.step_count) < 1: return trainer.finish() and None  # killed between its last checkpoint and its last word
+    # killed between its last checkpoint and its last word
+    if (left := trainer.run.train.steps - trainer.step_count) < 1: return trainer.finish() and None
     try:
         trainer.start(left)
         while trainer.state == "running" and not stop(): trainer.wait(0.1)
@@ -162,7 +168,8 @@ class Slot:
         "A call in the worker. Raises WorkerDied when its process ends before it returns."
         try:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare, initargs=(self.threads, self.ending))
+                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare,
+                                                 initargs=(self.threads, self.ending))
                 self.pid = self._pool.submit(os.getpid).result()
             return self._pool.submit(work, call, words).result()
         except BrokenProcessPool as error:

@@ -42,12 +42,15 @@ def load_checkpoint(
 ) -> dict[str, Any]:  # What was saved
     "Read a checkpoint after checking its hash. Raises ValueError for a file that is missing, foreign, truncated or damaged."
     path = Path(path)
-    if not path.is_file(): raise ValueError(f"`path` must be a checkpoint: got {path.name}, which is not there. Train and pause once to write one.")
+    if not path.is_file():
+        raise ValueError(f"`path` must be a checkpoint: got {path.name}, which is not there. Train and pause once to write one.")
     data = path.read_bytes()
-    if not data.startswith(MAGIC): raise ValueError(f"`path` must be a checkpoint of this package: got {path.name}, which begins otherwise. Give another file.")
+    if not data.startswith(MAGIC):
+        raise ValueError(f"`path` must be a checkpoint of this package: got {path.name}, which begins otherwise. Give another file.")
     digest, body = data[len(MAGIC) : len(MAGIC) + 64], data[len(MAGIC) + 65 :]
     if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ValueError(f"`path` must be an undamaged checkpoint: got {path.name}, whose {len(data)} bytes do not match its hash. Use the one before it.")
+        raise ValueError(f"`path` must be an undamaged checkpoint: got {path.name}, whose {len(data)} bytes do not match its hash. Use the "
+                         "one before it.")
     return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
 
 # %% ../../nbs/train/01_checkpoint.ipynb #a1334cc5
@@ -78,7 +81,8 @@ class Checkpoints:
         run: Settings,  # The whole run
     ) -> Path:
         "The file of a structure. Raises ValueError without a folder."
-        if self.folder is None: raise ValueError('`folder` must be given for checkpoints: got None. Build the trainer with journal="runs", or with a folder.')
+        if self.folder is None:
+            raise ValueError('`folder` must be given for checkpoints: got None. Build the trainer with journal="runs", or with a folder.')
         kept = [(path, info.value) for path, info in run.fields().items() if info.kind in ("build", "fixed") and info.name != "device"]
         return self.folder / f"{type(run).__name__.lower()}-{stream_seed(0, *map(str, kept)):016x}.ckpt"
 
@@ -112,7 +116,8 @@ def writable(
     "A folder that can be written, tried out before any time is spent."
     try: return try_folder(Path(folder).expanduser().absolute())
     except OSError as error:
-        raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for no checkpoints.") from error
+        raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for "
+                         "no checkpoints.") from error
 
 
 def move_beside(

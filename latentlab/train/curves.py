@@ -110,5 +110,7 @@ def check_curves(
     known = known and isinstance(stride, int) and not isinstance(stride, bool) and stride >= 1
     if not known: raise ValueError(f"`history` must hold a stride and columns: got {str(state)[:60]}. Give the checkpoint of a trainer.")
     for name, column in columns.items():
-        if not isinstance(name, str) or not isinstance(column, Tensor) or column.dtype != torch.float64 or tuple(column.shape) != (2, points):
-            raise ValueError(f"`history` must hold sums and counts of {points} points: got something else for {name}. Give the checkpoint of a trainer.")
+        if not isinstance(name, str) or not isinstance(column,
+                                                       Tensor) or column.dtype != torch.float64 or tuple(column.shape) != (2, points):
+            raise ValueError(f"`history` must hold sums and counts of {points} points: got something else for {name}. Give the checkpoint "
+                             "of a trainer.")

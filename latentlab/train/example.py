@@ -62,7 +62,8 @@ def in_range(
 ) -> Verdict:  # Bad outside [0, 1], where no image has its mean
     "Whether the learnt level can be a mean of images at all."
     inside = -0.05 <= level <= 1.05
-    return Verdict(name="range", level="ok" if inside else "bad", value=level, threshold=1.05, sentence=f"mean level {level:.2f}", remedy="" if inside else "lower learning_rate")
+    return Verdict(name="range", level="ok" if inside else "bad", value=level, threshold=1.05, sentence=f"mean level {level:.2f}",
+                   remedy="" if inside else "lower learning_rate")
 
 
 class MeanDiagnostics:
@@ -77,7 +78,8 @@ class MeanDiagnostics:
 
     def measure(self, model: Mean, context: Context) -> Measurement:
         level, error = model.level.mean().item(), (self.held_out - model.level).square().mean().item()
-        return Measurement(step=context.step, figures={"level": level, "error": error}, verdicts=tuple(check(level) for check in self.checks))
+        return Measurement(step=context.step, figures={"level": level, "error": error},
+                           verdicts=tuple(check(level) for check in self.checks))
 
     def views(self, model: Mean, context: Context) -> dict[str, Tensor]: return {"level": model.level.detach()[None]}
 
@@ -86,7 +88,8 @@ class MeanDiagnostics:
 class MeanRun(Settings):
     "The mean image of 64 random ones, and how it is trained."
     model: MeanSettings = field(default_factory=MeanSettings)  # What is built
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=0.05, batch=16, weight_decay=0.0, check_every=50, checkpoint_every=20, device="cpu"))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=0.05, batch=16, weight_decay=0.0, check_every=50,
+                                                                       checkpoint_every=20, device="cpu"))
 
     def build(
         self,

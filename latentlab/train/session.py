@@ -47,11 +47,13 @@ def check_groups(
 ) -> tuple[Group, ...]:  # The same
     "Refuse groups of one name, or with a parameter in common. Raises ValueError."
     names, owners = [group.name for group in groups], {}
-    if not groups or len(set(names)) < len(names): raise ValueError(f"`groups` must have one name each: got {', '.join(names) or 'none'}. Rename them.")
+    if not groups or len(set(names)) < len(names):
+        raise ValueError(f"`groups` must have one name each: got {', '.join(names) or 'none'}. Rename them.")
     for group in groups:
         for parameter in group.parameters:
             if (other := owners.setdefault(id(parameter), group.name)) != group.name:
-                raise ValueError(f"`groups` must not share parameters: got one of shape {tuple(parameter.shape)} in {other} and {group.name}. Give it to one of them.")
+                raise ValueError(f"`groups` must not share parameters: got one of shape {tuple(parameter.shape)} in {other} and "
+                                 f"{group.name}. Give it to one of them.")
     return tuple(groups)
 
 
@@ -105,7 +107,8 @@ class Session:
 
 # %% ../../nbs/train/04_session.ipynb #d92e6176
 KEYS = ("settings", "step", "seconds", "model", "optimisers", "history")  # Of a checkpoint
-STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Adam": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}  # Of a parameter that has moved
+# Of a parameter that has moved
+STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Adam": {"step", "exp_avg", "exp_avg_sq"}, "SGD": {"momentum_buffer"}}
 
 
 def check_state(
@@ -120,7 +123,8 @@ def check_state(
         wrong = "; ".join(f"{word} {', '.join(names)}" for word, names in (("without", missing), ("also", foreign)) if names)
         raise ValueError(f"a checkpoint must hold {', '.join(KEYS)}: got one {wrong}. {advice}")
     step, seconds = state["step"], state["seconds"]
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0: raise ValueError(f"`step` must be a whole number of at least 0: got {step!r}. {advice}")
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ValueError(f"`step` must be a whole number of at least 0: got {step!r}. {advice}")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"`seconds` must be a number of at least 0: got {seconds!r}. {advice}")
     check_tensors("model", session.model.state_dict(), state["model"], advice)
@@ -136,8 +140,10 @@ def check_tensors(
 ) -> None:
     "Refuse other names, shapes or types of tensors. Raises ValueError naming the first three."
     if not isinstance(found, Mapping): raise ValueError(f"`{name}` must hold tensors by name: got {type(found).__name__}. {advice}")
-    spell = lambda value: f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "nothing" if value is None else type(value).__name__
-    odd = [f"{key} ({spell(found.get(key))} for {spell(own.get(key))})" for key in {**own, **found} if spell(own.get(key)) != spell(found.get(key))]
+    spell = (lambda value: f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "nothing" if value is None
+             else type(value).__name__)
+    odd = [f"{key} ({spell(found.get(key))} for "
+           f"{spell(own.get(key))})" for key in {**own, **found} if spell(own.get(key)) != spell(found.get(key))]
     if odd: raise ValueError(f"`{name}` must be of this structure: got other {', '.join(odd[:3])}. {advice}")
 
 
@@ -149,12 +155,15 @@ def check_optimisers(
     "Refuse optimiser states of other groups, shapes or types. Raises ValueError."
     if not isinstance(found, Sequence) or len(found) != len(session.optimisers):
         got = len(found) if isinstance(found, Sequence) else type(found).__name__
-        raise ValueError(f"`optimisers` must hold one state for each of {', '.join(group.name for group in session.groups)}: got {got}. {advice}")
+        raise ValueError(f"`optimisers` must hold one state for each of {', '.join(group.name for group in session.groups)}: got "
+                         f"{got}. {advice}")
     for group, optimiser, saved in zip(session.groups, session.optimisers, found, strict=True):
-        if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping): raise ValueError(f"`optimisers` must hold states: got none of {group.name}. {advice}")
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+            raise ValueError(f"`optimisers` must hold states: got none of {group.name}. {advice}")
         for key, values in saved["state"].items():
             if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < len(group.parameters):
-                raise ValueError(f"`optimisers` must be of the {len(group.parameters)} parameters of {group.name}: got one of {key!r}. {advice}")
+                raise ValueError(f"`optimisers` must be of the {len(group.parameters)} parameters of {group.name}: got one of "
+                                 f"{key!r}. {advice}")
             like = group.parameters[key]
             own = {name: torch.zeros((), dtype=torch.float32) if name == "step" else like for name in STATES[type(optimiser).__name__]}
             check_tensors(f"optimisers of {group.name}", own, values, advice)
@@ -178,7 +187,9 @@ def select_terms(
     "The terms and weights of one group. Raises ValueError when the model left one out."
     if group.terms is None: return terms, weights
     missing = [name for name in group.terms if name not in terms or name not in weights]
-    if missing: raise ValueError(f"`losses` and `weights` must hold the terms of group {group.name}: got none of {', '.join(missing)}. Return them, or name other terms.")
+    if missing:
+        raise ValueError(f"`losses` and `weights` must hold the terms of group {group.name}: got none of {', '.join(missing)}. Return "
+                         "them, or name other terms.")
     return Terms({name: terms[name] for name in group.terms}, observed=terms.observed), {name: weights[name] for name in group.terms}
 
 
@@ -201,9 +212,7 @@ def next_batch(
     live: Live,  # Settings in force
 ) -> tuple[Batch, Live]:  # What the step sees; its own part where several processes train together
     "The batch of the next step, and the live settings for it."
-    batch = session.batches.at(session.step)
-    if isinstance(batch, Tensor): batch = Batch(x=batch)  # until every source gives batches
-    batch = draw_ranges(session, batch, live)
+    batch = draw_ranges(session, session.batches.at(session.step), live)
     if session.share: batch = session.share.part(batch)
     return batch, live.with_drawn({name: batch.extra[name] for name in live.ranges}) if live.ranges else live
 
@@ -251,7 +260,8 @@ def step(
     for index in due: values |= group_gradients(session, index, batch, live)
     finite = torch.isfinite(torch.stack([values[name] for index in due for name in own_curves(session, index)])).all() if due else None
     on_cpu = session.device.type == "cpu"
-    if due and on_cpu and not finite: raise nonfinite(session.step, next(name for name, value in values.items() if not torch.isfinite(value)), live)
+    if due and on_cpu and not finite:
+        raise nonfinite(session.step, next(name for name, value in values.items() if not torch.isfinite(value)), live)
     session.whole = False
     for index in due:
         optimiser = session.optimisers[index]
@@ -273,7 +283,8 @@ def nonfinite(
 ) -> NonFiniteStep:
     "What to raise about a number that is not finite."
     return NonFiniteStep(
-        f"`{name}` must stay finite: got NaN or infinity at step {step}. Lower `learning_rate` ({live.values['learning_rate']:g}) or the weight of `{name}`, "
+        f"`{name}` must stay finite: got NaN or infinity at step {step}. Lower `learning_rate` ({live.values['learning_rate']:g}) or the "
+        f"weight of `{name}`, "
         "then start again, rebuild or resume; no such update has reached the weights."
     )
 

@@ -29,8 +29,10 @@ class TrainSettings(Settings):
     steps: int = setting(2000, low=1, unit="steps", reason="a recorded run has an end; a live one goes on until Pause")
     check_every: int = setting(100, low=1, unit="steps", reason="a check costs as much as a few steps: one per cent of the time")
     checkpoint_every: int = setting(500, low=1, unit="steps", reason="at most some seconds are lost by a killed process")
-    record_every: int = setting(10, low=1, unit="steps", reason="a line of a journal is the mean of so many steps: small files, and a GPU that rarely waits")
-    precision: Literal["float32", "bfloat16"] = setting("float32", kind="build", reason="bfloat16 pays only where the processor multiplies it in hardware")
+    record_every: int = setting(10, low=1, unit="steps", reason="a line of a journal is the mean of so many steps: small files, and a GPU "
+                                                                "that rarely waits")
+    precision: Literal["float32", "bfloat16"] = setting("float32", kind="build", reason="bfloat16 pays only where the processor multiplies "
+                                                                                        "it in hardware")
     device: str = setting("auto", reason="the GPU when there is one")
 
 # %% ../../nbs/train/02_settings.ipynb #7ccac9f6

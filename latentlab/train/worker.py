@@ -28,7 +28,8 @@ class Worker:
         carry_out: Callable[[Any], Any],  # One command; what it returns or raises is its future's
         turn: Callable[[], None],  # One turn of the work: a training step
         busy: Callable[[], bool],  # Whether there is a next turn
-        ended: Callable[[BaseException | None], None],  # Called as a loop's last act, with the error that ended the thread; not when a loop in the caller is over by itself
+        # Called as a loop's last act, with the error that ended the thread; not when a loop in the caller is over by itself
+        ended: Callable[[BaseException | None], None],
     ):
         self._carry_out, self._turn, self._busy, self._ended = carry_out, turn, busy, ended
         self.lock = threading.RLock()  # Held for a turn or a command: whoever has it stands between two steps
@@ -51,7 +52,8 @@ class Worker:
         future: Future = Future()
         with self._change:
             if self._ending and self._looping != threading.get_ident():
-                future.set_exception(Ended(f"`{describe_command(command)}` must come before the end: got a trainer that is ending. Start it again first."))
+                future.set_exception(Ended(f"`{describe_command(command)}` must come before the end: got a trainer that is ending. Start "
+                                           "it again first."))
                 return future
             if self._looping not in (None, threading.get_ident()):
                 self._queue.append((command, future))
@@ -108,7 +110,8 @@ class Worker:
     @contextmanager
     def _taken(self) -> Iterator[None]:
         with self._change:
-            if self._looping not in (None, -1): raise Ended("`loop` must run once: got one that runs in another thread. Stop that one first.")
+            if self._looping not in (None, -1):
+                raise Ended("`loop` must run once: got one that runs in another thread. Stop that one first.")
             self._looping = threading.get_ident()
         try:
             yield
@@ -161,7 +164,9 @@ class Worker:
         while self._queue: self._refuse_one(*self._queue.popleft())
 
     def _refuse_one(self, command: Any, future: Future) -> None:
-        if future.set_running_or_notify_cancel(): future.set_exception(Ended(f"`{describe_command(command)}` had no turn before the end: got a trainer that was stopped. Start it again first."))
+        if future.set_running_or_notify_cancel():
+            future.set_exception(Ended(f"`{describe_command(command)}` had no turn before the end: got a trainer that was stopped. Start "
+                                       "it again first."))
 
 
 def describe_command(
