@@ -61,7 +61,8 @@ def unrecorded_changes(
     known = flat(record.facts["settings"])
     for _, path, _, new in metrics_of(read_lines(record.folder / "metrics.jsonl")).changes: known[path] = new
     live = {path: info for path, info in session.run.fields().items() if info.kind == "live"}
-    return [(path, old, plain_value(info.value)) for path, info in live.items() if (old := known.get(path, plain_value(info.default))) != plain_value(info.value)]
+    return [(path, old, plain_value(info.value)) for path, info in live.items()
+            if (old := known.get(path, plain_value(info.default))) != plain_value(info.value)]
 
 
 def recorded_measurements(
@@ -112,7 +113,8 @@ class Recorder:
             self.record = self.journal.go_on(self.id, step=session.step)
             for path, old, new in unrecorded_changes(self.record, session): self.record.changed(session.step + 1, path, old, new)
         else:
-            info = {"device": str(session.device), "threads": torch.get_num_threads(), "info": dict(session.setup.info), "parent": self.parent}
+            info = {"device": str(session.device), "threads": torch.get_num_threads(), "info": dict(session.setup.info),
+                    "parent": self.parent}
             info["units"] = dict(getattr(session.model, "units", {}))
             self.record = self.journal.begin(session.run, weights=weights_in_force(session, live), facts=info | self.facts)
             self.id = self.record.id

@@ -86,7 +86,7 @@ class Checkpoint:
 class TakeSnapshot:
     "A picture of the trainer."
 
-# %% ../../nbs/train/07_trainer.ipynb #f6665da6
+# %% ../../nbs/train/07_trainer.ipynb #8cbab640
 RUNNING: "weakref.WeakSet[Trainer]" = weakref.WeakSet()  # Trainers whose threads must end before the interpreter does
 HELD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -108,8 +108,13 @@ class Interrupted(KeyboardInterrupt):
 def leave_by_exit() -> None:
     "Have SIGTERM and SIGHUP end this process by its exit, where nobody else handles them; outside the main thread nothing can be done."
     if threading.current_thread() is not threading.main_thread(): return
+
+    def leave(number, frame):
+        signal.signal(number, signal.SIG_DFL)  # the second one is final
+        sys.exit(128 + number)
+
     for number in HELD:
-        if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_DFL: signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_DFL: signal.signal(number, leave)
 
 
 @contextmanager
@@ -268,7 +273,9 @@ class Trainer:
         return self.submit(Load(id=id, go_on=go_on)).result()
 
     def resume(self, path: str | Path | None = None) -> "Trainer":
-        "Weights, optimisers, data position, curves and live settings of a checkpoint; a journal's run goes on in its own folder. A damaged file changes nothing."
+        """Weights, optimisers, data position, curves and live settings of a checkpoint; a journal's run goes on in its own
+        folder. A damaged file changes nothing.
+        """
         return self.submit(Resume(path=path)).result()
 
     def keep(self) -> "Trainer": return self.submit(Keep()).result()
@@ -293,7 +300,8 @@ class Trainer:
             case Checkpoint(): return self._save()
             case TakeSnapshot(): return self._picture()
         if callable(command): return command(self)
-        raise ValueError(f"`command` must be a command or a function of the trainer: got {type(command).__name__}. Use Rebuild, Load, Resume, Keep, Measure, Checkpoint, Start or Pause.")
+        raise ValueError(f"`command` must be a command or a function of the trainer: got {type(command).__name__}. Use Rebuild, Load, "
+                         "Resume, Keep, Measure, Checkpoint, Start or Pause.")
 
     # Another session -----------------------------------------------------------------------------------------------
 
@@ -321,7 +329,8 @@ class Trainer:
         self._over("done")
         with self._setting:
             rebuilt = {begun.path(name) for name in changes}
-            apply_live(session, session.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))  # set while it was built
+            # set while it was built
+            apply_live(session, session.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))
             self.recorder.forget()
             self.notice = ""
             return self._install(session)
@@ -338,14 +347,18 @@ class Trainer:
         return self._go_on(found, id=id, own=True, fall_back=path is None or id is not None, fresh=False)
 
     def _go_on(self, path: Path, *, id: str | None, own: bool, fall_back: bool, fresh: bool) -> "Trainer":
-        "Take what a checkpoint holds, in a session built with its settings or in the one that is there; everything is checked before anything is changed."
+        """Take what a checkpoint holds, in a session built with its settings or in the one that is there; everything is
+        checked before anything is changed.
+        """
 
         def take(state: Mapping[str, Any], file: Path) -> tuple[Session, Settings, Mapping[str, Any], Path]:
             if not isinstance(state, Mapping) or not isinstance(state.get("settings"), str):
-                raise ValueError(f"`path` must be a trainer's checkpoint: got {file.name}, which holds {', '.join(map(str, state))}. Give another file.")
+                raise ValueError(f"`path` must be a trainer's checkpoint: got {file.name}, which holds {', '.join(map(str, state))}. Give "
+                                 "another file.")
             saved = from_json(type(self.run), state["settings"])
             other = [] if fresh else [p for p in saved.diff(self.run) if saved.fields()[p].kind == "build"]
-            if other: raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
+            if other:
+                raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
             session = self._assemble(saved.replace(device=self.run.train.device)) if fresh else self.session
             steps_of.check_state(session, state)
             return session, saved, state, file
@@ -367,10 +380,14 @@ class Trainer:
 
     def _find(self, path: str | Path | None) -> tuple[Path, str | None]:  # Checkpoint, and the run of the journal that it belongs to
         journal = self.recorder.journal
-        if journal is None or isinstance(path, Path) or (path and Path(path).is_file()): return (self.checkpoints.path(self.run) if path is None else Path(path)), None
+        if journal is None or isinstance(path, Path) or (path and Path(path).is_file()):
+            return (self.checkpoints.path(self.run) if path is None else Path(path)), None
         mine = digest(as_dict(self.run))
-        ids = [path] if path is not None else [row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine and row["state"] != "running"]
-        if not ids: raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or start with fit().")
+        ids = [path] if path is not None else [row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine
+                                               and row["state"] != "running"]
+        if not ids:
+            raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or "
+                             "start with fit().")
         left = [id for id in ids if has_checkpoint(journal.folder(id))]  # one that was killed at once left none
         id = (left or ids)[0]
         return newest_checkpoint(journal.folder(id)), id
@@ -435,8 +452,10 @@ class Trainer:
             recent = (session.step - self._mark[1]) / (now - self._mark[0])
             self.rate, self._mark = recent if self.rate == 0 else 0.5 * (self.rate + recent), (now, session.step)
         return Snapshot(
-            version=version, step=session.step, seconds=session.seconds, rate=self.rate, state=self.state, notice=self.notice, run=session.run, values=live.values,
-            images=session.images, info=session.setup.info, views=views, curves=session.curves.fetch(), measurements=tuple(session.measurements),
+            version=version, step=session.step, seconds=session.seconds, rate=self.rate, state=self.state, notice=self.notice,
+            run=session.run, values=live.values,
+            images=session.images, info=session.setup.info, views=views, curves=session.curves.fetch(),
+            measurements=tuple(session.measurements),
         )
 
     # Ends ----------------------------------------------------------------------------------------------------------
@@ -472,7 +491,8 @@ class Trainer:
         if not (record := self.recorder.record): return
         stands = record.facts["state"]
         if stands == "running": self._rest(state if self._open or state != "done" else "interrupted")
-        self.recorder.end("done" if stands == "interrupted" and state == "done" and self._open else record.facts["state"], self.session, self._live)
+        self.recorder.end("done" if stands == "interrupted" and state == "done" and self._open else record.facts["state"], self.session,
+                          self._live)
 
     def _finish(self) -> "Trainer":
         self.recorder.begin(self.session, self._live)
@@ -483,7 +503,8 @@ class Trainer:
     def _fail(self, error: BaseException) -> None:
         "Whatever went wrong: what was trained is saved, and the state is true."
         stopped, self._left, self._next = isinstance(error, KeyboardInterrupt), 0.0, self.step_count
-        self.error, self.notice = (None, str(error) or "interrupted by the keyboard") if stopped else (error, f"{type(error).__name__}: {error}")
+        self.error, self.notice = ((None, str(error) or "interrupted by the keyboard") if stopped
+                                   else (error, f"{type(error).__name__}: {error}"))
         with suppress(Exception): self._try_checkpoint()  # a device that is lost cannot be read
         self.recorder.end("interrupted" if stopped else "failed", self.session, self._live, error=self.error)
         self._enter("paused" if stopped else "failed")
@@ -536,7 +557,8 @@ class Trainer:
     ) -> "Trainer":  # Itself
         "Train on the trainer's thread and return at once."
         if steps is not None and steps < 1: raise ValueError(f"`steps` must be at least 1: got {steps}. Use None to run until pause().")
-        if self.state == "running" and not self.busy: raise ValueError("`start` must not run beside fit: got a trainer that is fitting. Interrupt it first.")
+        if self.state == "running" and not self.busy:
+            raise ValueError("`start` must not run beside fit: got a trainer that is fitting. Interrupt it first.")
         return self.submit(Start(steps)).result()
 
     def _start(self, steps: int | None) -> "Trainer":
@@ -568,7 +590,9 @@ class Trainer:
         timeout: float = 60.0,  # Longest wait for the step in progress, seconds
         finished: bool = True,  # Whether an open-ended run is done by that; False when only the process must leave
     ) -> "Trainer":  # Itself
-        "End: what waits is refused, the step in progress is finished, and a checkpoint is left. A trainer that was stopped can be started again."
+        """End: what waits is refused, the step in progress is finished, and a checkpoint is left. A trainer that was stopped
+        can be started again.
+        """
         if self.worker.end(timeout):
             with self.worker.lock: self._over("done" if finished else "interrupted")
             RUNNING.discard(self)
