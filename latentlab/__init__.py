@@ -37,19 +37,17 @@ CALLED = {  # Packages of ours that are called as well -> what a call does
 __all__ = ["__version__", *PLACES, *CALLED]
 
 if TYPE_CHECKING:  # What editors and type checkers read
-    from latentlab.core.registry import families as families
-    from latentlab.core.registry import find_family as family
-    from latentlab.facade import explain as explain
-    from latentlab.facade import images as images
-    from latentlab.facade import lab as lab
-    from latentlab.facade import measure_model as evaluate
-    from latentlab.facade import train as train
+    from latentlab import facade
+    from latentlab.core import registry
     from latentlab.journal.journal import Journal as Journal
-    from latentlab.nn.encoders import load_encoder as encoder
+    from latentlab.nn import encoders
     from latentlab.sweeps.plan import Plan as Plan
     from latentlab.sweeps.plan import grid as grid
     from latentlab.sweeps.sweep import Sweep as Sweep
     from latentlab.train.trainer import Trainer as Trainer
+
+    lab, train, explain, evaluate, images = facade.lab, facade.train, facade.explain, facade.measure_model, facade.images
+    encoder, family, families = encoders.load_encoder, registry.find_family, registry.families
 
 
 def load_place(place: str) -> Any:  # "package.module:name" -> what it names

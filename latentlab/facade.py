@@ -10,7 +10,7 @@ __all__ = ['setting_path', 'make_run', 'split_objects', 'make_trainer', 'train',
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,11 +18,8 @@ from torch import Tensor, nn
 
 from .core.registry import find_family
 from .core.settings import Settings
-
-if TYPE_CHECKING:
-    from latentlab.data.images import ImageSet
-    from latentlab.panels.panel import Panel
-    from latentlab.train.trainer import Trainer
+from .data.images import ImageSet
+from .train.trainer import Trainer
 
 # %% ../nbs/00_facade.ipynb #3a8523dd
 def setting_path(
@@ -47,37 +44,39 @@ def split_objects(
     settings: Mapping[str, Any],  # As somebody gave them
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # Plain settings; what goes to `build` as it is
     "Tell settings from objects that the family's `build` takes."
-    taken = {name for name, one in inspect.signature(find_family(family).experiment.build).parameters.items() if one.kind is one.KEYWORD_ONLY}
-    own = {name: value for name, value in settings.items() if name in taken and not isinstance(value, bool | int | float | str | tuple | list | None)}
+    parameters = inspect.signature(find_family(family).experiment.build).parameters
+    taken = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
+    plain = bool | int | float | str | tuple | list | None
+    own = {name: value for name, value in settings.items() if name in taken and not isinstance(value, plain)}
     return {name: value for name, value in settings.items() if name not in own}, own
 
 
 def make_trainer(
-    family: "str | Settings | Trainer",  # Name of a family, settings of a run, or a trainer that is there
+    family: str | Settings | Trainer,  # Name of a family, settings of a run, or a trainer that is there
     settings: Mapping[str, Any],  # Path or short name -> value, or an object that the family's `build` takes
     journal: Any = None,  # A journal, or its folder; None for nowhere
-) -> "Trainer":  # Ready, nothing trained yet
+) -> Trainer:  # Ready, nothing trained yet
     "A trainer of one run. Raises ValueError before anything is built."
-    from latentlab.train.trainer import Trainer
-
     if isinstance(family, Trainer):
         if settings or journal is not None:
-            raise ValueError(f"`settings` must be left out for a trainer: got {', '.join(settings) or 'a journal'}. Use its set(...) or rebuild(...).")
+            raise ValueError(f"`settings` must be left out for a trainer: got {', '.join(settings) or 'a journal'}. Use its set(...) or "
+                             "rebuild(...).")
         return family
-    if isinstance(family, Settings): return Trainer(family.replace({setting_path(family, name): value for name, value in settings.items()}), journal=journal)
+    if isinstance(family, Settings):
+        return Trainer(family.replace({setting_path(family, name): value for name, value in settings.items()}), journal=journal)
     plain, own = split_objects(family, settings)
     build = (lambda run, device: run.build(device, **own)) if own else None
     return Trainer(make_run(family, plain), journal=journal, build=build)
 
-# %% ../nbs/00_facade.ipynb #2074ee78
+# %% ../nbs/00_facade.ipynb #e3e9ad2c
 def train(
-    family: "str | Settings",  # Name of a family, or settings of a run
+    family: str | Settings,  # Name of a family, or settings of a run
     *,
     steps: int | None = None,  # How many; None for the family's own number
     journal: Any = None,  # A journal, or its folder; None for nowhere
     progress: bool = True,  # Whether to show a bar
     **settings: Any,  # Short name -> value, or an object that the family's `build` takes
-) -> "Trainer":  # Trained
+) -> Trainer:  # Trained
     """Train one run in the caller.
 
     trainer = ll.train("hvae", data="moons", layers=2, steps=4000, journal="runs")
@@ -88,10 +87,9 @@ def train(
 # %% ../nbs/00_facade.ipynb #ed09f7d3
 def restore(
     path: str | Path,  # Folder of a run: "runs/20260102-..."
-) -> "Trainer":  # At the step of its newest checkpoint; it records nowhere
+) -> Trainer:  # At the step of its newest checkpoint; it records nowhere
     "A trainer as a recorded run left it. Raises ValueError for a folder that is no run, and for one without a checkpoint."
     from latentlab.journal.journal import Journal
-    from latentlab.train.trainer import Trainer
 
     folder = Path(path)
     if not (folder / "run.json").is_file():
@@ -107,7 +105,7 @@ def images(
     split: Literal["train", "test"] = "train",  # Which part
     *,
     limit: int | None = None,  # Most images; None for all, or 2,000 scenes
-) -> "ImageSet":
+) -> ImageSet:
     "Images by name, with what is known about each."
     from latentlab.data.sources import open_images
 
@@ -116,12 +114,13 @@ def images(
 
 def model_of(
     what: Any,  # A trainer, a model, or the folder of a run
-) -> "tuple[Trainer | None, nn.Module]":  # The trainer, None for a bare model; the model
+) -> tuple[Trainer | None, nn.Module]:  # The trainer, None for a bare model; the model
     "What somebody wants to use. Raises ValueError for anything else."
     if isinstance(what, str | Path): what = restore(what)
     if isinstance(what, nn.Module): return None, what
     if isinstance(getattr(what, "model", None), nn.Module): return what, what.model
-    raise ValueError(f"`what` must be a trainer, a model or the folder of a run: got {type(what).__name__}. Train one with latentlab.train(...).")
+    raise ValueError(f"`what` must be a trainer, a model or the folder of a run: got {type(what).__name__}. Train one with "
+                     "latentlab.train(...).")
 
 
 def pixels_of(
@@ -130,7 +129,9 @@ def pixels_of(
 ) -> Float[Tensor, "batch *event"]:  # In [0, 1] for bytes, as they are otherwise
     "Data as a model takes them."
     x = getattr(images, "images", images)
-    if not isinstance(x, Tensor): raise ValueError(f"`images` must be an ImageSet or a tensor: got {type(images).__name__}. Use latentlab.images(name), or torch.as_tensor.")
+    if not isinstance(x, Tensor):
+        raise ValueError(f"`images` must be an ImageSet or a tensor: got {type(images).__name__}. Use latentlab.images(name), or "
+                         "torch.as_tensor.")
     x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
     return x.to(next(model.parameters()).device)
 
@@ -143,8 +144,10 @@ def explain(
     "The explanation of images by a trained model. Raises ValueError for a model that explains nothing."
     trainer, model = model_of(what)
     if not hasattr(model, "explain"):
-        raise ValueError(f"`what` must hold a model that explains: got {type(model).__name__}, which has no `explain`. Use latentlab.evaluate for its numbers.")
-    if images is None and trainer is None: raise ValueError(f"`images` must be given for a bare {type(model).__name__}: got None. Only a trainer has a preview.")
+        raise ValueError(f"`what` must hold a model that explains: got {type(model).__name__}, which has no `explain`. Use "
+                         "latentlab.evaluate for its numbers.")
+    if images is None and trainer is None:
+        raise ValueError(f"`images` must be given for a bare {type(model).__name__}: got None. Only a trainer has a preview.")
     return model.explain(trainer.setup.preview if images is None else pixels_of(images, model))
 
 # %% ../nbs/00_facade.ipynb #784a558a
@@ -160,23 +163,25 @@ def measure_model(
     if hasattr(model, "trace"):
         from latentlab.latents.evaluate import evaluate
 
-        if data is None and trainer is None: raise ValueError(f"`data` must be given for a bare {type(model).__name__}: got None. Only a trainer has held-out data.")
+        if data is None and trainer is None:
+            raise ValueError(f"`data` must be given for a bare {type(model).__name__}: got None. Only a trainer has held-out data.")
         x = trainer.setup.held_out if data is None else pixels_of(data, model)
         return evaluate(model, x, samples=samples, generator=torch.Generator(device=x.device).manual_seed(seed)).figures()
     if trainer is None or data is not None:
-        raise ValueError(f"`data` must be left out, and `what` be a trainer or a run, for {type(model).__name__}: got others. Its diagnostics hold the images that they measure.")
+        raise ValueError(f"`data` must be left out, and `what` be a trainer or a run, for {type(model).__name__}: got others. Its "
+                         "diagnostics hold the images that they measure.")
     return dict(trainer.measure().figures)
 
-# %% ../nbs/00_facade.ipynb #7c2ffc89
+# %% ../nbs/00_facade.ipynb #088e428b
 def lab(
-    family: "str | Settings | Trainer",  # Name of a family, settings of a run, or a trainer
+    family: str | Settings | Trainer,  # Name of a family, settings of a run, or a trainer
     *,
     journal: Any = None,  # A journal, or its folder; None for nowhere
     title: str | None = None,  # A second lab of this title takes the first one's place; None for the family's name
     fps: float = 10.0,  # Frames per second asked for
     threads: int | None = None,  # Compute threads; None leaves one core to the browser
     **settings: Any,  # Short name -> value, or an object that the family's `build` takes
-) -> "Panel":  # Training; the last line of a cell shows it
+) -> Any:  # A Panel, Training; the last line of a cell shows it
     """Open the live lab of a family.
 
     ll.lab("nem", kl_scale=0.02, journal="runs")
