@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentlab_tones.model import CONCEPTS, Tones
 
-PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)  # Frames of the film strip, nats per share
+PRICES = (0.1, 0.3, 1.0, 3.0, 10.0)  # Frames of the film strip, nats per share
 EMPTY = Limit(warn=0.9974, bad=0.9995, reason="half a pixel, and a tenth of one, of 12 x 16")
 
 
@@ -31,7 +31,7 @@ class TonesDiagnostics:
         held_out_y: Tensor,  # Their classes
     ):
         self.preview, self.preview_y, self.held_out, self.held_out_y = preview, preview_y, held_out, held_out_y
-        self.price, self.concept = 10.0, 0  # Where the slider stands; which concept the film shows
+        self.price, self.concept = 1.0, 0  # Where the slider stands; which concept the film shows
         self.painted = torch.zeros_like(preview[:, 0])  # What somebody painted, 1 = kept
 
     def measure(self, model: Tones, context: Context) -> Measurement:

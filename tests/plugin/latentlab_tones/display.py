@@ -35,7 +35,7 @@ class TonesDisplay(Display):
                 Row(key="left", label="your paint", kind="seen", mask="painted", note="what it leaves")]
         pictures = [Strip(key="film", label="Mask over prices", axis="price", ticks=PRICES, scrub=True, start=2),
                     Brush(key="painted", title="Brush", note="paint what is needed"),
-                    Slider(name="shown_price", label="price of the masks shown", low=PRICES[0], high=PRICES[-1], value=10.0, scale="log",
+                    Slider(name="shown_price", label="price of the masks shown", low=PRICES[0], high=PRICES[-1], value=1.0, scale="log",
                            unit="nats per share", place="right"),
                     GraphPicture(key="concepts", title="Concepts", nodes=[Node(name=name) for name in graph.nodes], edges=graph.edges,
                                  editable=True)]

@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 12, 16  # Of an image, pixels
 class TonesSettings(Settings):
     "What a model of tones is built from."
     # live: read at every step. A range is drawn for each example, and the masker is told what was drawn
-    price: float | Range = setting(Range(1.0, 100.0, "log"), kind="live", low=0.1, high=1000, scale="log", unit="nats per share",
+    price: float | Range = setting(Range(0.1, 10.0, "log"), kind="live", low=0.01, high=100, scale="log", unit="nats per share",
                                    reason="one masker for all prices from which both concepts can be read")
     # build: the model is rebuilt. A graph is a small value with a codec of its own
     graph: Graph = setting(Graph(CONCEPTS, (("shape", "tone"),)), kind="build", reason="the tone follows the shape in most images")

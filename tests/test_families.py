@@ -1,0 +1,289 @@
+"""The contract that every family keeps, built in or installed: one test, each family runs through it. And what is said to a family that
+breaks it. The example plug-in of tests/plugin goes on from there: a panel, a sweep, a journal, a report.
+"""
+import importlib
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latentlab.core.batch import Batch
+from latentlab.core.checks import Verdict
+from latentlab.core.graph import Graph
+from latentlab.core.registry import Family, families, family_names, family_of, find_family
+from latentlab.core.settings import Range
+from latentlab.facade import make_run, restore, setting_path
+from latentlab.journal.journal import Journal
+from latentlab.panels.layout import check_arrays
+from latentlab.panels.panel import Panel
+from latentlab.panels.protocol import MAX_BUFFER
+from latentlab.sweeps.plan import Plan, grid
+from latentlab.sweeps.sweep import Sweep
+from latentlab.train.trainer import Trainer
+from plugin_path import on_path, plugin_installed, write_entry_points
+
+TINY = {"nem": {"images": 64, "batch": 8}, "hvae": {"data": "moons", "points": 400, "batch": 32}, "ssl": {"images": 64, "batch": 16},
+        "tones": {"images": 64, "batch": 16}}  # What keeps a family below a second a step; () for others
+NAMES = ("hvae", "nem", "ssl", "tones")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with plugin_installed(tmp_path_factory.mktemp("site")): yield
+
+
+def tiny(name: str): return make_run(name, {**TINY[name], "device": "cpu", "steps": 4, "check_every": 2, "checkpoint_every": 2})
+
+
+def state(trainer: Trainer) -> dict: return {**trainer.model.state_dict(), **{f"optimiser {i} {k} {n}": v
+    for i, one in enumerate(trainer.session.optimisers) for k, values in one.state_dict()["state"].items() for n, v in values.items()}}
+
+
+def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_family_is_in_this_test() -> None:
+    assert family_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_keeps_the_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path / "cache"))
+    family, run = find_family(name), tiny(name)
+    assert family_of(run) == family and family.title and family.lab.endswith(".ipynb")
+    trainer = Trainer(run, journal=tmp_path / "runs")
+
+    first = trainer.measure()  # the healthy start: checks are quiet, and numbers are numbers
+    assert first.figures and all(isinstance(value, float) for value in first.figures.values())
+    assert len(first.verdicts) == len(trainer.setup.diagnostics.checks) and all(isinstance(one, Verdict) for one in first.verdicts)
+    assert [one.sentence for one in first.verdicts if one.level == "bad"] == []
+    batch = trainer.session.batches.at(0)
+    assert isinstance(batch, Batch) and len(batch) == run.train.batch and batch.x.device == trainer.device
+
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    trainer.fit(2, progress=False)
+    moved = [key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])]
+    assert moved and trainer.step_count == 2
+    left = shutil.copy(trainer.checkpoint(), tmp_path / "at2.ckpt")
+    trainer.fit(2, progress=False)
+    again = Trainer(run).resume(Path(left))
+    assert again.step_count == 2 and not same(state(again), state(trainer))
+    again.fit(2, progress=False)
+    assert same(state(again), state(trainer)), "a resumed run must go on to the bit"
+
+    snapshot, display = trainer.snapshot(), family.load_display()
+    layout, arrays = display.layout(snapshot), display.arrays(snapshot)
+    check_arrays(layout, list(arrays))
+    assert {row.name for row in layout.table.rows if layout.table} <= set(display.table(snapshot)) if layout.table else True
+    names = {curve.name for plot in layout.plots if hasattr(plot, "terms") for curve in plot.terms}
+    known = {*snapshot.curves.values, *(f"held_out/{figure}" for figure in snapshot.measurements[-1].figures)}
+    assert not names or names & known, "no curve of the layout is ever drawn"
+    assert display.figure(snapshot).axes
+
+    journal = Journal(tmp_path / "runs")
+    (row,) = journal.rows()
+    assert row["kind"] == name and row["state"] == "done"
+    report = journal.report(row["id"])
+    assert "could not be drawn" not in report.html and "<svg" in report.html and name.upper() in report.markdown
+    assert restore(tmp_path / "runs" / row["id"]).step_count == 4
+
+    with pytest.raises(ValueError, match="`learning_rate` must be at most"): run.replace(learning_rate=7.0)
+    with pytest.raises(ValueError, match=f"must be a field of {family.experiment.__name__}"): run.replace(no_such_setting=1)
+    with pytest.raises(ValueError, match="at most|at least|more than|from 1 to"): run.replace(batch=4096).build(torch.device("cpu")).batches.at(0)
+
+
+def test_summaries_are_measured(tmp_path: Path) -> None:
+    "The metric that decides which run is best is one that runs have."
+    for name in NAMES:
+        trainer = Trainer(tiny(name)).fit(1, progress=False)
+        metrics = {f"held_out/{figure}" for figure in trainer.measure().figures} | set(trainer.snapshot().curves.values)
+        assert find_family(name).summary[0] in metrics, name
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_answered_with_near_ones() -> None:
+    with pytest.raises(ValueError, match=r"must be one of hvae, nem, ssl, tones: got 'tunes'. Did you mean tones\?"): find_family("tunes")
+    with pytest.raises(ValueError, match="Install its package, or choose one of these"): find_family("zzzz")
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+    site = write_entry_points(tmp_path, "other-tones", {"tones": "other_tones.experiment:FAMILY"})
+    with on_path(site), pytest.raises(ValueError, match="`tones` must name one family: got .*_tones.experiment:FAMILY and .*Rename one"):
+        family_names()
+
+
+BROKEN = """
+from dataclasses import dataclass, field
+from latentlab.core.registry import Family
+from latentlab.core.settings import Settings, setting
+from latentlab_tones.experiment import TonesRun
+"""
+
+
+@pytest.mark.parametrize(("record", "sentence"), [
+    ("FAMILY = 3", "`family` 'broken' must give a Family record of that name: got 3"),
+    ("import no_such_package", "`family` 'broken' must be importable: got .*No module named"),
+    ("OTHER = 1", "must be importable: got .*FAMILY"),
+    ("FAMILY = Family(name='Broken', title='t', experiment=TonesRun, display='a:B', summary=('loss',), lab='x.ipynb')", "`name` of family 'Broken' must be lower-case"),
+    ("FAMILY = Family(name='broken', title='t', experiment=int, display='a:B', summary=('loss',), lab='x.ipynb')", "`experiment` of family 'broken' must be a Settings class with `build"),
+    ("FAMILY = Family(name='broken', title='t', experiment=TonesRun, display='a:B', summary=('loss',), lab='x.ipynb')", "`experiment` of family 'broken' must be called BrokenRun"),
+    ("class BrokenRun(TonesRun): pass\nFAMILY = Family(name='broken', title='t', experiment=BrokenRun, display='a.b', summary=('loss',), lab='x.ipynb')", "`display` of family 'broken' must be written"),
+    ("class BrokenRun(TonesRun): pass\nFAMILY = Family(name='broken', title='t', experiment=BrokenRun, display='a:B', summary=(), lab='x.ipynb')", "`summary` of family 'broken' must name at least one"),
+    ("class BrokenRun(TonesRun): pass\nFAMILY = Family(name='broken', title='t', experiment=BrokenRun, display='a:B', summary=('loss',), lab='x.py')", "`lab` of family 'broken' must be the file name of a notebook"),
+    ("@dataclass(frozen=True, kw_only=True)\nclass BrokenRun(Settings):\n    size: int = setting(1)\n    def build(self, device): pass\n"
+     "FAMILY = Family(name='broken', title='t', experiment=BrokenRun, display='a:B', summary=('loss',), lab='x.ipynb')", "`experiment` of family 'broken' must have a part `train`"),
+])
+def test_a_record_that_breaks_the_contract_is_named(tmp_path: Path, record: str, sentence: str, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
+    (tmp_path / "broken_family.py").write_text(BROKEN + textwrap.dedent(record) + "\n")
+    monkeypatch.delitem(sys.modules, "broken_family", raising=False)
+    importlib.invalidate_caches()
+    with on_path(write_entry_points(tmp_path, "broken-family", {"broken": "broken_family:FAMILY"})):
+        with pytest.raises(ValueError, match=sentence): find_family("broken")
+    monkeypatch.delitem(sys.modules, "broken_family", raising=False)
+
+
+def test_parts_of_a_setup_that_break_the_contract_are_named(unchecked: None) -> None:
+    run = tiny("tones")
+    setup = run.build(torch.device("cpu"))
+    for part, thing, sentence in (("model", torch.nn.Linear(1, 1), "`model` must follow core.model.Model: got Linear without settings, groups"),
+                                  ("diagnostics", object(), "`diagnostics` must follow core.model.Diagnostics: got object without checks"),
+                                  ("batches", [1], "`batches` must have `at")):
+        with pytest.raises(ValueError, match=sentence): replace(setup, **{part: thing})
+    family = replace(find_family("tones"), display="latentlab_tones.display:NoSuchDisplay")
+    with pytest.raises(ValueError, match="`display` of family 'tones' must be importable: got .*NoSuchDisplay"): family.load_display()
+
+
+@pytest.mark.parametrize(("method", "answer", "sentence"), [
+    ("losses", lambda self, batch, context: {"reading": torch.zeros(3)}, "`losses` of Tones must give Terms: got dict"),
+    ("losses", lambda self, batch, context: torch.zeros(3), "`losses` of Tones must give Terms: got Tensor"),
+])
+def test_losses_that_break_the_contract_are_named(method: str, answer, sentence: str, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
+    from latentlab_tones.model import Tones
+
+    trainer = Trainer(tiny("tones"))
+    monkeypatch.setattr(Tones, method, answer)
+    with pytest.raises(ValueError, match=sentence): trainer.fit(1, progress=False)
+
+
+# The example plug-in -------------------------------------------------------------------------------------------------
+
+
+def test_names_of_settings() -> None:
+    assert setting_path(tiny("hvae"), "data") == "data.name" and setting_path(tiny("tones"), "price") == "model.price"
+    with pytest.raises(ValueError, match="`graph` must have the nodes shape, tone"): make_run("tones", {"graph": Graph(("a", "b"))})
+    with pytest.raises(ValueError, match="`edges` must not form a cycle"): Graph(("shape", "tone"), (("shape", "tone"), ("tone", "shape")))
+
+
+def test_a_price_is_drawn_for_each_example_and_readers_move_every_second_step() -> None:
+    trainer = Trainer(tiny("tones"))
+    seen, losses = [], trainer.model.losses
+    trainer.model.losses = lambda batch, context: seen.append((context.group, batch.y, batch.extra["price"], context.live.price)) or losses(batch, context)
+    readers = lambda: [p.clone() for p in trainer.model.readers.parameters()]
+    start = readers()
+    trainer.fit(1, progress=False)
+    after_one = readers()
+    trainer.fit(1, progress=False)
+    assert [group for group, *_ in seen] == ["masker", "readers", "masker"]
+    assert any(not torch.equal(a, b) for a, b in zip(start, after_one)) and all(torch.equal(a, b) for a, b in zip(after_one, readers()))
+    for _, y, drawn, price in seen:
+        assert y.shape == (16, 2) and torch.equal(drawn, price) and len(price.unique()) == 16 and 0.1 <= price.min() and price.max() <= 10
+    assert torch.equal(seen[0][2], seen[1][2]) and not torch.equal(seen[0][2], seen[2][2])
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in trainer.session.optimisers]
+    assert rates[1] == 2 * rates[0]
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> Iterator[Panel]:
+    panel = Panel(tiny("tones"), journal=tmp_path / "runs", threads=1)
+    yield panel
+    panel.close()
+
+
+def send(panel: Panel, source: str, kind: str, value=None, buffers=()) -> str:
+    "An event as the page sends it; the sentence of its refusal, "" when it was accepted."
+    refused = []
+    panel.view.send = lambda content, buffers=None: refused.append(content["sentence"]) if content.get("kind") == "refused" else None
+    panel.view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, list(buffers))
+    panel.trainer.submit(lambda trainer: None).result(20)  # what was queued before it had its turn
+    return refused[-1] if refused else ""
+
+
+def frame(panel: Panel, key: str) -> np.ndarray:
+    panel.push(panel.trainer.snapshot())
+    return panel.display.arrays(panel.last)[key]
+
+
+def test_what_somebody_does_to_the_picture(panel: Panel) -> None:
+    held = lambda: panel.trainer.setup.diagnostics
+    panel.trainer.step(2).wait(30)
+    before = frame(panel, "keep_shape")
+    assert send(panel, "shown_price", "slide", 9.0) == "" and held().price == 9.0
+    assert not np.array_equal(frame(panel, "keep_shape"), before)
+    assert send(panel, "film", "scrub", 4) == "" and held().price == 10.0
+    assert send(panel, "film", "click", 0) == "" and held().price == 0.1
+    paint = np.zeros((12, 16), np.uint8)
+    paint[2:6, 1:5] = 255
+    sure = panel.display.table(panel.last)
+    assert send(panel, "painted", "paint", 3, [paint.tobytes()]) == ""
+    assert np.array_equal(frame(panel, "painted")[3], paint) and not frame(panel, "painted")[2].any()
+    assert panel.display.table(panel.last) != sure  # a painted frame that answers
+    film = frame(panel, "film")
+    assert send(panel, "concepts", "click", "tone") == "" and held().concept == 1 and not np.array_equal(frame(panel, "film"), film)
+    assert send(panel, "concepts", "edit", {"nodes": ["shape", "tone"], "edges": []}) == ""
+    assert panel.trainer.run.model.graph.edges == () and panel.trainer.step_count == 0
+    frame(panel, "film")
+    assert [p for p in panel.view.plan["pictures"] if p["kind"] == "graph"][0].get("edges", []) == []
+
+
+@pytest.mark.parametrize(("source", "kind", "value", "buffers", "sentence"), [
+    ("no such", "click", 0, (), "`source` must be one of .*film.*: got 'no such'"),
+    ("film", "paint", 0, (bytes(192),), "`type` must be click or scrub for a strip"),
+    ("film", "scrub", 5, (), "`value` must be an index from 0 to 4: got 5"),
+    ("shown_price", "slide", 1000.0, (), "`value` must be a number from 0.1 to 10"),
+    ("painted", "paint", 8, (bytes(192),), "`value` must be an index from 0 to 7"),
+    ("painted", "paint", 0, (bytes(191),), "`buffer` must be 192 bytes, one a pixel: got 191 bytes"),
+    ("painted", "paint", 0, (), "`buffer` must be 192 bytes, one a pixel: got none"),
+    ("painted", "paint", 0, (bytes(MAX_BUFFER + 1),), "`buffer` must have at most 1,048,576 bytes: got 1,048,577"),
+    ("film", "scrub", 0, (bytes(1),), "`buffer` must be left out"),
+    ("concepts", "edit", {"nodes": ["shape", "tone"], "edges": [["shape", "tone"], ["tone", "shape"]]}, (), "no circle"),
+    ("concepts", "edit", {"nodes": ["shape"], "edges": []}, (), "the nodes shape, tone"),
+])
+def test_events_that_cannot_be_are_refused(panel: Panel, source: str, kind: str, value, buffers, sentence: str) -> None:
+    import re
+
+    held = panel.trainer.setup.diagnostics
+    frame(panel, "film")
+    said = send(panel, source, kind, value, buffers)
+    assert re.search(sentence, said), said
+    assert panel.trainer.setup.diagnostics is held and held.price == 1.0 and not held.painted.any()
+
+
+def test_a_refusal_of_the_family_itself_reaches_the_page(panel: Panel) -> None:
+    def refuse(event, trainer): raise ValueError("`paint` must be on the figure: got the sky. Paint lower.")
+
+    panel.display.on_event = refuse
+    frame(panel, "film")
+    assert "must be on the figure" in send(panel, "painted", "paint", 0, [bytes(192)])
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_workers_a_journal_and_a_report(tmp_path: Path) -> None:
+    plan = Plan(base=tiny("tones").replace(steps=6), changes=grid({"price": [1.0, Range(0.1, 10.0, "log")]}), seeds=(0, 1))
+    sweep = Sweep(plan, tmp_path / "runs", workers=2).start().wait(progress=False)
+    assert sweep.progress().done == 4
+    journal = Journal(tmp_path / "runs")
+    table, group = journal.runs("tones"), journal.group("held_out/reading") if False else journal.group("reading")
+    assert len(table) == 4 and len(group) == 2
+    a, b = list(table.index)[:2]
+    report = journal.report(a, b)
+    assert "could not be drawn" not in report.html and report.png[:4] == b"\x89PNG"
+    assert math.isfinite(float(table["reading"].iloc[0])) if "reading" in table else True
+    assert journal.book().exists()
