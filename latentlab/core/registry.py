@@ -35,10 +35,15 @@ class Family:
                   "be lower-case letters, digits and _"),
                  ("experiment", isinstance(self.experiment, type) and issubclass(self.experiment, Settings)
                   and hasattr(self.experiment, "build"), "be a Settings class with `build(device)`"),
+                 ("experiment", getattr(self.experiment, "__name__", "").lower() == f"{self.name}run",
+                  f"be called {self.name.capitalize()}Run, so that its runs are found under the family's name"),
+                 ("experiment", "train" in getattr(self.experiment, "__dataclass_fields__", {}), "have a part `train` with its TrainSettings"),
                  ("display", isinstance(self.display, str) and self.display.count(":") == 1 and all(self.display.split(":")),
                   'be written "package.module:Class"'),
                  ("summary", isinstance(self.summary, tuple) and len(self.summary) > 0 and all(isinstance(s, str) for s in self.summary),
-                  "name at least one metric, in a tuple"))
+                  "name at least one metric, in a tuple"),
+                 ("lab", isinstance(self.lab, str) and self.lab.endswith(".ipynb") and "/" not in self.lab,
+                  "be the file name of a notebook"))
         for part, well, rule in rules:
             if not well: raise ValueError(f"`{part}` of family {self.name!r} must {rule}: got {getattr(self, part)!r}. Mend its record.")
 

@@ -29,23 +29,23 @@ class TonesDisplay(Display):
 
     def layout(self, snapshot: Snapshot) -> Layout:
         graph = snapshot.run.model.graph
-        rows = [Row(key="image", label="image"),
+        rows = (Row(key="image", label="image"),
                 Row(key="keep_shape", label="shape", kind="keep", note="kept to read it", colour=BLUE),
                 Row(key="keep_tone", label="tone", kind="keep", note="kept to read it", colour=ORANGE),
-                Row(key="left", label="your paint", kind="seen", mask="painted", note="what it leaves")]
-        pictures = [Strip(key="film", label="Mask over prices", axis="price", ticks=PRICES, scrub=True, start=2),
+                Row(key="left", label="your paint", kind="seen", mask="painted", note="what it leaves"))
+        pictures = (Strip(key="film", label="Mask over prices", axis="price", ticks=PRICES, scrub=True, start=2),
                     Brush(key="painted", title="Brush", note="paint what is needed"),
                     Slider(name="shown_price", label="price of the masks shown", low=PRICES[0], high=PRICES[-1], value=1.0, scale="log",
                            unit="nats per share", place="right"),
-                    GraphPicture(key="concepts", title="Concepts", nodes=[Node(name=name) for name in graph.nodes], edges=graph.edges,
-                                 editable=True)]
-        plots = [CurvePlot(title="Reading", terms=[Curve(name="reading", label="training", unit="nats"),
-                                                   Curve(name="held_out/reading", label="held out", unit="nats", dash=True)]),
-                 CurvePlot(title="Area", terms=[Curve(name="held_out/area_shape", label="shape", unit="share", colour=BLUE),
-                                                Curve(name="held_out/area_tone", label="tone", unit="share", colour=ORANGE)])]
-        table = Table(rows=[TableRow(name=name, label=f"{name} from your paint", unit="probability") for name in CONCEPTS])
+                    GraphPicture(key="concepts", title="Concepts", nodes=tuple(Node(name=name) for name in graph.nodes),
+                                 edges=graph.edges, editable=True))
+        plots = (CurvePlot(title="Reading", terms=(Curve(name="reading", label="training", unit="nats"),
+                                                   Curve(name="held_out/reading", label="held out", unit="nats", dash=True))),
+                 CurvePlot(title="Area", terms=(Curve(name="held_out/area_shape", label="shape", unit="share", colour=BLUE),
+                                                Curve(name="held_out/area_tone", label="tone", unit="share", colour=ORANGE))))
+        table = Table(rows=tuple(TableRow(name=name, label=f"{name} from your paint", unit="probability") for name in CONCEPTS))
         return Layout(title="Tones", question="which pixels tell the **shape**, and which the **tone**?", rows=rows, pictures=pictures,
-                      plots=plots, table=table, columns=snapshot.info["columns"].split(" | "))
+                      plots=plots, table=table, columns=tuple(snapshot.info["columns"].split(" | ")))
 
     def arrays(self, snapshot: Snapshot) -> Mapping[str, np.ndarray]:
         "By the names that the layout uses. Images are [n, height, width, channel], masks [n, height, width], all bytes."
