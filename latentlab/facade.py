@@ -126,7 +126,7 @@ def model_of(
 def pixels_of(
     images: Any,  # An ImageSet, or a tensor: bytes, or floats in [0, 1]
     model: nn.Module,  # Whose device is used
-) -> Float[Tensor, "batch *event"]:  # In [0, 1] for bytes, as they are otherwise
+) -> Float[Tensor, " batch *event"]:  # In [0, 1] for bytes, as they are otherwise
     "Data as a model takes them."
     x = getattr(images, "images", images)
     if not isinstance(x, Tensor):

@@ -149,7 +149,7 @@ def snapshot_of(
     step = run.picture_step() or newest_step(run)
     values = {info.name: info.value for info in settings.fields().values() if info.kind == "live"}
     return Snapshot(version=0, step=step, seconds=max([run.facts["seconds"], *metrics.seconds[-1:]]), rate=0.0, state=run.facts["state"], notice="", run=settings,
-                    values=values, images=wide.pop("image"), info=dict(run.facts.get("info") or {}), views=wide, curves=curves, measurements=measured)
+                    values=values, images=wide["image"], info=dict(run.facts.get("info") or {}), views=wide, curves=curves, measurements=measured)
 
 
 def shared_rows(
