@@ -66,7 +66,7 @@ setup(
     install_requires=cfg["requirements"].split(),
     extras_require=EXTRAS,
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]),
-    package_data={cfg["lib_name"]: ["weights/*.safetensors", "bundled/*", "panels/static/*", "journal/templates/*"]},
+    package_data={cfg["lib_name"]: ["py.typed", "weights/*.safetensors", "bundled/*", "panels/static/*", "journal/templates/*"]},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     cmdclass={"build_py": BuildWithLabs},
     zip_safe=False,
