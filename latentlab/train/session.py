@@ -184,7 +184,10 @@ def select_terms(
     terms: Terms,  # Of the model; at least the group's
     weights: Mapping[str, Any],  # Of the model; at least the group's
 ) -> tuple[Terms, Mapping[str, Any]]:  # Those the group minimises
-    "The terms and weights of one group. Raises ValueError when the model left one out."
+    "The terms and weights of one group. Raises ValueError when the model gives something else, or left one out."
+    if not isinstance(terms, Terms):
+        raise ValueError(f"`losses` must give Terms for group {group.name}: got {type(terms).__name__}. Return core.terms.Terms of "
+                         "per-example tensors by name.")
     if group.terms is None: return terms, weights
     missing = [name for name in group.terms if name not in terms or name not in weights]
     if missing:
