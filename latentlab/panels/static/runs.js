@@ -8,7 +8,7 @@ LL.runState = (state) => {
   return LL.el("span", { class: `ll-runstate ${LL.RUN_STATES[state] ? state : "unknown"}`, title: why }, LL.el("i", { text: mark, "aria-hidden": "true" }), word);
 };
 
-// "20261121-120544-nem-3fa9c2" -> "nem-3fa9c2": the date stands beside it
+// "20261121-120544-name-3fa9c2" -> "name-3fa9c2": the date stands beside it
 LL.shortId = (id) => String(id ?? "").replace(/\b\d{8}-\d{6}-(?=\w)/g, "");
 
 LL.duration = (seconds) => {
