@@ -30,7 +30,8 @@ from latentlab.train.example import MeanRun  # noqa: E402
 from latentlab.train.trainer import Trainer  # noqa: E402
 
 PARTS = ("line", "step", "index", "list", "sweep")
-TERMS = {name: 0.1234567 for name in ("loss", "distance", "hard_distance", "area", "kl", "entropy", "line", "binary", "collapse", "gradient_norm")}
+TERMS = {name: 0.1234567 for name in ("loss", "distance", "hard_distance", "area", "kl", "entropy", "line", "binary", "collapse",
+                                      "gradient_norm")}
 WEIGHTS = {name: 1.0 for name in list(TERMS)[1:-1]}
 
 
@@ -45,7 +46,8 @@ def line(a, folder):
         record.log(step, 1.0, TERMS, WEIGHTS, 10)
         spent.append(1e3 * (time.perf_counter() - begun))
     record.close()
-    return [("one line of ten terms, median", f"{statistics.median(spent):.4f} ms", "under 0.05 ms"), ("the same, 99 % of calls", f"{per_cent(spent, 99):.4f} ms",
+    return [("one line of ten terms, median", f"{statistics.median(spent):.4f} ms", "under 0.05 ms"),
+            ("the same, 99 % of calls", f"{per_cent(spent, 99):.4f} ms",
         ""), ("the same, slowest of 20,000", f"{max(spent):.3f} ms", "")]
 
 
@@ -83,7 +85,8 @@ def step(a, folder):
         return clock() - begun
 
     rounds = []
-    for turn in range(a.rounds): rounds.append([timed(trainer) for trainer in ((plain, kept), (kept, plain))[turn % 2]][:: 1 if turn % 2 == 0 else -1])
+    for turn in range(a.rounds):
+        rounds.append([timed(trainer) for trainer in ((plain, kept), (kept, plain))[turn % 2]][:: 1 if turn % 2 == 0 else -1])
     whole = sum(k for _, k in rounds)
     for trainer in (plain, kept): trainer.stop()
     ratios, each = [k / p - 1 for p, k in rounds], 1e3 * statistics.median(p for p, _ in rounds) / a.steps
@@ -97,16 +100,19 @@ def step(a, folder):
 
 def synthesise(root, runs, points):
     "Folders as a trainer writes them, copied from one that it wrote."
-    trainer = Trainer(NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, steps=10, device="cpu"), journal=root).fit(10, progress=False)
+    trainer = Trainer(NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, steps=10, device="cpu"),
+                      journal=root).fit(10, progress=False)
     first = root / trainer.scribe.id
     facts = json.loads((first / "run.json").read_text())
     (first / "code.diff").write_text("")
-    lines = "".join(json.dumps({"step": 10 * k, "seconds": k / 10, "n": 10, "terms": TERMS, "weights": WEIGHTS}, separators=(",", ":")) + "\n" for k in range(1, points + 1))
+    lines = "".join(json.dumps({"step": 10 * k, "seconds": k / 10, "n": 10, "terms": TERMS, "weights": WEIGHTS}, separators=(",", ":"))
+                    + "\n" for k in range(1, points + 1))
     checks = (first / "checks.jsonl").read_text()
     for number in range(runs):
         folder = root / f"20260101-{number:06d}-nem-{number:06x}"
         folder.mkdir()
-        facts |= {"id": folder.name, "seed": number % 5, "started": 1.7e9 + number, "group": f"{number // 5:016x}", "digest": f"{number:016x}", "steps": 10 * points}
+        facts |= {"id": folder.name, "seed": number % 5, "started": 1.7e9 + number, "group": f"{number // 5:016x}",
+                  "digest": f"{number:016x}", "steps": 10 * points}
         facts["settings"]["model"]["kl_scale"] = number // 5 / 1e5
         (folder / "run.json").write_text(json.dumps(facts, indent=1))
         (folder / "metrics.jsonl").write_text(lines)
@@ -141,8 +147,10 @@ def listed(a, folder):
     groups, _ = timed(lambda: Journal(folder / "list").group("loss"))
     shutil.rmtree(folder / "list")
     return [
-        (f"{a.runs:,} runs read for the first time", f"{first:.2f} s", ""), (f"{a.runs:,} runs listed, median of 3", f"{statistics.median(again):.2f} s", "under 2 s"),
-        ("the same as a DataFrame", f"{statistics.median(t for t, _ in frames):.2f} s", "under 2 s"), ("grouped over seeds", f"{groups:.2f} s", ""),
+        (f"{a.runs:,} runs read for the first time", f"{first:.2f} s", ""),
+        (f"{a.runs:,} runs listed, median of 3", f"{statistics.median(again):.2f} s", "under 2 s"),
+        ("the same as a DataFrame", f"{statistics.median(t for t, _ in frames):.2f} s", "under 2 s"),
+        ("grouped over seeds", f"{groups:.2f} s", ""),
     ]
 
 
@@ -176,17 +184,22 @@ class Here:
 
 def sweep(a, folder):
     "Eight short runs on two workers, and in one process."
-    plan = Plan(base=NEMRun().replace(data="fashion-mnist", images=1024, steps=a.short, checkpoint_every=10**6, device="cpu"), seeds=range(8))
+    plan = Plan(base=NEMRun().replace(data="fashion-mnist", images=1024, steps=a.short, checkpoint_every=10**6, device="cpu"),
+                seeds=range(8))
     train_one(plan.base.replace(steps=5), folder / "warm")
     rows, ratios = [], []
     for turn in range(a.turns):
-        alone, ended = timed(lambda: Sweep(plan, folder / f"alone-{turn}", workers=1, backend=Here).start().wait(progress=False))  # noqa: B023
-        together, both = timed(lambda: Sweep(plan, folder / f"both-{turn}", workers=2, backend=Ready).start().wait(progress=False))  # noqa: B023
+        alone, ended = timed(lambda: Sweep(plan, folder / f"alone-{turn}", workers=1,
+                                           backend=Here).start().wait(progress=False))  # noqa: B023
+        together, both = timed(lambda: Sweep(plan, folder / f"both-{turn}", workers=2,
+                                             backend=Ready).start().wait(progress=False))  # noqa: B023
         assert ended.progress().done == both.progress().done == 8, (ended.outcomes, both.outcomes)
         working = Ready.ended - Ready.begun
         ratios.append((working / alone, together / alone))
-        rows.append((f"8 runs of {a.short} steps, turn {turn + 1}: one process / two workers / their start", f"{alone:.1f} s / {working:.1f} s / {Ready.start:.1f} s", ""))
-    return [*rows, ("two workers against one process, after start-up, median", f"{statistics.median(r for r, _ in ratios):.3f}", "at most 0.65"),
+        rows.append((f"8 runs of {a.short} steps, turn {turn + 1}: one process / two workers "
+                     "/ their start", f"{alone:.1f} s / {working:.1f} s / {Ready.start:.1f} s", ""))
+    return [*rows, ("two workers against one process, after "
+                    "start-up, median", f"{statistics.median(r for r, _ in ratios):.3f}", "at most 0.65"),
         ("the same, start-up included", f"{statistics.median(r for _, r in ratios):.3f}", "")]
 
 

@@ -1,4 +1,6 @@
-"""The journal: every run is a folder that tells the truth, whatever was killed, filled up, edited or deleted, and no damaged run costs the others."""
+"""The journal: every run is a folder that tells the truth, whatever was killed, filled up, edited or deleted, and no damaged
+run costs the others.
+"""
 import ctypes
 import errno
 import html
@@ -116,9 +118,11 @@ def test_names_that_could_leave_the_folder_are_refused_by_everyone(copied, train
     record = journal.begin(RUN)
     trainer = Trainer(RUN, journal=journal)
     before = sorted(p for p in tmp_path.rglob("*") if "checkpoints" not in p.parts)
-    for call in (check_name, journal.folder, journal.run, journal.report, journal.keep, lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1),
+    for call in (check_name, journal.folder, journal.run, journal.report, journal.keep,
+                 lambda n: journal.note(n, "x"), lambda n: journal.go_on(n, step=1),
         lambda n: journal.diff(n, trained.name),
-                 lambda n: record.picture(n, {"a": np.zeros(1)}), journal.run(trained.name).picture, lambda n: trainer.load(n), lambda n: trainer.resume(n)):
+                 lambda n: record.picture(n, {"a": np.zeros(1)}), journal.run(trained.name).picture, lambda n: trainer.load(
+                     n), lambda n: trainer.resume(n)):
         with pytest.raises(ValueError, match="must be"): call(name)
     record.close()
     assert sorted(p for p in tmp_path.rglob("*") if "checkpoints" not in p.parts) == before
@@ -131,7 +135,8 @@ def test_what_is_no_text_is_no_name(name, unchecked):
 
 def test_an_unknown_run_is_named(copied):
     journal = copied()
-    for call in (journal.run, journal.keep, lambda n: journal.note(n, "x"), journal.report, lambda n: Trainer(RUN, journal=journal).load(n)):
+    for call in (journal.run, journal.keep, lambda n: journal.note(n,
+                                                                   "x"), journal.report, lambda n: Trainer(RUN, journal=journal).load(n)):
         with pytest.raises(ValueError, match="20200101-000000-mean-abcdef"): call("20200101-000000-mean-abcdef")
 
 
@@ -265,7 +270,8 @@ def test_four_processes_may_write_into_one_journal(tmp_path):
     in_processes(write)
     journal = Journal(tmp_path)
     rows = journal.rows()
-    assert len(rows) == 12 and {row["state"] for row in rows} == {"done"} and sorted(row["seed"] for row in rows) == [10 * k + s for k in range(4) for s in range(3)]
+    assert (len(rows) == 12 and {row["state"] for row in rows} == {"done"}
+            and sorted(row["seed"] for row in rows) == [10 * k + s for k in range(4) for s in range(3)])
     for row in rows:
         metrics = journal.run(row["id"]).metrics()
         assert metrics.steps == list(range(1, 201)) and metrics.skipped == 0
@@ -296,13 +302,15 @@ def test_a_state_is_true_of_every_writer():
     assert true_state("running", me, now - 1e6, now) == "running", "it is there: a missing heartbeat says nothing"
     assert true_state("running", me | {"pid": dead, "began": "1"}, now, now) == "lost", "it is not there: a fresh heartbeat says nothing"
     assert true_state("running", me | {"began": "1"}, now, now) == "lost", "another process with its number"
-    for beat, state in ((None, "lost"), (now, "running"), (now - LOST_AFTER + 1, "running"), (now - LOST_AFTER - 1, "lost"), (now + 1, "running"), (now + 86400, "lost")):
+    for beat, state in ((None, "lost"), (now, "running"), (now - LOST_AFTER + 1, "running"), (now - LOST_AFTER - 1, "lost"),
+                        (now + 1, "running"), (now + 86400, "lost")):
         assert true_state("running", there, beat, now) == state, beat
     for state in ("done", "failed", "interrupted", "damaged"): assert true_state(state, me | {"pid": dead}, None, now) == state
 
 
 def test_a_run_without_its_process_is_lost_in_the_list(copied):
-    for by in ({"host": "x", "machine": machine(), "pid": 2**22 + 1, "began": "5"}, {"host": "x", "machine": "y", "pid": 1, "began": "5"}, {}, None):
+    for by in ({"host": "x", "machine": machine(), "pid": 2**22 + 1, "began": "5"}, {"host": "x", "machine": "y", "pid": 1, "began": "5"},
+               {}, None):
         journal = copied({"state": "running", "by": by})
         os.utime(journal.root / only(journal)["id"] / "heartbeat", (1, 1))
         assert only(journal)["state"] == "lost" and journal.runs()["state"].tolist() == ["lost"]
@@ -324,7 +332,8 @@ def test_one_holder_a_run(tmp_path):
     journal = Journal(tmp_path)
     record = journal.begin(RUN)
     assert not left_alone(journal, record.id)
-    with pytest.raises(ValueError, match=f"nobody else is training: got {record.id}, held by process {os.getpid()}"): journal.go_on(record.id, step=0)
+    with pytest.raises(ValueError, match=f"nobody else is training: got {record.id}, held by process {os.getpid()}"):
+        journal.go_on(record.id, step=0)
     assert not record_module.fail(record.folder, "given up") and only(journal)["state"] == "running"
     record.close()
     assert left_alone(journal, record.id)
@@ -469,7 +478,8 @@ def test_a_run_that_cannot_be_gone_on_with_is_let_go(copied, trained, monkeypatc
 def test_a_picture_that_finds_no_room_leaves_no_part(tmp_path, monkeypatch):
     record = Journal(tmp_path).begin(RUN)
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez_compressed", lambda file, **named: (file.write(b"part"), (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))))
+        patch.setattr(np, "savez_compressed", lambda file, **named: (file.write(b"part"),
+                                                                     (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))))
         record.picture("last", {"a": np.zeros(3)})
     assert "a picture was not written" in record.trouble and list((record.folder / "figures").iterdir()) == []
     record.picture("last", {"a": np.zeros(3)})
@@ -482,7 +492,8 @@ def small_disk(tmp_path):
     "A disk of a megabyte."
     folder, libc = tmp_path / "disk", ctypes.CDLL(None, use_errno=True)
     folder.mkdir()
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=1m"): pytest.skip(f"cannot mount a small disk here: {os.strerror(ctypes.get_errno())}")
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=1m"):
+        pytest.skip(f"cannot mount a small disk here: {os.strerror(ctypes.get_errno())}")
     yield folder
     libc.umount2(os.fsencode(folder), 2)
 
@@ -511,7 +522,8 @@ def test_a_disk_that_is_really_full(small_disk):
 def test_a_root_that_cannot_be_written_is_refused_before_any_time_is_spent(tmp_path, root):
     (tmp_path / "file").write_text("x")
     for make in (Journal, lambda r: Trainer(RUN, journal=r)):
-        with pytest.raises(ValueError, match="`root` must be a folder that can be written"): make(root if root.startswith("/") else tmp_path / root)
+        with pytest.raises(ValueError, match="`root` must be a folder that can be written"):
+            make(root if root.startswith("/") else tmp_path / root)
 
 
 def as_nobody(work):
@@ -543,7 +555,8 @@ def test_a_finished_journal_that_can_only_be_read_is_read(trained):
 
         def read():
             journal = Journal(root)
-            return [journal.runs().index.tolist(), len(journal.group("loss")), len(journal.run(id).metrics().steps), len(journal.diff(id, id)), sorted(journal.run(id).picture())]
+            return [journal.runs().index.tolist(), len(journal.group("loss")), len(journal.run(id).metrics().steps),
+                    len(journal.diff(id, id)), sorted(journal.run(id).picture())]
 
         def write():
             try: Trainer(RUN, journal=root).fit(5, progress=False)
@@ -575,7 +588,9 @@ def reads_well(journal):
     "Everything that reads a whole journal reads this one."
     rows = journal.rows()
     journal.runs(), journal.group(where=ANY), journal.book(reports=[]), known_run(journal, RUN)
-    for row in rows: assert {"id", "kind", "state", "started", "steps", "seconds", "seed", "settings", "metrics", "figures", "checks", "note", "kept", "changes",
+    for row in rows:
+        assert {"id", "kind", "state", "started", "steps", "seconds", "seed", "settings", "metrics", "figures", "checks", "note", "kept",
+                "changes",
         "digest", "group"} <= row.keys()
     for row in rows:
         if row["state"] == "damaged": continue
@@ -634,7 +649,8 @@ def test_random_damage_never_costs_the_list(copied, trained):
     assert {row["state"] for row in journal.rows()} == {"done"}
 
 
-@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl", "code.diff", "heartbeat", "lock", "figures", "checkpoints"])
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl", "code.diff", "heartbeat", "lock", "figures",
+                                  "checkpoints"])
 def test_anything_may_be_missing(copied, trained, name):
     journal = copied({}, {})
     journal.note(trained.name, "x")
@@ -652,16 +668,19 @@ def test_another_run_json(copied, trained, text):
     journal = copied({}, {})
     (journal.root / trained.name / "run.json").write_text(text, encoding="utf-8")
     rows = reads_well(journal)
-    assert rows[0]["id"] == trained.name and rows[0]["state"] in (("damaged", "?", "lost") if text.startswith("{") else ("damaged",)) and rows[1]["state"] == "done"
+    assert (rows[0]["id"] == trained.name and rows[0]["state"] in (("damaged", "?", "lost") if text.startswith("{") else ("damaged",))
+            and rows[1]["state"] == "done")
     assert Trainer(RUN, journal=journal).fit(5, progress=False).step_count == 5
 
 
-KEYS = ["id", "kind", "state", "started", "updated", "steps", "seconds", "error", "settings", "digest", "group", "commit", "untracked", "versions", "platform",
+KEYS = ["id", "kind", "state", "started", "updated", "steps", "seconds", "error", "settings", "digest", "group", "commit", "untracked",
+        "versions", "platform",
     "device", "info", "parent",
         "units", "previous", "best", "words", "defaults", "seed", "by"]
 
 
-@pytest.mark.parametrize("value", [GONE, None, "x", 5, -1.5, [1], {"a": [1]}, True, [{"a": 1}], float("nan")], ids=["gone", *map(str, (None, "x", 5, -1.5, [1],
+@pytest.mark.parametrize("value", [GONE, None, "x", 5, -1.5, [1], {"a": [1]}, True, [{"a": 1}], float("nan")],
+                         ids=["gone", *map(str, (None, "x", 5, -1.5, [1],
     {"a": [1]}, True, [{"a": 1}], "nan"))])
 def test_each_fact_edited_into_something_else(copied, trained, value):
     journal = copied({}, {})
@@ -684,13 +703,16 @@ LINES = [("metrics", line) for line in (
     '{"step":41,"terms":{"loss":"abc"}}', '{"step":41,"seconds":null,"n":1,"terms":{"loss":1}}', '{"step":41,"n":0,"terms":{"loss":1}}',
     '{"step":4100,"n":0,"seconds":1,"terms":{"loss":1,"square":1,"pull":0,"gradient_norm":1}}', '{"step":-5,"terms":{"loss":1}}',
     '{"step":41,"n":"x","terms":{"loss":1}}', '{"step":41,"terms":[1]}',
-    '{"step":41,"terms":{"loss":null}}', '{"step":41,"figures":{"level":"x"}}', '{"step":41,"figures":[2]}', '{"step":41,"set":[1]}', '{"step":41,"set":{"pull":1}}',
+    '{"step":41,"terms":{"loss":null}}', '{"step":41,"figures":{"level":"x"}}', '{"step":41,"figures":[2]}', '{"step":41,"set":[1]}',
+    '{"step":41,"set":{"pull":1}}',
     '{"step":41,"set":{"pull":[1]}}',
     '{"step":41,"weights":5,"terms":{"loss":1}}', '{"step":41,"weights":{"a":"x"},"terms":{"loss":1}}', '{"step":"x","terms":{"loss":1}}',
     '{"step":true,"went_on":"x"}', '{"terms":{"loss":1}}', "7", "[]", "null", "[" * 100_000, '{"step":1e999,"terms":{}}', '{"step":NaN}')]
-LINES += [("checks", line) for line in ('{"name":[1],"level":"ok"}', '{"name":"range"}', '{"name":"range","level":5}', '{"name":"range","level":"ok"}',
+LINES += [("checks", line) for line in ('{"name":[1],"level":"ok"}', '{"name":"range"}', '{"name":"range","level":5}',
+                                        '{"name":"range","level":"ok"}',
     '{"name":"range","level":"odd","sentence":5}', "{}", "3")]
-LINES += [("notes", line) for line in ('{"text":5}', '{"text":null}', '{"text":["x"]}', '{"kept":"x"}', '{"kept":null}', '{"time":"x","text":"y"}', "{}", "3")]
+LINES += [("notes", line) for line in ('{"text":5}', '{"text":null}', '{"text":["x"]}', '{"kept":"x"}', '{"kept":null}',
+                                       '{"time":"x","text":"y"}', "{}", "3")]
 
 
 @pytest.mark.parametrize("name, text", LINES, ids=[f"{name}-{text[:40]}" for name, text in LINES])
@@ -757,7 +779,8 @@ def test_links_in_the_root(copied, trained, tmp_path):
     journal = copied()
     shutil.copytree(trained, tmp_path / "elsewhere" / "one")
     (tmp_path / "file").write_text("x")
-    for name, target in (("dangling", tmp_path / "nothing"), ("loop", "loop"), ("up", ".."), ("here", "."), ("to-file", tmp_path / "file"), ("linked",
+    for name, target in (("dangling", tmp_path / "nothing"), ("loop", "loop"), ("up", ".."), ("here", "."), ("to-file", tmp_path / "file"),
+                         ("linked",
         tmp_path / "elsewhere" / "one")): os.symlink(target, journal.root / name)
     assert [row["id"] for row in reads_well(journal)] == [trained.name, "linked"]
     assert [row["id"] for row in Journal(journal.root / "here").rows()] == [trained.name, "linked"]
@@ -805,8 +828,10 @@ def test_the_cache_goes_where_it_is_told_and_two_journals_of_one_name_are_two(co
     for place, count in (("a", 1), ("b", 2)):
         for n in range(count): shutil.copytree(trained, tmp_path / place / "runs" / f"run-{place}-{n}")
     first, second = (Journal(tmp_path / place / "runs") for place in "ab")
-    for _ in range(2): assert [row["id"] for row in first.rows()] == ["run-a-0"] and [row["id"] for row in second.rows()] == ["run-b-0", "run-b-1"]
-    assert first.index.path != second.index.path and {p.parent for p in (first.index.path, second.index.path)} == {tmp_path / "mine" / "journals"}
+    for _ in range(2):
+        assert [row["id"] for row in first.rows()] == ["run-a-0"] and [row["id"] for row in second.rows()] == ["run-b-0", "run-b-1"]
+    assert (first.index.path != second.index.path
+            and {p.parent for p in (first.index.path, second.index.path)} == {tmp_path / "mine" / "journals"})
     assert first.index.path.is_file() and not list((tmp_path / "a").rglob("*.sqlite*"))
 
 
@@ -819,10 +844,13 @@ def spoil_text(path, sql):
 DAMAGE = {
     "garbage": lambda path: path.write_bytes(b"no database at all" * 100), "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-    "overwritten": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (len(path.read_bytes()) - 4096)), "folder": lambda path: (path.unlink(), path.mkdir()),
-    "other columns": lambda path: spoil_text(path, f"alter table runs{index.LAYOUT} rename column summary to text"), "no json": lambda path: spoil_text(path,
+    "overwritten": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff"
+                                                 * (len(path.read_bytes()) - 4096)), "folder": lambda path: (path.unlink(), path.mkdir()),
+    "other columns": lambda path: spoil_text(path, f"alter table runs{index.LAYOUT} rename column "
+                                                   "summary to text"), "no json": lambda path: spoil_text(path,
     f"update runs{index.LAYOUT} set summary = 'nonsense'"),
-    "another json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set summary = '[]'"), "empty json": lambda path: spoil_text(path,
+    "another json": lambda path: spoil_text(path, f"update runs{index.LAYOUT} set "
+                                                  "summary = '[]'"), "empty json": lambda path: spoil_text(path,
     f"update runs{index.LAYOUT} set summary = ''"),
 }
 
@@ -871,7 +899,8 @@ def test_an_empty_journal(tmp_path):
 
 def test_differences_to_the_run_before_and_to_the_best(tmp_path):
     made = []
-    for rate in (0.05, 0.0001, 0.001): made.append(Trainer(RUN.replace(learning_rate=rate), journal=tmp_path).fit(40, progress=False).recorder.id)
+    for rate in (0.05, 0.0001, 0.001):
+        made.append(Trainer(RUN.replace(learning_rate=rate), journal=tmp_path).fit(40, progress=False).recorder.id)
     journal = Journal(tmp_path)
     rows = {row["id"]: row for row in journal.rows()}
     best = min(made, key=lambda id: rows[id]["metrics"]["loss"])
@@ -885,13 +914,15 @@ def test_differences_to_the_run_before_and_to_the_best(tmp_path):
     facts = journal.run(trainer.recorder.id).facts
     assert facts["previous"]["id"] == made[2] and [c["path"] for c in facts["previous"]["changes"]] == ["train.seed"]
     assert facts["best"]["id"] == best and {c["path"] for c in facts["best"]["changes"]} == {"train.seed", "train.learning_rate"}
-    assert facts["best"]["value"] == rows[best]["metrics"]["loss"] and facts["words"] == ["`pull` has weight 0: it is measured, and not trained on."]
+    assert (facts["best"]["value"] == rows[best]["metrics"]["loss"]
+            and facts["words"] == ["`pull` has weight 0: it is measured, and not trained on."])
 
 
 def test_the_best_is_a_run_that_ended_well_and_of_the_same_kind(copied, trained):
     journal = copied({}, {"state": "failed"}, {"state": "damaged"}, {"kind": "other"}, {"state": "running", "by": {}})
     for value, name in ((0.5, ""), (0.1, "-1"), (0.1, "-2"), (0.1, "-3"), (0.1, "-4")):
-        (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
+        (journal.root / (trained.name + name) / "metrics.jsonl").write_text(
+            f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     record = journal.begin(RUN)
     assert (record.facts["best"]["id"], record.facts["best"]["value"]) == (trained.name, 0.5)
     record.close()
@@ -900,7 +931,8 @@ def test_the_best_is_a_run_that_ended_well_and_of_the_same_kind(copied, trained)
 def test_a_run_that_diverged_is_never_the_best(copied, trained):
     journal = copied({}, {})
     for name, value in (("", "NaN"), ("-1",
-        "Infinity")): (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
+        "Infinity")): (journal.root / (trained.name + name) / "metrics.jsonl").write_text(
+            f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     record = journal.begin(RUN)
     assert "best" not in record.facts and "previous" in record.facts
     record.close()
@@ -909,7 +941,8 @@ def test_a_run_that_diverged_is_never_the_best(copied, trained):
 def test_numbers_that_are_not_finite_are_stored_counted_and_left_out_of_means(copied, trained):
     journal = copied({}, {"seed": 1}, {"seed": 2}, {"seed": 3})
     for name, value in (("", "1.0"), ("-1", "3.0"), ("-2", "NaN"), ("-3", "-Infinity")):
-        (journal.root / (trained.name + name) / "metrics.jsonl").write_text(f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
+        (journal.root / (trained.name + name) / "metrics.jsonl").write_text(
+            f'{{"step":40,"seconds":1,"n":1,"terms":{{"loss":{value}}},"weights":{{}}}}\n')
     table = journal.group("loss").iloc[0]
     assert table[("runs", "n")] == 4 and table[("loss", "n")] == 2 and table[("loss", "mean")] == 2.0
     assert "2 not finite" in journal.book(reports=[]).read_text(encoding="utf-8")
@@ -917,12 +950,14 @@ def test_numbers_that_are_not_finite_are_stored_counted_and_left_out_of_means(co
     assert np.isnan(journal.run(f"{trained.name}-2").metrics().terms["loss"]).tolist() == [True]
 
 
-@pytest.mark.parametrize("values, n, odd", [([], 0, 0), ([1.0], 1, 0), ([float("nan")], 0, 1), ([1.0, 3.0], 2, 0), ([1.0, float("inf"), 3.0, float("nan")], 2, 2)])
+@pytest.mark.parametrize("values, n, odd", [([], 0, 0), ([1.0], 1, 0), ([float("nan")], 0, 1), ([1.0, 3.0], 2, 0),
+                                            ([1.0, float("inf"), 3.0, float("nan")], 2, 2)])
 def test_an_interval_counts(values, n, odd):
     found = mean_interval(values)
     assert (found.n, found.odd) == (n, odd) and f"n = {n}" in str(found) and ("not finite" in str(found)) == (odd > 0)
     if n == 2:  # half-width t(0.975, 1) s / sqrt(2) = 12.706204736 for {1, 3}
-        assert found.mean == 2.0 and found.deviation == pytest.approx(2**0.5) and found.high - found.mean == pytest.approx(12.706204736, rel=1e-9)
+        assert (found.mean == 2.0 and found.deviation == pytest.approx(2**0.5)
+                and found.high - found.mean == pytest.approx(12.706204736, rel=1e-9))
     else: assert np.isnan(found.low) and np.isnan(found.high)
 
 
@@ -1004,7 +1039,8 @@ def test_a_run_that_went_on_from_another_is_no_repeat_of_one_begun_anew(tmp_path
     again.fit(20, progress=False)
     assert journal.run(again.recorder.id).facts["parent"] == {"id": first.recorder.id, "step": 20} and again.step_count == 40
     table = journal.group("loss")
-    assert sorted(zip(table[("runs", "steps")], table[("runs", "continued")], table[("runs", "n")])) == [(20, False, 1), (40, False, 1), (40, True, 1)]
+    assert sorted(zip(table[("runs", "steps")], table[("runs", "continued")],
+                      table[("runs", "n")])) == [(20, False, 1), (40, False, 1), (40, True, 1)]
     assert "## Repeats" not in journal.book(reports=[]).read_text(encoding="utf-8")
 
 
@@ -1051,7 +1087,8 @@ def test_the_best_is_a_run_on_the_same_data(tmp_path):
         made[loss] = record
     assert "best" not in made[0.7].facts and made[0.7].facts["previous"]["id"] == made[0.1].id
     record = journal.begin(DataRun(data="images").replace(pull=1.0, seed=4, learning_rate=0.01))
-    assert record.facts["best"]["id"] == made[0.5].id and {c["path"] for c in record.facts["best"]["changes"]} == {"model.pull", "train.seed", "train.learning_rate"}
+    assert (record.facts["best"]["id"] == made[0.5].id
+            and {c["path"] for c in record.facts["best"]["changes"]} == {"model.pull", "train.seed", "train.learning_rate"})
     record.close()
 
 
@@ -1069,11 +1106,13 @@ def test_a_number_says_whether_it_is_held_out_and_never_stands_in_for_the_other(
     ids = [bounds(journal, seed, figures=seed < 2) for seed in range(3)]
     listed, group = journal.runs(), journal.group("elbo", "iw", "loss").iloc[0]
     assert listed.loc[ids[0], "elbo (held out)"] == -260.0 and "elbo" not in listed and np.isnan(listed.loc[ids[2], "elbo (held out)"])
-    assert (group["elbo", "measured on"], group["elbo", "n"], group["elbo", "mean"]) == ("held out", 2, -260.5) and group["loss", "measured on"] == "training"
+    assert ((group["elbo", "measured on"], group["elbo", "n"], group["elbo", "mean"]) == ("held out", 2, -260.5)
+            and group["loss", "measured on"] == "training")
     text = journal.book(reports=[]).read_text(encoding="utf-8")
     assert "elbo \\(held out\\)" in text and "iw \\(held out\\)" in text and "loss \\(training\\)" in text and "-245" not in text
     figure = journal.compare("elbo")
-    assert figure.axes[0].get_ylabel() == "elbo (held out)" and {float(v) for line in figure.axes[0].lines[:2] for v in line.get_ydata()} == {-260.0, -261.0}
+    assert (figure.axes[0].get_ylabel() == "elbo (held out)"
+            and {float(v) for line in figure.axes[0].lines[:2] for v in line.get_ydata()} == {-260.0, -261.0})
 
 
 def test_a_book_has_a_table_for_each_kind_with_its_own_columns(tmp_path):
@@ -1133,7 +1172,8 @@ def test_what_a_lost_run_had_done_after_its_checkpoint_counts_no_more(tmp_path):
     again = Trainer(RUN.replace(record_every=1), journal=tmp_path).resume(trainer.recorder.id)
     again.fit(20, progress=False)
     metrics, row = journal.run(trainer.recorder.id).metrics(), only(journal)
-    assert metrics.steps == list(range(1, 41)) and 99.0 not in metrics.terms["loss"] and metrics.changes == [] and (row["state"], row["steps"], row["changes"]) == ("done", 40, 0)
+    assert (metrics.steps == list(range(1, 41)) and 99.0 not in metrics.terms["loss"] and metrics.changes == []
+            and (row["state"], row["steps"], row["changes"]) == ("done", 40, 0))
     straight = Trainer(RUN.replace(record_every=1), journal=tmp_path / "straight").fit(40, progress=False)
     assert metrics.terms == Journal(tmp_path / "straight").run(straight.recorder.id).metrics().terms
 
@@ -1220,7 +1260,8 @@ def test_the_newest_readable_checkpoint_is_taken(tmp_path):
     again = Trainer(RUN, journal=tmp_path).resume(trainer.recorder.id)
     assert again.step_count == 20 and "The one before it was loaded." in again.notice
     again.fit(20, progress=False)
-    assert all(np.array_equal(a, b) for a, b in zip([p.detach().numpy() for p in again.model.parameters()], [p.detach().numpy() for p in trainer.model.parameters()]))
+    assert all(np.array_equal(a, b) for a, b in zip([p.detach().numpy() for p in again.model.parameters()],
+                                                    [p.detach().numpy() for p in trainer.model.parameters()]))
     assert only(Journal(tmp_path))["steps"] == 40
 
 
@@ -1250,7 +1291,8 @@ def other_version(settings):
 
 def test_a_run_of_another_version_is_listed_compared_and_grouped(copied, trained):
     settings = as_dict(RUN)
-    other = {"settings": other_version(settings), "digest": "0" * 16, "group": "1" * 16, "versions": {"latentlab": "9.9", "torch": "5.0"}, "format": 2, "fresh key": [1, {"a": 2}]}
+    other = {"settings": other_version(settings), "digest": "0" * 16, "group": "1" * 16, "versions": {"latentlab": "9.9", "torch": "5.0"},
+             "format": 2, "fresh key": [1, {"a": 2}]}
     journal = copied({}, other, other | {"seed": 1})
     reads_well(journal)
     table = journal.runs()
@@ -1280,7 +1322,8 @@ def test_a_checkpoint_of_another_version_is_refused_in_words(copied, trained):
 def test_runs_without_their_identity_are_not_thrown_together(copied, trained):
     slow, fast = (as_dict(RUN.replace(learning_rate=rate)) for rate in (0.01, 0.05))
     gone_keys = {"group": GONE, "digest": GONE}
-    journal = copied({"settings": slow} | gone_keys, {"settings": fast} | gone_keys, {"settings": as_dict(RUN.replace(learning_rate=0.05, seed=1)), "seed": 1} | gone_keys)
+    journal = copied({"settings": slow} | gone_keys, {"settings": fast} | gone_keys,
+                     {"settings": as_dict(RUN.replace(learning_rate=0.05, seed=1)), "seed": 1} | gone_keys)
     assert sorted(journal.group("loss")[("runs", "n")]) == [1, 2]
 
 
@@ -1294,7 +1337,8 @@ def test_a_hot_setting_that_the_older_version_did_not_have_is_no_change(tmp_path
 
 
 def test_runs_of_two_kinds(copied, trained):
-    journal = copied({}, {"kind": "other", "settings": {"class": "OtherRun", "model": {"class": "Other", "depth": 3}, "seed": 4}, "info": {"data": "x"}})
+    journal = copied({}, {"kind": "other", "settings": {"class": "OtherRun", "model": {"class": "Other", "depth": 3}, "seed": 4},
+                          "info": {"data": "x"}})
     different = journal.diff(trained.name, f"{trained.name}-1")
     assert different.loc["model.depth"].tolist() == ["absent", 3] and different.loc["model.pull"].tolist() == [0.0,
         "absent"] and different.loc["info.data"].tolist() == ["absent", "x"]
@@ -1305,16 +1349,19 @@ def test_runs_of_two_kinds(copied, trained):
 
 # The book ---------------------------------------------------------------------------------------------------------------
 
-HOSTILE = ["<script>alert(1)</script>", "<b", "**bold** _x_ `code`", "[a](javascript:alert)", "# head", "- item", "- [ ] do", "1. one", "2) two", "---", "***",
+HOSTILE = ["<script>alert(1)</script>", "<b", "**bold** _x_ `code`", "[a](javascript:alert)", "# head", "- item", "- [ ] do", "1. one",
+           "2) two", "---", "***",
     "===", "> quote", "a | b",
-           "&lt;b&gt; &amp;", "$x^2$ $$y$$", "~~s~~", "    code", "a\n\n---\nb", "+ plus", "* star", "[^1]: foot", "\\*x\\*", "<!-- x -->", "a\tb", "``` x", "|---|",
+           "&lt;b&gt; &amp;", "$x^2$ $$y$$", "~~s~~", "    code", "a\n\n---\nb", "+ plus", "* star", "[^1]: foot", "\\*x\\*", "<!-- x -->",
+           "a\tb", "``` x", "|---|",
            "@all #3 :smile:"]
 
 
 def rendered(text):
     "What a reader of Markdown shows, and the elements it shows it with."
     mistune = pytest.importorskip("mistune")
-    out = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "task_lists", "footnotes", "math", "def_list", "mark"])(text)
+    out = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "task_lists", "footnotes", "math", "def_list",
+                                                         "mark"])(text)
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", out)).split()), set(re.findall(r"<(\w+)", out))
 
 
@@ -1355,7 +1402,8 @@ def test_notes_and_marks_are_appended(copied, trained):
     journal = copied()
     for text in ("one", "two"): journal.note(trained.name, text)
     journal.keep(trained.name)
-    assert [note["text"] for note in journal.run(trained.name).notes()] == ["one", "two"] and only(journal)["kept"] and journal.runs()["note"].tolist() == ["one"]
+    assert ([note["text"] for note in journal.run(trained.name).notes()] == ["one", "two"] and only(journal)["kept"]
+            and journal.runs()["note"].tolist() == ["one"])
     journal.keep(trained.name, False)
     assert not only(journal)["kept"] and len(read_lines(journal.folder(trained.name) / "notes.jsonl").rows) == 4
 
@@ -1371,7 +1419,8 @@ def test_a_note_that_cannot_be_written_is_refused(copied, trained, disk):
 def test_the_code_difference_may_be_any_bytes(copied, trained):
     journal = copied({}, {})
     (journal.root / trained.name / "code.diff").write_bytes(b"+\xff\xfe\n+x\n")
-    assert journal.diff(trained.name, f"{trained.name}-1").loc["uncommitted lines"].tolist() == [2, 0] and journal.report(trained.name) is not None
+    assert (journal.diff(trained.name, f"{trained.name}-1").loc["uncommitted lines"].tolist() == [2, 0]
+            and journal.report(trained.name) is not None)
 
 
 def test_a_lock_does_not_bring_a_deleted_run_back(copied, trained):

@@ -41,7 +41,8 @@ def begun(journal: Runs, changes: dict | None = None, lines: int = 3):
 def in_mlflow(uri: str, id: str, experiment: str = "latentlab"): return Store(uri, experiment).known()[id]
 
 
-def history(uri: str, run, key: str) -> list[tuple[int, float]]: return [(m.step, m.value) for m in Store(uri, "latentlab").client.get_metric_history(run.info.run_id, key)]
+def history(uri: str, run, key: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in Store(uri, "latentlab").client.get_metric_history(run.info.run_id, key)]
 
 
 def killed(root: Path) -> str:
@@ -67,12 +68,15 @@ def test_every_state_has_its_status(uri: str, journal: Runs) -> None:
         record.state(state, step=30, seconds=0.3, error=RuntimeError("it broke") if state == "failed" else None)
         record.close()
     found = to_mlflow(journal, uri=uri)
-    assert sorted(e.id for e in found) == sorted(ids.values()) == sorted(Store(uri, "latentlab").known()) and {e.what for e in found} == {"new"}
+    assert (sorted(e.id for e in found) == sorted(ids.values()) == sorted(Store(uri, "latentlab").known())
+            and {e.what for e in found} == {"new"})
     there = {state: in_mlflow(uri, id) for state, id in ids.items()}
-    assert {state: run.info.status for state, run in there.items()} == {"lost": "KILLED", "running": "RUNNING", "done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+    assert {state: run.info.status for state, run in there.items()} == {"lost": "KILLED", "running": "RUNNING", "done": "FINISHED",
+                                                                        "interrupted": "KILLED", "failed": "FAILED"}
     assert all(run.data.tags["latentlab.state"] == state for state, run in there.items())
     assert there["running"].info.end_time is None and there["done"].info.end_time == int(1000 * journal.run(ids["done"]).facts["updated"])
-    assert there["failed"].data.tags["latentlab.error"].endswith("RuntimeError: it broke") and "latentlab.error" not in there["done"].data.tags
+    assert (there["failed"].data.tags["latentlab.error"].endswith("RuntimeError: it broke")
+            and "latentlab.error" not in there["done"].data.tags)
 
 
 def test_all_numbers_arrive_at_their_steps(uri: str, journal: Runs) -> None:
@@ -86,9 +90,11 @@ def test_all_numbers_arrive_at_their_steps(uri: str, journal: Runs) -> None:
     for name, values in metrics.terms.items(): assert history(uri, there, f"terms/{name}") == list(zip(metrics.steps, values))
     for name, pairs in metrics.probes.items(): assert history(uri, there, f"figures/{name}") == pairs
     assert [value for _, value in history(uri, there, "weights/pull")] == [0.0, 0.5] and len(history(uri, there, "weights/square")) == 1
-    assert set(there.data.metrics) == {f"terms/{n}" for n in metrics.terms} | {f"weights/{n}" for n in metrics.weights} | {f"figures/{n}" for n in metrics.probes}
+    assert set(there.data.metrics) == {f"terms/{n}" for n in metrics.terms} | {f"weights/{n}"
+                                                                               for n in metrics.weights} | {f"figures/{n}" for n in metrics.probes}
     assert there.data.tags["latentlab.changes"] == "step 31: model.pull 0.0 -> 0.5"
-    assert there.data.params["model.pull"] == "0.0" and there.data.params["train.steps"] == "60" and len(there.data.params) == len(MeanRun().fields())
+    assert (there.data.params["model.pull"] == "0.0" and there.data.params["train.steps"] == "60"
+            and len(there.data.params) == len(MeanRun().fields()))
 
 
 def test_a_second_export_adds_only_what_is_new(uri: str, journal: Runs) -> None:
@@ -98,7 +104,8 @@ def test_a_second_export_adds_only_what_is_new(uri: str, journal: Runs) -> None:
     other = begun(journal, {"seed": 1})
     more = {e.id: e for e in to_mlflow(journal, uri=uri)}
     assert (first.what, first.points, same.what, same.points) == ("new", 8, "same", 0)
-    assert (more[record.id].what, more[record.id].points, more[other.id].what) == ("more", 3, "new") and more[record.id].run_id == first.run_id
+    assert ((more[record.id].what, more[record.id].points, more[other.id].what) == ("more", 3, "new")
+            and more[record.id].run_id == first.run_id)
     assert history(uri, in_mlflow(uri, record.id), "terms/square") == [(10, 1.0), (20, 0.5), (30, 1 / 3), (40, 0.1)]
     assert [v for _, v in history(uri, in_mlflow(uri, record.id), "weights/pull")] == [0.0, 0.3]
     record.close(), other.close()
@@ -133,7 +140,8 @@ def test_an_export_that_was_cut_short_is_made_anew(uri: str, journal: Runs, monk
         broken.setattr(module, "send_files", lambda *words: 1 / 0)
         with pytest.raises(ZeroDivisionError): to_mlflow(journal, uri=uri)
     (afresh,) = to_mlflow(journal, uri=uri)
-    assert afresh.what == "anew" and len(history(uri, in_mlflow(uri, record.id), "terms/square")) == 5 and len(Store(uri, "latentlab").known()) == 1
+    assert (afresh.what == "anew" and len(history(uri, in_mlflow(uri, record.id), "terms/square")) == 5
+            and len(Store(uri, "latentlab").known()) == 1)
     record.close()
 
 
@@ -158,22 +166,26 @@ def test_long_values_are_cut_and_named(uri: str, journal: Runs) -> None:
     (done,) = to_mlflow(journal, uri=uri)
     data = in_mlflow(uri, record.id).data
     assert done.cut == ("story", "mlflow.note.content") and data.tags["latentlab.cut"] == "story, mlflow.note.content"
-    assert len(data.params["story"]) == PARAMETER and data.params["story"].endswith(" [cut: 9000 characters]") and data.params["short"] == "s" * PARAMETER
+    assert (len(data.params["story"]) == PARAMETER and data.params["story"].endswith(" [cut: 9000 characters]")
+            and data.params["short"] == "s" * PARAMETER)
     assert len(data.tags["mlflow.note.content"]) == TAG and data.tags["mlflow.note.content"].endswith(" [cut: 7000 characters]")
     record.close()
 
 
 def test_files_arrive_as_they_are(uri: str, journal: Runs, tmp_path: Path) -> None:
     record = begun(journal)
-    record.judged(10, {"level": 0.5}, [Verdict(name="range", level="bad", value=2.0, threshold=1.05, sentence="too high", remedy="lower it")])
+    record.judged(10, {"level": 0.5}, [Verdict(name="range", level="bad", value=2.0, threshold=1.05, sentence="too high",
+                                               remedy="lower it")])
     record.picture("last", {"level": np.ones((1, 1, 4, 4))})
     (journal.folder(record.id) / "figures" / "whole.png").write_bytes(b"png")
     to_mlflow(journal, uri=uri, draw=lambda views: json.dumps({n: v.shape for n, v in views.items()}).encode())
     client, run = Store(uri, "latentlab").client, in_mlflow(uri, record.id)
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"run.json", "metrics.jsonl", "checks.jsonl", "code.diff", "figures"}
-    assert {a.path for a in client.list_artifacts(run.info.run_id, "figures")} == {"figures/last.npz", "figures/last.png", "figures/whole.png"}
+    assert {a.path for a in client.list_artifacts(run.info.run_id, "figures")} == {"figures/last.npz", "figures/last.png",
+                                                                                   "figures/whole.png"}
     fetched = Path(client.download_artifacts(run.info.run_id, "checks.jsonl", str(tmp_path)))
-    assert fetched.read_bytes() == (journal.folder(record.id) / "checks.jsonl").read_bytes() and run.data.tags["latentlab.checks"] == "range bad"
+    assert (fetched.read_bytes() == (journal.folder(record.id) / "checks.jsonl").read_bytes()
+            and run.data.tags["latentlab.checks"] == "range bad")
     drawn = Path(client.download_artifacts(run.info.run_id, "figures/last.png", str(tmp_path)))
     assert json.loads(drawn.read_bytes()) == {"level": [1, 1, 4, 4]}
     record.close()
@@ -206,7 +218,8 @@ def test_many_runs_and_many_numbers(uri: str, journal: Runs) -> None:
     record.close()
     for seed in range(1, 4): begun(journal, {"seed": seed}, lines=1).close()
     to_mlflow(journal, uri=uri)
-    assert len(history(uri, in_mlflow(uri, record.id), "terms/square")) == 1300 and [e.what for e in to_mlflow(journal, uri=uri)] == ["same"] * 4
+    assert (len(history(uri, in_mlflow(uri, record.id), "terms/square")) == 1300
+            and [e.what for e in to_mlflow(journal, uri=uri)] == ["same"] * 4)
 
 
 def test_a_damaged_line_is_counted(uri: str, journal: Runs) -> None:
@@ -219,7 +232,8 @@ def test_a_damaged_line_is_counted(uri: str, journal: Runs) -> None:
 
 def test_a_folder_that_mlflow_refuses_says_what_to_set(tmp_path: Path, monkeypatch, journal: Runs) -> None:
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
-    with pytest.raises(ValueError, match="`uri` must be a store that MLflow can write: .*MLFLOW_ALLOW_FILE_STORE=true"): to_mlflow(journal, uri=(tmp_path / "no").as_uri())
+    with pytest.raises(ValueError, match="`uri` must be a store that MLflow can write: .*MLFLOW_ALLOW_FILE_STORE=true"):
+        to_mlflow(journal, uri=(tmp_path / "no").as_uri())
 
 
 def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Runs, uri: str) -> None:
@@ -227,7 +241,8 @@ def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Run
     place, record = f"sqlite:///{tmp_path / 'runs.db'}", begun(journal)
     record.close()
     if module.importlib.util.find_spec("sqlalchemy") is None:
-        with pytest.raises(ValueError, match="`uri` must be a store .* sqlite the package mlflow instead of mlflow-skinny"): to_mlflow(journal, uri=place)
+        with pytest.raises(ValueError, match="`uri` must be a store .* sqlite the package mlflow instead of mlflow-skinny"):
+            to_mlflow(journal, uri=place)
     else: assert [e.what for e in (*to_mlflow(journal, uri=place), *to_mlflow(journal, uri=place))] == ["new", "same"]
 
 
@@ -239,15 +254,19 @@ def test_an_experiment_in_the_trash_is_refused(uri: str, journal: Runs) -> None:
 
 def test_a_missing_library_is_named(uri: str, journal: Runs, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ModuleNotFoundError, match="`mlflow` must be installed to export runs: got no such module. pip install latentlab.mlflow."): to_mlflow(journal, uri=uri)
+    with pytest.raises(ModuleNotFoundError, match="`mlflow` must be installed to export runs: got no such module. pip install "
+                                                  "latentlab.mlflow."):
+        to_mlflow(journal, uri=uri)
 
 
 def test_the_module_alone_loads_no_mlflow() -> None:
-    done = subprocess.run([sys.executable, "-c", "import sys, latentlab.journal.mlflow; print('mlflow' in sys.modules)"], capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run([sys.executable, "-c", "import sys, latentlab.journal.mlflow; print('mlflow' in sys.modules)"],
+                          capture_output=True, text=True, env=dict(os.environ))
     assert done.stdout.strip() == "False", done.stderr
 
 
 def test_names_and_texts() -> None:
     assert name_of("terms", "nll") == "terms/nll" and len({name_of("terms", n) for n in ("a/b", "a b", "a_b", "a$b", "ä")}) == 5
     assert cut("x" * 10, 10) == "x" * 10 and len(cut("x" * 100, 50)) == 50
-    assert points_of(surviving([{"step": 1, "terms": {"a": 1}}, {"step": 0, "went_on": 1.0}, {"step": 1, "terms": {"a": 2}}]), 0.0)[0].value == 2.0
+    assert points_of(surviving([{"step": 1, "terms": {"a": 1}}, {"step": 0, "went_on": 1.0}, {"step": 1, "terms": {"a": 2}}]),
+                     0.0)[0].value == 2.0

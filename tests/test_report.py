@@ -1,4 +1,6 @@
-"""The report of a run: from its folder alone, every text escaped, the checks and the picture of now, and a family that is missing or fails costs the picture only."""
+"""The report of a run: from its folder alone, every text escaped, the checks and the picture of now, and a family that is
+missing or fails costs the picture only.
+"""
 import io
 import re
 import time
@@ -38,7 +40,8 @@ class ToyDisplay:
 
     def figure(self, snapshot):
         figure = new_figure(4, 2)
-        figure.text(0.1, 0.5, f"weight {snapshot.run.get('weight')} at step {snapshot.step}, {snapshot.images.shape}, {sorted(snapshot.views)}")
+        figure.text(0.1, 0.5, f"weight {snapshot.run.get('weight')} at step {snapshot.step}, {snapshot.images.shape}, "
+                              f"{sorted(snapshot.views)}")
         figure.given = snapshot
         return figure
 
@@ -64,7 +67,8 @@ def verdict(sentence, level="ok"): return Verdict(name="range", level=level, val
 
 def write(journal, run=None, images=None, state=None, steps=100):
     "A run of some steps, written by hand."
-    record = journal.begin(run or ToyRun(), weights={"square": 1.0}, facts={"device": "cpu", "units": {"square": "intensity"}, "info": {"data": SCRIPT}})
+    record = journal.begin(run or ToyRun(), weights={"square": 1.0}, facts={"device": "cpu", "units": {"square": "intensity"},
+                                                                            "info": {"data": SCRIPT}})
     for step in range(10, steps + 1, 10): record.log(step, 0.01 * step, {"loss": 1 / step, "square": 2 / step}, {"square": 1.0}, 10)
     record.changed(51, "model.weight", 0.1, 0.7)
     record.judged(10, {"level": 0.4}, [verdict("early")])
@@ -116,7 +120,8 @@ def test_the_family_gets_the_run_as_it_ended(tmp_path, monkeypatch):
     now = snapshot_of(journal.run(record.id))
     assert (now.run.get("weight"), now.run.get("layers"), now.values["weight"], now.step) == (0.7, 3, 0.7, 100)
     assert now.images.shape == (3, 1, 6, 6) and set(now.views) == {"keep"} and now.views["keep"].dtype == np.float32
-    assert [m.step for m in now.measurements] == [10, 100] and now.measurements[-1].verdicts[0].sentence == "late" and now.measurements[0].verdicts == ()
+    assert ([m.step for m in now.measurements] == [10, 100] and now.measurements[-1].verdicts[0].sentence == "late"
+            and now.measurements[0].verdicts == ())
     assert now.curves.steps[-1] == 100 and np.isclose(now.curves.values["loss"][-1], 0.01)
     assert "weight 0.7 at step 100" in str(report_module.draw_run(journal.run(record.id))[0].texts)
 
@@ -129,16 +134,19 @@ def test_a_family_that_is_not_installed_costs_its_picture_only(tmp_path):
     bare = journal.begin(MeanRun())
     bare.state("done", step=0, seconds=0.0), bare.close()
     page = journal.report(bare.id).html
-    assert "No picture was saved" in page and "No curves were recorded" in page and "No checks were made" in page and journal.report(bare.id).png[:4] == b"\x89PNG"
+    assert ("No picture was saved" in page and "No curves were recorded" in page and "No checks were made" in page
+            and journal.report(bare.id).png[:4] == b"\x89PNG")
 
 
-@pytest.mark.parametrize(("images", "words"), [(np.zeros((3, 1, 6, 6)), "same images"), (np.ones((3, 1, 6, 6)), "different images"), (np.arange(3.0).repeat(36).reshape(3, 1, 6, 6), "same images: the 1 that they share")])
+@pytest.mark.parametrize(("images", "words"), [(np.zeros((3, 1, 6, 6)), "same images"), (np.ones((3, 1, 6, 6)), "different images"),
+                                               (np.arange(3.0).repeat(36).reshape(3, 1, 6, 6), "same images: the 1 that they share")])
 def test_two_runs_stand_beside_each_other(tmp_path, monkeypatch, images, words):
     install(monkeypatch, ToyDisplay)
     journal = Journal(tmp_path)
     first, second = write(journal, state="done"), write(journal, ToyRun().replace(layers=4), images=images, state="done")
     report = journal.report(first.id, second.id)
-    assert words in report.html and first.id in report.html and second.id in report.html and report.html.count("<article>") == 2 and report.html.count("<svg") == 3 and "model.layers" in report.html
+    assert (words in report.html and first.id in report.html and second.id in report.html and report.html.count("<article>") == 2
+            and report.html.count("<svg") == 3 and "model.layers" in report.html)
 
 
 def test_a_report_is_saved_as_what_its_name_says(tmp_path, monkeypatch):
@@ -147,7 +155,8 @@ def test_a_report_is_saved_as_what_its_name_says(tmp_path, monkeypatch):
     install(monkeypatch, ToyDisplay)
     journal = Journal(tmp_path / "runs")
     report = journal.report(write(journal, state="done").id)
-    assert report.save(tmp_path / "a.html").read_text().startswith("<!doctype html>") and report.save(tmp_path / "a.md").read_text().startswith("## TOY")
+    assert (report.save(tmp_path / "a.html").read_text().startswith("<!doctype html>")
+            and report.save(tmp_path / "a.md").read_text().startswith("## TOY"))
     assert Image.open(io.BytesIO(report.save(tmp_path / "a.png").read_bytes())).size[0] > 500
     with pytest.raises(ValueError, match="`path` must end with .html, .md or .png: got a.pdf"): report.save(tmp_path / "a.pdf")
 

@@ -33,7 +33,8 @@ def check_name(
 ) -> str:  # The same
     "Refuse a name that could leave its folder. Raises ValueError for slashes, `..`, hidden and empty names."
     if isinstance(name, str) and NAME.fullmatch(name) and ".." not in name: return name
-    raise ValueError(f"`name` must be letters, digits, `.`, `_` and `-`, and start with a letter or digit: got {str(name)[:80]!r}. Give the id as `runs()` lists it.")
+    raise ValueError(f"`name` must be letters, digits, `.`, `_` and `-`, and start with a letter or digit: got {str(name)[:80]!r}. Give "
+                     "the id as `runs()` lists it.")
 
 
 def new_id(
@@ -49,7 +50,9 @@ def new_id(
 def whole_file(
     path: Path,  # Where it will be
 ) -> Iterator[BinaryIO]:  # To be written
-    "A file that takes its place in one move once it is whole and on the disk. Raises OSError when it cannot be written; an old file then stays."
+    """A file that takes its place in one move once it is whole and on the disk. Raises OSError when it cannot be written; an
+    old file then stays.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -94,9 +97,11 @@ def read_json(
     "Plain values of a JSON file. Raises ValueError for one that is missing, edited into nonsense or cut short."
     try: value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"`path` must be a readable JSON file: got {path.name} of {path.parent.name} ({error}). Restore it or move the folder away.") from error
+        raise ValueError(f"`path` must be a readable JSON file: got {path.name} of {path.parent.name} ({error}). Restore it or move "
+                         "the folder away.") from error
     if not isinstance(value, dict):
-        raise ValueError(f"`path` must hold a JSON object: got {type(value).__name__} in {path.name} of {path.parent.name}. Restore it or move the folder away.")
+        raise ValueError(f"`path` must hold a JSON object: got {type(value).__name__} in {path.name} of {path.parent.name}. Restore it or "
+                         "move the folder away.")
     return value
 
 # %% ../../nbs/journal/00_files.ipynb #241674cd
@@ -196,7 +201,9 @@ def read_lines(
 
 # %% ../../nbs/journal/00_files.ipynb #696edc7d
 BEAT_EVERY = 2.0  # Seconds between two heartbeats
-LOST_AFTER = 90.0  # Seconds without one after which nobody is believed to be there: a busy disk delays some, and clocks of two machines differ by up to a minute
+# Seconds without one after which nobody is believed to be there: a busy disk delays some, and clocks of two machines differ by up
+# to a minute
+LOST_AFTER = 90.0
 
 
 @cache
@@ -241,7 +248,8 @@ def true_state(
 ) -> str:  # The same, or "lost" where it says running and nobody runs it
     "The state of a run that may have been killed."
     if state != "running": return state
-    if by.get("machine") == machine() and isinstance(by.get("pid"), int): return "running" if process_began(by["pid"]) == by.get("began") else "lost"
+    if by.get("machine") == machine() and isinstance(by.get("pid"), int):
+        return "running" if process_began(by["pid"]) == by.get("began") else "lost"
     return "running" if beat is not None and abs(now - beat) < LOST_AFTER else "lost"
 
 # %% ../../nbs/journal/00_files.ipynb #116b184c

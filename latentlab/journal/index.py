@@ -58,10 +58,13 @@ def last_figures(
 
 # %% ../../nbs/journal/02_index.ipynb #ec990793
 FACTS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {  # Key of `run.json` -> its kind, and the value of one that is missing
-    "state": (str, "damaged"), "kind": (str, "?"), "settings": (dict, {}), "started": ((int, float), 0.0), "updated": ((int, float), 0.0), "steps": (int, 0),
-    "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []), "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}), "device": (str, ""),
+    "state": (str, "damaged"), "kind": (str, "?"), "settings": (dict, {}), "started": ((int, float), 0.0), "updated": ((int, float), 0.0),
+    "steps": (int, 0),
+    "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []), "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}),
+    "device": (str, ""),
     "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
-    "previous": (dict, None), "best": (dict, None), "defaults": (list, None), "units": (dict, {}), "untracked": (list, []), "platform": (str, ""), "threads": (int, None),
+    "previous": (dict, None), "best": (dict, None), "defaults": (list, None), "units": (dict, {}), "untracked": (list, []),
+    "platform": (str, ""), "threads": (int, None),
 }
 STATES = ("running", "done", "interrupted", "failed", "damaged")
 
@@ -76,15 +79,22 @@ def sound_facts(
     id: str,  # Of the run
 ) -> dict[str, Any]:  # With every key of FACTS
     "What a run says about itself, checked. Raises ValueError for a value of the wrong kind."
-    odd = [name for name, (kind, _) in FACTS.items() if facts.get(name) is not None and (not isinstance(facts[name], kind) or isinstance(facts[name], bool))]
+    odd = [name for name, (kind, _) in FACTS.items() if facts.get(name) is not None
+           and (not isinstance(facts[name], kind) or isinstance(facts[name], bool))]
     whole = {name: missing if facts.get(name) is None or name in odd else facts[name] for name, (_, missing) in FACTS.items()}
-    odd += [name for name in ("previous", "best") if whole[name] is not None and not (isinstance(whole[name].get("id"), str) and sound_changes(whole[name].get("changes")))]
-    good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]), "words": all(isinstance(w, str) for w in whole["words"]), "state": whole["state"] in STATES}
+    odd += [name for name in ("previous", "best") if whole[name] is not None
+            and not (isinstance(whole[name].get("id"), str) and sound_changes(whole[name].get("changes")))]
+    good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]),
+            "words": all(isinstance(w, str) for w in whole["words"]), "state": whole["state"] in STATES}
     odd += [name for name in good if not good[name]]
-    if odd: raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move the folder away.")
+    if odd:
+        raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move "
+                         "the folder away.")
     if not all(math.isfinite(whole[name]) and 0 <= whole[name] < 1e11 for name in ("started", "updated", "seconds")):
-        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. Restore it or move the folder away.")
-    if not whole["group"] and whole["settings"]: whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
+        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. "
+                         "Restore it or move the folder away.")
+    if not whole["group"] and whole["settings"]:
+        whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
     return {**facts, **whole, "id": id}
 
 # %% ../../nbs/journal/02_index.ipynb #b5426f52
@@ -95,20 +105,25 @@ FILES = ("run.json", "metrics.jsonl", "checks.jsonl", "notes.jsonl")
 def summary(
     folder: Path,  # Of one run
 ) -> dict[str, Any]:  # Plain values, ready for JSON
-    "A run in one record: what `run.json` says, the settings in force at its end, final terms, last figures, level of each check, first note."
+    """A run in one record: what `run.json` says, the settings in force at its end, final terms, last figures, level of each
+    check, first note.
+    """
     try: facts = sound_facts(read_json(folder / "run.json"), check_name(folder.name))
     except ValueError as error: facts = sound_facts({"state": "damaged", "kind": "?", "error": str(error)}, folder.name)
     found, notes = read_lines(folder / "metrics.jsonl", last=END), read_lines(folder / "notes.jsonl").rows
     rows, timed = surviving(found.rows), [row["seconds"] for row in found.rows if "seconds" in row]
     checks = {row["name"]: row["level"] for row in read_lines(folder / "checks.jsonl").rows if "name" in row and "level" in row}
-    kept = {name: facts[name] for name in ("kind", "state", "by", "seed", "started", "updated", "digest", "group", "device", "info", "parent", "words", "commit", "sweep")}
+    kept = {name: facts[name] for name in ("kind", "state", "by", "seed", "started", "updated", "digest", "group", "device", "info",
+                                           "parent", "words", "commit", "sweep")}
     steps = max([facts["steps"], *(row["step"] for row in rows[-3:])]) if facts["state"] == "running" else facts["steps"]
     settings, changes = flat(facts["settings"]), moved(folder)
     if settings: settings |= {path: new for step, path, new in changes if step <= steps}
     return kept | {
-        "id": folder.name, "steps": steps, "seconds": max([facts["seconds"], *timed[-1:]]), "settings": settings, "metrics": final_terms(rows), "figures": last_figures(rows),
+        "id": folder.name, "steps": steps, "seconds": max([facts["seconds"], *timed[-1:]]), "settings": settings,
+        "metrics": final_terms(rows), "figures": last_figures(rows),
         "changes": len(changes), "checks": checks,
-        "note": next((row["text"] for row in notes if "text" in row), ""), "kept": next((row["kept"] for row in reversed(notes) if "kept" in row), False),
+        "note": next((row["text"] for row in notes if "text" in row), ""),
+        "kept": next((row["kept"] for row in reversed(notes) if "kept" in row), False),
         "version": facts["versions"].get("latentlab", "?"), "error": facts["error"].strip().split("\n")[-1], "skipped": found.skipped,
     }
 
@@ -118,7 +133,8 @@ def moved(folder: Path) -> list[tuple[int, str, Any]]:  # First step with the ne
     try: held = b'"set":' in (folder / "metrics.jsonl").read_bytes()
     except OSError: return []
     rows = surviving(read_lines(folder / "metrics.jsonl").rows) if held else []
-    return [(row["step"], path, pair[1]) for row in rows if isinstance(row.get("set"), dict) for path, pair in row["set"].items() if isinstance(pair, list) and len(pair) == 2]
+    return [(row["step"], path, pair[1]) for row in rows if isinstance(row.get("set"), dict) for path, pair in row["set"].items()
+            if isinstance(pair, list) and len(pair) == 2]
 
 # %% ../../nbs/journal/02_index.ipynb #57cfd9c3
 LAYOUT = 4  # Of the summaries; another number makes the index anew
@@ -155,7 +171,9 @@ def folder_clock(
 
 # %% ../../nbs/journal/02_index.ipynb #627aa430
 class Index:
-    "Summaries of all runs of a journal as they are now, kept in a database that can be thrown away, each with the stamp of what it was made from."
+    """Summaries of all runs of a journal as they are now, kept in a database that can be thrown away, each with the stamp of
+    what it was made from.
+    """
 
     def __init__(
         self,
@@ -183,7 +201,8 @@ class Index:
             changed = [name for name, mark in there.items() if known.get(name, ("",))[0] != mark]
             fresh = {name: json.dumps(summary(self.root / name)) for name in changed}
             with base:
-                base.executemany(f"insert or replace into runs{LAYOUT} values (?, ?, ?)", [(name, there[name], text) for name, text in fresh.items()])
+                base.executemany(f"insert or replace into runs{LAYOUT} "
+                                 "values (?, ?, ?)", [(name, there[name], text) for name, text in fresh.items()])
                 base.executemany(f"delete from runs{LAYOUT} where id = ?", [(name,) for name in known if name not in there])
             self.read = len(changed)
             rows = [json.loads(fresh.get(name) or known[name][1]) for name in sorted(there)]
@@ -229,10 +248,12 @@ def metrics_of(
     "The lines that count, as columns."
     rows, nan = surviving(lines.rows), float("nan")
     logged = [row for row in rows if isinstance(row.get("terms"), dict)]
-    column = lambda part: {name: [row.get(part, {}).get(name, nan) for row in logged] for name in dict.fromkeys(n for row in logged for n in row.get(part, {}))}
+    column = lambda part: {name: [row.get(part, {}).get(name, nan) for row in logged]
+                           for name in dict.fromkeys(n for row in logged for n in row.get(part, {}))}
     probes: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for name, value in (row.get("figures") or {}).items(): probes.setdefault(name, []).append((row["step"], value))
     changes = [(row["step"], name, *pair) for row in rows for name, pair in (row.get("set") or {}).items()]
-    return Metrics(steps=[row["step"] for row in logged], seconds=[row.get("seconds", nan) for row in logged], terms=column("terms"), weights=column("weights"),
+    return Metrics(steps=[row["step"] for row in logged], seconds=[row.get("seconds", nan) for row in logged], terms=column("terms"),
+                   weights=column("weights"),
                    probes=probes, changes=changes, skipped=lines.skipped)

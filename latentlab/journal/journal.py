@@ -17,7 +17,8 @@ import numpy as np
 from .files import check_name
 from .report import Report, format_interval, harmless, markdown_table
 from latentlab.journal.runs import (
-    HELD, Run, append_note, changed_of, diff_table, group_rows, group_table, mean_interval, read_run, runs_table, sources_of, steps_of, value_of, varying,
+    HELD, Run, append_note, changed_of, diff_table, group_rows, group_table, mean_interval, read_run, runs_table, sources_of, steps_of,
+    value_of, varying,
 )
 from .writer import Writer
 
@@ -83,7 +84,9 @@ def group_points(
     points: dict[tuple[Any, str], list[float]] = {}
     for rows in groups:
         at = rows[0]["settings"].get(x)
-        key = at if isinstance(at, (int, float)) and not isinstance(at, bool) else str(at), str(rows[0]["settings"].get(series)) if series else ""
+        key = at if isinstance(at, (int, float)) and not isinstance(at,
+                                                                    bool) else str(at), str(
+                                                                        rows[0]["settings"].get(series)) if series else ""
         points.setdefault(key, []).extend(value_of(row, metric, source) for row in rows)
     return [GroupPoint(x=at, series=name, values=np.array(values, float)) for (at, name), values in points.items()]
 
@@ -95,7 +98,8 @@ def book_opening(
     "The head of a book: how many runs there are and how they ended."
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states)) or "none yet"
-    return f"# Lab book of {harmless(name)}\n\n{len(rows)} runs: {counts}. Made from the journal's folders on {time.strftime('%Y-%m-%d %H:%M')}.\n"
+    return (f"# Lab book of {harmless(name)}\n\n{len(rows)} runs: {counts}. Made from the journal's folders on "
+            f"{time.strftime('%Y-%m-%d %H:%M')}.\n")
 
 
 def book_repeats(
@@ -121,8 +125,10 @@ def book_list(
     names, source = varying(rows), sources_of(rows).get("loss")
     odd = lambda r: ", ".join(f"{n} {level}" for n, level in r["checks"].items() if level != "ok")
     state = lambda r: ", ".join(filter(None, [r["state"], changed_of(r)]))
-    line = lambda r: [r["id"], state(r), steps_of(r), *(r["settings"].get(p) for p in names), value_of(r, "loss", source), odd(r), r["note"] or r["error"]]
-    heads = ["run", "state", "steps", *(p.split(".")[-1].replace("_", " ") for p in names), f"loss ({source})" if source else "loss", "checks", "note or error"]
+    line = lambda r: [r["id"], state(r), steps_of(r), *(r["settings"].get(p) for p in names), value_of(r, "loss", source), odd(r),
+                      r["note"] or r["error"]]
+    heads = ["run", "state", "steps", *(p.split(".")[-1].replace("_", " ") for p in names), f"loss ({source})" if source else "loss",
+             "checks", "note or error"]
     return f"## All runs: {harmless(kind)}\n\n{markdown_table(heads, [line(r) for r in rows])}\n"
 
 # %% ../../nbs/journal/06_journal.ipynb #a03c23d2
@@ -153,7 +159,9 @@ class Journal(Writer):
         *,
         where: Callable[[Mapping[str, Any]], bool] = lambda row: True,  # Which summaries to list
     ) -> Any:  # A DataFrame: one row a run, newest first, indexed by id
-        "All runs with the settings in force at their end that vary, final terms of training, last figures (held out), live changes, checks that are not well, first note."
+        """All runs with the settings in force at their end that vary, final terms of training, last figures (held out), live
+        changes, checks that are not well, first note.
+        """
         return runs_table([row for row in self.rows(kind) if where(row)][::-1])
 
     def diff(
@@ -224,9 +232,11 @@ class Journal(Writer):
         folder, rows = Path(folder or self.root / "book"), self.rows()[::-1]
         folder.mkdir(parents=True, exist_ok=True)
         whole = [r["id"] for r in rows if r["state"] != "damaged"]
-        shown = list(reports) if reports is not None else [r["id"] for r in rows if (r["kept"] or r["note"]) and r["id"] in whole] or whole[:3]
+        shown = (list(reports) if reports is not None else [r["id"] for r in rows if (r["kept"] or r["note"]) and r["id"] in whole]
+                 or whole[:3])
         kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in sorted({row["kind"] for row in rows})}
-        pages = [book_opening(self.root.resolve().name, rows), *(book_repeats(kind, [r for r in some[::-1] if is_done(r)]) for kind, some in kinds.items())]
+        pages = [book_opening(self.root.resolve().name, rows),
+                 *(book_repeats(kind, [r for r in some[::-1] if is_done(r)]) for kind, some in kinds.items())]
         for report in map(self.report, shown):
             id = report.runs[0].id
             (folder / f"{id}.png").write_bytes(report.png)

@@ -70,7 +70,8 @@ def points_of(
         moved = {name: value for name, value in (row.get("weights") or {}).items() if weights.get(name) != value}
         weights |= moved
         for part, values in (("terms", row.get("terms")), ("weights", moved), ("figures", row.get("figures"))):
-            found += [Point(key=name_of(part, n), value=float(v), time=int(1000 * (started + spent)), step=row["step"], line=number) for n, v in (values or {}).items()]
+            found += [Point(key=name_of(part, n), value=float(v), time=int(1000 * (started + spent)), step=row["step"], line=number)
+                      for n, v in (values or {}).items()]
     return found
 
 
@@ -91,12 +92,16 @@ def tags_of(
     facts, odd = run.facts, not_finite(points_of(lines, 0.0))
     changes = [f"step {line['step']}: {name} {old} -> {new}" for line in lines for name, (old, new) in (line.get("set") or {}).items()]
     said = {name: facts.get(name) for name in ("id", "kind", "seed", "digest", "group", "device", "sweep", "title")}
-    said |= {"state": row["state"], "version": (facts.get("versions") or {}).get("latentlab"), "commit": facts.get("commit"), "steps": row["steps"], "error": row["error"]}
-    said |= {"words": "\n".join(facts.get("words") or ()), "changes": "\n".join(changes), "checks": ", ".join(f"{name} {level}" for name, level in row["checks"].items())}
-    said |= {"kept": row["kept"] or None, "not_finite": ", ".join(f"{key} {count} times" for key, count in odd.items()), "damaged_lines": row.get("skipped") or None}
+    said |= {"state": row["state"], "version": (facts.get("versions") or {}).get("latentlab"), "commit": facts.get("commit"),
+             "steps": row["steps"], "error": row["error"]}
+    said |= {"words": "\n".join(facts.get("words") or ()), "changes": "\n".join(changes),
+             "checks": ", ".join(f"{name} {level}" for name, level in row["checks"].items())}
+    said |= {"kept": row["kept"] or None, "not_finite": ", ".join(f"{key} {count} times" for key, count in odd.items()),
+             "damaged_lines": row.get("skipped") or None}
     found = {f"latentlab.{name}": str(value) for name, value in said.items() if value not in (None, "")}
     notes = "\n\n".join(note["text"] for note in run.notes())
-    return found | ({"mlflow.note.content": notes} if notes else {}) | ({"mlflow.source.git.commit": facts["commit"]} if facts.get("commit") else {})
+    return found | ({"mlflow.note.content": notes} if notes else {}) | ({"mlflow.source.git.commit": facts["commit"]}
+                                                                        if facts.get("commit") else {})
 
 # %% ../../nbs/journal/07_mlflow.ipynb #8cd66e38
 class Store:
@@ -109,14 +114,18 @@ class Store:
     ):
         try: self._mlflow = importlib.import_module("mlflow")
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("`mlflow` must be installed to export runs: got no such module. pip install latentlab[mlflow]", name="mlflow") from error
-        advice = "Give a server's address; a folder needs MLFLOW_ALLOW_FILE_STORE=true in the environment, and sqlite the package mlflow instead of mlflow-skinny."
+            raise ModuleNotFoundError("`mlflow` must be installed to export runs: got no such module. pip install latentlab[mlflow]",
+                                      name="mlflow") from error
+        advice = ("Give a server's address; a folder needs MLFLOW_ALLOW_FILE_STORE=true in the environment, and sqlite the package mlflow "
+                  "instead of mlflow-skinny.")
         try:
             self.client = self._mlflow.MlflowClient(tracking_uri=uri)
             found = self.client.get_experiment_by_name(experiment)
             self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
-        except Exception as error: raise ValueError(f"`uri` must be a store that MLflow can write: got {uri} ({cut(str(error), 200)}). {advice}") from error
-        if found and found.lifecycle_stage != "active": raise ValueError(f"`experiment` must not be deleted: got {experiment}, in MLflow's trash. Restore it, or name another.")
+        except Exception as error:
+            raise ValueError(f"`uri` must be a store that MLflow can write: got {uri} ({cut(str(error), 200)}). {advice}") from error
+        if found and found.lifecycle_stage != "active":
+            raise ValueError(f"`experiment` must not be deleted: got {experiment}, in MLflow's trash. Restore it, or name another.")
 
     def known(self) -> dict[str, Any]:  # Journal's id -> run of MLflow
         "Journal that were exported before."
@@ -251,7 +260,8 @@ def to_mlflow(
     journal = journal if isinstance(journal, Journal) else Journal(journal)
     rows = {row["id"]: row for row in journal.rows()}
     unknown = [id for id in ids or () if id not in rows]
-    if unknown: raise ValueError(f"`ids` must be runs of {journal.root.name}: got {', '.join(unknown)}. Look at runs() for those that are there.")
+    if unknown:
+        raise ValueError(f"`ids` must be runs of {journal.root.name}: got {', '.join(unknown)}. Look at runs() for those that are there.")
     store, found = Store(uri, experiment), []
     known = store.known()
     for id in sorted(ids if ids is not None else rows):

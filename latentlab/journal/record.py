@@ -49,7 +49,8 @@ def digest(
     seed: bool = True,  # Whether the seed counts
 ) -> str:  # 16 hex digits
     "The identity of settings: equal for equal settings, whatever device they ran on."
-    kept = {"class": values.get("class")} | {p: v for p, v in flat(values).items() if p.split(".")[-1] not in (("device",) if seed else ("device", "seed"))}
+    kept = {"class": values.get("class")} | {p: v for p, v in flat(values).items()
+                                             if p.split(".")[-1] not in (("device",) if seed else ("device", "seed"))}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/journal/01_record.ipynb #8614cfce
@@ -63,7 +64,8 @@ def describe_switches(
     for path, info in fields.items():
         if not (info.type is bool or info.choices) or info.value == info.default: continue
         sibling = fields.get(".".join([*path.split(".")[:-1], info.when[0]])) if info.when else None
-        if sibling is None or sibling.value == info.when[1]: sentences.append(f"`{info.label}` is {info.value}; the default is {info.default}.")
+        if sibling is None or sibling.value == info.when[1]:
+            sentences.append(f"`{info.label}` is {info.value}; the default is {info.default}.")
     return sentences
 
 # %% ../../nbs/journal/01_record.ipynb #5f5f85ad
@@ -74,7 +76,9 @@ def git(
     *words: str,  # Of a git command that only reads
 ) -> str | None:  # What it printed; None without git, outside a repository, or after five seconds
     "Ask git about the working folder."
-    try: done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", timeout=5, stdin=subprocess.DEVNULL,
+                              env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
     except (OSError, subprocess.SubprocessError): return None
     return done.stdout if done.returncode == 0 else None
 
@@ -88,7 +92,8 @@ def origin() -> dict[str, Any]:  # commit (None outside a repository), diff, unt
     if len(diff) > MOST_DIFF: diff = diff[:MOST_DIFF] + f"\n[cut: {len(diff)} characters in all]\n"
     versions = {"latentlab": __version__, "python": platform.python_version()}
     for name in ("torch", "numpy"): versions[name] = importlib.metadata.version(name)
-    return {"commit": commit and commit.strip(), "diff": diff, "untracked": untracked, "versions": versions, "platform": platform.platform()}
+    return {"commit": commit and commit.strip(), "diff": diff, "untracked": untracked, "versions": versions,
+            "platform": platform.platform()}
 
 # %% ../../nbs/journal/01_record.ipynb #700a8cc0
 def verdict_row(
@@ -104,7 +109,8 @@ def small(
     array: np.ndarray,  # Any numbers
 ) -> np.ndarray:  # Floats as float16 where that loses nothing that can be seen
     "Pictures need three digits; numbers that float16 cannot hold stay as they are."
-    return array.astype(np.float16) if array.dtype.kind == "f" and np.isfinite(array).all() and np.abs(array).max(initial=0) < 6e4 else array
+    return (array.astype(np.float16) if array.dtype.kind == "f" and np.isfinite(array).all() and np.abs(array).max(initial=0) < 6e4
+            else array)
 
 
 class Record:
@@ -135,7 +141,8 @@ class Record:
         "Why something waits, in words."
         files = (self.metrics, self.checks)
         waiting, errors = sum(len(f.waiting) for f in files), [f.error for f in files if f.error]
-        for error, what in ((next(iter(errors), None), f"{waiting} lines wait"), (self._unsaved, "the state is not written"), (self._failed, "a picture was not written")):
+        for error, what in ((next(iter(errors), None), f"{waiting} lines wait"), (self._unsaved, "the state is not written"),
+                            (self._failed, "a picture was not written")):
             if error: return f"journal: {what}: {error.strerror or error}. Training goes on; make room for {self.folder.name}."
         return ""
 
@@ -183,7 +190,8 @@ class Record:
     def _now(self, step: int, verdicts: Sequence[Verdict]) -> None:
         try:
             fresh = self.folder / ".verdicts.json"  # replaced in one move, and not forced to the disk: the next measurement is near
-            fresh.write_text(json.dumps({"step": step, "checks": [verdict_row(step, v) for v in verdicts]}, default=float), encoding="utf-8")
+            fresh.write_text(json.dumps({"step": step, "checks": [verdict_row(step, v) for v in verdicts]}, default=float),
+                             encoding="utf-8")
             os.replace(fresh, self.folder / "verdicts.json")
         except OSError as error: self._failed = error
 
@@ -192,7 +200,8 @@ class Record:
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
             path.parent.mkdir(exist_ok=True)
-            with whole_file(path) as file: np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()}, **({} if step is None else {"_step": np.array(step)}))
+            with whole_file(path) as file:
+                np.savez_compressed(file, **{k: small(v) for k, v in arrays.items()}, **({} if step is None else {"_step": np.array(step)}))
             self._failed = None
         except OSError as error: self._failed = error
 
@@ -219,7 +228,8 @@ class Record:
         for file in (self.metrics, self.checks):
             if not file.flush(): self._spill(file)
             file.close()
-        if self._unsaved: warnings.warn(f"the state of run {self.id} could not be written ({self._unsaved}); it will be read as lost", stacklevel=2)
+        if self._unsaved:
+            warnings.warn(f"the state of run {self.id} could not be written ({self._unsaved}); it will be read as lost", stacklevel=2)
         self._lock.release()
 
     def _spill(self, file: LineFile) -> None:
@@ -243,7 +253,8 @@ def begin(
     folder = root / new_id(kind, now)
     folder.mkdir()
     lock = Lock(folder / "lock")
-    known = {"format": 1, "id": folder.name, "kind": kind, "state": "running", "started": now, "updated": now, "steps": 0, "seconds": 0.0, "error": ""}
+    known = {"format": 1, "id": folder.name, "kind": kind, "state": "running", "started": now, "updated": now, "steps": 0, "seconds": 0.0,
+             "error": ""}
     try:
         lock.take()
         (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8", errors="replace")
@@ -265,7 +276,8 @@ def go_on(
     facts, lock = read_json(folder / "run.json"), Lock(folder / "lock")
     if not lock.take():
         by = facts.get("by", {})
-        raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, held by process {by.get('pid')} on {by.get('host')}. Wait, or stop it there.")
+        raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, held by process {by.get('pid')} on "
+                         f"{by.get('host')}. Wait, or stop it there.")
     try: record = Record(folder, lock, facts | {"state": "running", "by": writer(), "updated": time.time(), "error": ""})
     except BaseException:
         lock.release()

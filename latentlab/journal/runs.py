@@ -84,7 +84,8 @@ class Run:
         "Arrays of a picture; nothing in the file is executed."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return {}
 
     def picture_step(
@@ -121,7 +122,9 @@ def append_note(
 def runs_table(
     rows: Sequence[Mapping[str, Any]],  # Summaries, newest first
 ) -> Any:  # A DataFrame: one row a run, indexed by id
-    "Runs with the settings in force at their end that vary, final terms of training, last figures (held out), live changes, checks that are not well, first note."
+    """Runs with the settings in force at their end that vary, final terms of training, last figures (held out), live
+    changes, checks that are not well, first note.
+    """
     import pandas as pd
 
     kinds = {row["kind"] for row in rows}
@@ -193,10 +196,12 @@ def line(
     "One run as a line of a table."
     odd = ", ".join(f"{name} {level}" for name, level in row["checks"].items() if level != "ok")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started"])) if row.get("started") else ""
-    head = {"when": when, "kind": row["kind"], "state": row["state"], "kept": bool(row.get("kept")), "steps": row.get("steps", 0), "seconds": row.get("seconds", 0.0)}
+    head = {"when": when, "kind": row["kind"], "state": row["state"], "kept": bool(row.get("kept")), "steps": row.get("steps", 0),
+            "seconds": row.get("seconds", 0.0)}
     terms = {name: value for name, value in row["metrics"].items() if sources.get(name) != HELD}
     figures = {f"{name} ({HELD})": value for name, value in row["figures"].items()}
-    return head | {p: row["settings"].get(p) for p in names} | terms | figures | {"changes": row["changes"], "checks": odd, "note": row["note"]}
+    return head | {p: row["settings"].get(p) for p in names} | terms | figures | {"changes": row["changes"], "checks": odd,
+                                                                                  "note": row["note"]}
 
 
 def everything(
@@ -204,7 +209,8 @@ def everything(
 ) -> dict[str, Any]:  # Path -> value
     "What two runs can differ in."
     facts = run.facts
-    beside = {"device": facts.get("device"), "commit": facts.get("commit"), "untracked code": len(facts["untracked"])} | {f"versions.{k}": v for k, v in facts["versions"].items()}
+    beside = {"device": facts.get("device"), "commit": facts.get("commit"),
+              "untracked code": len(facts["untracked"])} | {f"versions.{k}": v for k, v in facts["versions"].items()}
     diff = run.folder / "code.diff"
     beside["uncommitted lines"] = diff.read_text(encoding="utf-8", errors="replace").count("\n") if diff.exists() else 0
     moved = {f"{name} from step {step}": f"{old} -> {new}" for step, name, old, new in run.metrics().changes}
@@ -214,7 +220,9 @@ def everything(
 def shared(
     row: Mapping[str, Any],  # Summary of a run
 ) -> str:  # Equal for repeats
-    "What a run shares with its repeats; one changed on the way shares it with nobody, one that went on from another only with those that did so there."
+    """What a run shares with its repeats; one changed on the way shares it with nobody, one that went on from another only
+    with those that did so there.
+    """
     return f"{row['group']} steps {row['steps']} parent {row['parent']} changed {row['id'] if row['changes'] else None}"
 
 
@@ -238,13 +246,15 @@ def group_table(
     names = [p for p in varying([rows[0] for rows in groups.values()]) if p.split(".")[-1] not in ("seed", "device")]
     known = sources_of([row for rows in groups.values() for row in rows])
     unknown = [m for m in metrics if m not in known]
-    if unknown: raise ValueError(f"`metrics` must name what the runs measured: got {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
+    if unknown:
+        raise ValueError(f"`metrics` must name what the runs measured: got {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
     lines = []
     for rows in groups.values():
         line = {("setting", p): rows[0]["settings"].get(p) for p in names} | {("runs", "n"): len(rows), ("runs", "steps"): rows[0]["steps"]}
         line |= {("runs", "changed on the way"): bool(rows[0]["changes"]), ("runs", "continued"): bool(rows[0]["parent"])}
         for m in metrics or known:
             i = mean_interval([value_of(row, m, known[m]) for row in rows])
-            line |= {(m, "measured on"): known[m], (m, "n"): i.n, (m, "mean"): i.mean, (m, "sd"): i.deviation, (m, "low"): i.low, (m, "high"): i.high}
+            line |= {(m, "measured on"): known[m], (m, "n"): i.n, (m, "mean"): i.mean, (m, "sd"): i.deviation, (m, "low"): i.low,
+                     (m, "high"): i.high}
         lines.append(line)
     return pd.DataFrame(lines, columns=pd.MultiIndex.from_tuples(lines[0]) if lines else None)

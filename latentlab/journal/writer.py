@@ -25,7 +25,8 @@ def label_changes(
 ) -> list[dict[str, Any]]:  # path, label, old, new
     "What differs from another run, with the labels that a panel uses; a setting the other did not know yet is compared with its default."
     fields = run.fields()
-    return [dict(path=p, label=i.label, old=old.get(p, i.default), new=i.value) for p, i in fields.items() if old.get(p, i.default) != i.value]
+    return [dict(path=p, label=i.label, old=old.get(p, i.default), new=i.value) for p, i in fields.items()
+            if old.get(p, i.default) != i.value]
 
 
 def in_words(
@@ -58,7 +59,8 @@ def compared(
 ) -> dict[str, Any]:  # previous (id, changes) and best (id, metric, value, changes), where there are such
     "The differences to the run before and to the best one on the same data."
     found: dict[str, Any] = {}
-    scored = [row for row in rows if np.isfinite(row["metrics"].get(best, np.nan)) and row["state"] in ("done", "interrupted") and same_data(run, row["settings"])]
+    scored = [row for row in rows if np.isfinite(row["metrics"].get(best, np.nan)) and row["state"] in ("done", "interrupted")
+              and same_data(run, row["settings"])]
     if rows:
         last = max(rows, key=lambda row: row["started"])
         found["previous"] = {"id": last["id"], "changes": label_changes(run, last["settings"])}
@@ -85,7 +87,8 @@ class Writer:
         "Try that it can be written, before any time is spent. Raises ValueError when it cannot."
         try: try_folder(self.root)
         except OSError as error:
-            raise ValueError(f"`root` must be a folder that can be written: got {self.root} ({error.strerror}). Choose another folder for the journal.") from error
+            raise ValueError(f"`root` must be a folder that can be written: got {self.root} ({error.strerror}). Choose another folder "
+                             "for the journal.") from error
         return self
 
     def rows(self, kind: str | None = None) -> list[dict[str, Any]]:  # Summaries, oldest first
@@ -103,13 +106,15 @@ class Writer:
         said = compared(run, [row for row in self.rows(kind) if row["settings"]], self.best)
         seed = next((info.value for info in run.fields().values() if info.name == "seed"), None)
         moved = [c for c in label_changes(run, {}) if c["path"].split(".")[-1] not in ("seed", "device")]
-        return begin(self.root, run, kind=kind, facts=said | {"words": describe_switches(run, weights), "defaults": moved, "seed": seed} | dict(facts))
+        return begin(self.root, run, kind=kind, facts=said | {"words": describe_switches(run, weights), "defaults": moved, "seed": seed}
+                     | dict(facts))
 
     def go_on(self, id: str, *, step: int) -> Record: return go_on(self.folder(id), step=step)
 
     def folder(self, id: str) -> Path:
         folder = self.root / check_name(id)
-        if not (folder / "run.json").exists(): raise ValueError(f"`id` must be a run of {self.root.name}: got {id}. Look at runs() for those that are there.")
+        if not (folder / "run.json").exists():
+            raise ValueError(f"`id` must be a run of {self.root.name}: got {id}. Look at runs() for those that are there.")
         return folder
 
     def claim(self, run: Settings) -> Lock: return Lock(self.root / ".claims" / digest(as_dict(run)))
@@ -121,7 +126,9 @@ def newest_checkpoint(
     "Where a run can go on. Raises ValueError when it left no checkpoint."
     left = [path for end in ("*.ckpt", "*.previous") for path in (folder / "checkpoints").glob(end)]
     found = max(left, key=lambda p: (p.suffix == ".ckpt", p.stat().st_mtime_ns), default=None)
-    if found is None: raise ValueError(f"`id` must be a run with a checkpoint: got {folder.name}, which left none. Choose another run, or train it anew from its settings.")
+    if found is None:
+        raise ValueError(f"`id` must be a run with a checkpoint: got {folder.name}, which left none. Choose another run, or train it anew "
+                         "from its settings.")
     return found
 
 

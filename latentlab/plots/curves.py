@@ -58,7 +58,8 @@ def plot_curves(
 ) -> Figure:
     "Curves over training steps, one panel for each unit, none rescaled."
     wrong = {name: len(value) for name, value in values.items() if len(value) != len(steps)}
-    if not values or wrong: raise ValueError(f"`values` must hold curves of {len(steps)} points, one per step: got {wrong or 'none'}. Pass one history.")
+    if not values or wrong:
+        raise ValueError(f"`values` must hold curves of {len(steps)} points, one per step: got {wrong or 'none'}. Pass one history.")
     groups = by_unit(values, units or {})
     figure = new_figure(width, 0.5 + 1.35 * len(groups) + (0.3 if title else 0), theme)
     axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
@@ -145,7 +146,8 @@ def draw_events(
     for i, step in enumerate(events):
         ax.axvline(step, color=theme.soft, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.5, label="_change")
         if len(events) > 12: continue
-        ax.annotate(str(i + 1), (step, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points", fontsize=7, color=theme.soft)
+        ax.annotate(str(i + 1), (step, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points", fontsize=7,
+                    color=theme.soft)
 
 
 def plot_run_curves(
@@ -157,7 +159,8 @@ def plot_run_curves(
 ) -> Figure:
     "Everything that one run or two recorded over their steps, one panel for each unit and size."
     panels = curve_panels(runs, units or {})
-    if not panels or len(runs) > 2: raise ValueError(f"`runs` must be one or two with a finite curve: got {len(runs)}. Use plots.runs for more.")
+    if not panels or len(runs) > 2:
+        raise ValueError(f"`runs` must be one or two with a finite curve: got {len(runs)}. Use plots.runs for more.")
     columns, most = min(len(panels), 2), len(runs) * max(len(names) for _, names in panels)
     rows = -(-len(panels) // columns)
     figure = new_figure(width, rows * (1.75 + 0.13 * -(-most // 2)) + 0.2, theme)
@@ -210,7 +213,8 @@ def plot_path(
     "The way of a training through the plane of area and distance, soft and hard, start and end marked."
     x, ys = as_array(areas), {"distance_soft": as_array(soft), "distance_hard": as_array(hard)}
     finite = np.isfinite(x) & np.isfinite(ys["distance_soft"]) & np.isfinite(ys["distance_hard"])
-    if not finite.any(): raise ValueError(f"`areas`, `soft` and `hard` must share a finite point: got {len(x)} points, none finite. Measure first.")
+    if not finite.any():
+        raise ValueError(f"`areas`, `soft` and `hard` must share a finite point: got {len(x)} points, none finite. Measure first.")
     x, ys = x[finite], {name: y[finite] for name, y in ys.items()}
     figure = new_figure(width, 3.1, theme)
     ax = figure.subplots()

@@ -45,12 +45,14 @@ def draw_plane(
     theme: Theme = LIGHT,  # Ground and ink
 ) -> None:
     "A field over a plane, with contours and points."
-    if field.ndim != 2 or min(field.shape) < 2: raise ValueError(f"`field` must be rows by columns, at least 2 by 2: got {field.shape}. Reshape the grid's values.")
+    if field.ndim != 2 or min(field.shape) < 2:
+        raise ValueError(f"`field` must be rows by columns, at least 2 by 2: got {field.shape}. Reshape the grid's values.")
     x0, x1, y0, y1 = (float(v) for v in extent)
     high = float(np.nanmax(field))
     norm = TwoSlopeNorm(0.0, -span, span) if signed else None
     dx, dy = (x1 - x0) / (field.shape[1] - 1) / 2, (y1 - y0) / (field.shape[0] - 1) / 2
-    shown = ax.imshow(field, extent=(x0 - dx, x1 + dx, y0 - dy, y1 + dy), cmap="RdBu_r" if signed else "magma", norm=norm, interpolation="bilinear",
+    shown = ax.imshow(field, extent=(x0 - dx, x1 + dx, y0 - dy, y1 + dy), cmap="RdBu_r" if signed else "magma", norm=norm,
+                      interpolation="bilinear",
                       **({} if signed else dict(vmin=max(float(np.nanmin(field)), high - span), vmax=high)))
     across, up = np.linspace(x0, x1, field.shape[1]), np.linspace(y1, y0, field.shape[0])
     runs = sorted({0.0} if signed else {float(level) for level in levels})
@@ -59,7 +61,8 @@ def draw_plane(
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set_title(title, color=theme.ink, fontsize=9, loc="left")
     ax.tick_params(colors=theme.soft, labelsize=8, length=3)
-    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.045, pad=0.02, extend="neither" if signed or np.nanmin(field) >= high - span else "min")
+    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.045, pad=0.02, extend="neither" if signed or np.nanmin(field) >= high - span
+                             else "min")
     bar.ax.tick_params(colors=theme.soft, labelsize=8)
     bar.outline.set_visible(False)
 
@@ -71,7 +74,8 @@ def difference(
     span: float = 14.0,  # Nats below its maximum up to which a density counts
 ) -> Float[np.ndarray, "row column"]:  # Nats; NaN where neither of them counts
     "Model minus oracle where there is something to compare."
-    if field.shape != oracle.shape: raise ValueError(f"`oracle` must have the shape of `field`: got {oracle.shape} and {field.shape}. Use one grid.")
+    if field.shape != oracle.shape:
+        raise ValueError(f"`oracle` must have the shape of `field`: got {oracle.shape} and {field.shape}. Use one grid.")
     near = (field >= np.nanmax(field) - span) | (oracle >= np.nanmax(oracle) - span)
     return np.where(near, field - oracle, np.float32(np.nan))
 
@@ -97,7 +101,8 @@ def draw_codes(
     dress(ax, theme)
     if prior is not None: ax.scatter(*prior.T, s=5, color=theme.soft, alpha=0.35, linewidths=0)
     turn = np.linspace(0, 2 * np.pi, 181)
-    for share, dashes in ((0.5, "-"), (0.95, "--")) if prior is None else (): ax.plot(circle(share) * np.cos(turn), circle(share) * np.sin(turn), dashes, color=theme.soft,
+    for share, dashes in ((0.5, "-"), (0.95, "--")) if prior is None else ():
+        ax.plot(circle(share) * np.cos(turn), circle(share) * np.sin(turn), dashes, color=theme.soft,
                                                                                       linewidth=1)
     ax.scatter(*z.T, s=6, c=class_colours(labels, len(z)), linewidths=0, zorder=3)
     ends = np.nanquantile(np.concatenate([z, z if prior is None else prior]), (0.005, 0.995), axis=0)
@@ -133,7 +138,8 @@ def roc_points(
     outside: Float[np.ndarray, " other"],  # Scores of foreign data
 ) -> Float[np.ndarray, "threshold 2"]:  # FPR and TPR, from (0, 0) to (1, 1)
     "Share of foreign data found against share of own data refused, for every threshold."
-    if not len(inside) or not len(outside): raise ValueError(f"`inside` and `outside` must hold scores: got {len(inside)} and {len(outside)}. Score some data of both.")
+    if not len(inside) or not len(outside):
+        raise ValueError(f"`inside` and `outside` must hold scores: got {len(inside)} and {len(outside)}. Score some data of both.")
     at = np.unique(np.concatenate([inside, outside]))
     share = lambda scores: 1 - np.searchsorted(np.sort(scores), at) / len(scores)
     return np.concatenate([[[0.0, 0.0]], np.stack([share(inside), share(outside)], -1)[::-1]])
@@ -154,7 +160,8 @@ def draw_scores(
     bins = np.linspace(*np.quantile(both, (0.005, 0.995)), 32)
     for ax in (hist, roc): dress(ax, theme)
     for scores, name, colour in zip((inside, outside), names, ("blue", "vermillion")):
-        hist.hist(scores.clip(bins[0], bins[-1]), bins, density=True, histtype="stepfilled", facecolor=(*to_rgb(OKABE_ITO[colour]), 0.3), edgecolor=OKABE_ITO[colour],
+        hist.hist(scores.clip(bins[0], bins[-1]), bins, density=True, histtype="stepfilled", facecolor=(*to_rgb(OKABE_ITO[colour]), 0.3),
+                  edgecolor=OKABE_ITO[colour],
                   linewidth=1.3, label=name)
     hist.set(yticks=[], ylim=(0, 1.28 * hist.get_ylim()[1]))
     hist.set_xlabel(f"{score}, higher = more out", color=theme.ink, fontsize=8)
@@ -228,16 +235,19 @@ def plot_latents(
     for part in (upper, lower): part.set_facecolor(theme.ground)
     draw_layer_row(lower, views, theme)
     if plane:
-        fields = {"ELBO, nats": views["field"], **({"ELBO - log p*, nats": difference(views["field"], views["field_oracle"])} if "field_oracle" in views else {})}
+        fields = {"ELBO, nats": views["field"], **({"ELBO - log p*, nats": difference(views["field"], views["field_oracle"])}
+                                                   if "field_oracle" in views else {})}
         for ax, (word, field) in zip(upper.subplots(1, len(fields), squeeze=False)[0], fields.items()):
             signed = "log p*" in word
-            draw_plane(ax, field, views["extent"], points=None if signed else views["points"], labels=views["labels"], signed=signed, span=6 if signed else 14, title=word,
+            draw_plane(ax, field, views["extent"], points=None if signed else views["points"], labels=views["labels"], signed=signed,
+                       span=6 if signed else 14, title=word,
                        theme=theme)
         return figure
     left, right = upper.subfigures(1, 2, width_ratios=(1.25, 1))
     for part in (left, right): part.set_facecolor(theme.ground)
     flat = lambda pictures: pictures.reshape(-1, *pictures.shape[-2:])  # with or without their one channel
     rows = {} if images is None else {"image": flat(images)}
-    draw_rows(left, rows | {f"from z>{k}": flat(views[f"recon{k}"]) for k in range(layers) if f"recon{k}" in views} | {"generated": flat(views["generated"])}, theme=theme)
+    draw_rows(left, rows | {f"from z>{k}": flat(views[f"recon{k}"]) for k in range(layers) if f"recon{k}" in views}
+              | {"generated": flat(views["generated"])}, theme=theme)
     draw_score_grid(right, views, names, theme)
     return figure

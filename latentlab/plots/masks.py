@@ -53,7 +53,8 @@ def rank_pixels(
     "Share of an image's pixels that are below, ties at their mean."
     flat = as_array(logits).reshape(len(logits), -1)
     rows = [np.sort(row) for row in flat]
-    ranks = [(np.searchsorted(row, z) + np.searchsorted(row, z, side="right") - 1) / (2 * max(len(row) - 1, 1)) for row, z in zip(rows, flat)]
+    ranks = [(np.searchsorted(row, z) + np.searchsorted(row, z, side="right") - 1) / (2 * max(len(row) - 1, 1))
+             for row, z in zip(rows, flat)]
     return np.stack(ranks).reshape(logits.shape).astype(np.float32)
 
 # %% ../../nbs/plots/02_masks.ipynb #6e25d595
@@ -97,9 +98,11 @@ def plot_explanations(
     pictures, masks = as_rgb(images), as_array(keep)
     scales = (tints(tint), ("0 hidden", "1 kept")), (colormaps[SCALES["rank"].colours], ("first to go", "last to go"))
     rows = [("image", f"{masks.shape[1]} × {masks.shape[2]} px", pictures, None),
-            ("kept", f"area {masks.mean():.2f}", overlay(images, masks, tint=tint), scales[0]), ("what is left", "for the encoder", as_rgb(seen), None)]
+            ("kept", f"area {masks.mean():.2f}", overlay(images, masks, tint=tint), scales[0]),
+            ("what is left", "for the encoder", as_rgb(seen), None)]
     if rank is not None: rows.append(("rank", "of the logits", rank_pixels(rank), scales[1]))
-    if columns and len(columns) != len(masks): raise ValueError(f"`columns` must name every image: got {len(columns)} names for {len(masks)} images.")
+    if columns and len(columns) != len(masks):
+        raise ValueError(f"`columns` must name every image: got {len(columns)} names for {len(masks)} images.")
     names = [textwrap.fill(name, max(4, int(cell * 13)), break_long_words=True) for name in columns]
     high, left, right, gap = cell * masks.shape[1] / masks.shape[2], 1.05, 0.95, 0.05
     top = 0.08 + (0.3 if title else 0) + 0.15 * max((name.count("\n") + 1 for name in names), default=0)

@@ -146,8 +146,10 @@ def add_legend(
     widest = max(text_width(str(handle.get_label()), 8) for handle in handles)
     columns = max(1, min(4, len(handles), int((width - 0.1) / (widest + 0.65))))
     size = 11 if heading else 8
-    figure.legend(handles=handles, frameon=False, fontsize=8, labelcolor=theme.ink, loc="outside upper left", ncols=columns, handlelength=3, alignment="left",
-                  title=short(title, width - 0.3, 1.1 * size) or None, title_fontproperties=dict(size=size, weight="bold" if heading else "normal"))
+    figure.legend(handles=handles, frameon=False, fontsize=8, labelcolor=theme.ink, loc="outside upper left", ncols=columns,
+                  handlelength=3, alignment="left",
+                  title=short(title, width - 0.3, 1.1 * size) or None,
+                  title_fontproperties=dict(size=size, weight="bold" if heading else "normal"))
     figure.set_size_inches(width, float(figure.get_size_inches()[1]) + 0.18 * -(-len(handles) // columns) + 0.022 * size * bool(title))
 
 # %% ../../nbs/plots/04_runs.ipynb #2812d3b5
@@ -169,7 +171,8 @@ def room(
     if not len(seen): return Room(low=0.0, high=1.0, cut=False)
     low, high = float(seen.min()), float(seen.max())
     span = high - low or abs(high) * 0.1 or 1.0
-    bottom, top = (min(low, max(float(wanted.min()), low - span)), max(high, min(float(wanted.max()), high + span))) if len(wanted) else (low, high)
+    bottom, top = ((min(low, max(float(wanted.min()), low - span)), max(high, min(float(wanted.max()), high + span))) if len(wanted)
+                   else (low, high))
     pad = 0.06 * (top - bottom or span)
     bottom, top = (0.0 if low >= 0 and bottom < 0.5 * top else bottom - pad), top + pad
     return Room(low=bottom, high=top, cut=bool(len(wanted)) and bool(wanted.min() < bottom or wanted.max() > top))
@@ -187,13 +190,15 @@ class GroupCurve:
 
     def __post_init__(self):
         if self.values.ndim != 2 or not len(self.values) or self.values.shape[1] != len(self.steps):
-            raise ValueError(f"`values` must be one row per run and one column per step ({len(self.steps)}): got {self.values.shape}. Stack the runs of a group.")
+            raise ValueError(f"`values` must be one row per run and one column per step ({len(self.steps)}): got {self.values.shape}. "
+                             "Stack the runs of a group.")
 
     def legend(self) -> str:  # "kl scale 0.1 (n = 5)"
         "The name and how many runs its mean is over."
         counts, runs = np.isfinite(self.values).sum(0), len(self.values)
         most, least = counts.max(initial=0), counts[counts > 0].min(initial=runs)
-        words = f"n = {most}" if least == most == runs else f"n = {least} of {runs}" if least == most else f"n = {least} to {most} of {runs}"
+        words = (f"n = {most}" if least == most == runs else f"n = {least} of {runs}" if least == most
+                 else f"n = {least} to {most} of {runs}")
         if most < 2: words = f"{words}, no interval" if most else f"{runs} run{'s' * (runs > 1)}, nothing finite"
         return f"{short(self.name, 3.0)} ({words})"
 
@@ -233,7 +238,8 @@ def plot_bands(
     ax.set(ylim=(limits.low, limits.high), xlabel="training step", ylabel=short(label(metric, unit), 2.1, 9))
     add_legend(figure, ax.get_legend_handles_labels()[0], theme)
     banded = any((found.n > 1).any() for found in sums)
-    says = ["Line: mean over runs. Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []), *([CUT] if limits.cut else [])]
+    says = ["Line: mean over runs. "
+            "Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []), *([CUT] if limits.cut else [])]
     small_print(figure, says, theme)
     literal(figure)
     return figure
@@ -269,7 +275,9 @@ def positions(
         if log_x: raise ValueError(f"`log_x` must be False where settings are words: got {found}. Leave it out.")
         return Positions(at={x: float(i) for i, x in enumerate(found)}, names={float(i): write(x) for i, x in enumerate(found)})
     wrong = [x for x in found if not np.isfinite(x) or (log_x and x <= 0)]
-    if wrong: raise ValueError(f"`x` must be {'above 0 on a logarithmic axis' if log_x else 'finite'}: got {wrong}. {'Set log_x=False' if log_x else 'Name it by a word'}.")
+    if wrong:
+        raise ValueError(f"`x` must be {'above 0 on a logarithmic axis' if log_x else 'finite'}: got {wrong}. "
+                         f"{'Set log_x=False' if log_x else 'Name it by a word'}.")
     return Positions(at={x: float(x) for x in found}, names={float(x): write(x) for x in sorted(found)})
 
 # %% ../../nbs/plots/04_runs.ipynb #54e3ed4a
@@ -297,7 +305,8 @@ def draw_series(
     runs = ax.transData + ScaledTranslation((shift - room / 2) / 72, 0, ax.figure.dpi_scale_trans)
     for point in points:
         finite = point.values[np.isfinite(point.values)]
-        ax.plot([at[point.x]] * len(finite), finite, "o", color=look.colour, markersize=3.6, alpha=0.55, markeredgewidth=0, transform=runs, zorder=2)
+        ax.plot([at[point.x]] * len(finite), finite, "o", color=look.colour, markersize=3.6, alpha=0.55, markeredgewidth=0, transform=runs,
+                zorder=2)
     sums = [summarise(point.values) for point in points]
     x, mean = [at[point.x] for point in points], np.array([found.mean for found in sums])
     half = np.array([np.nan_to_num(found.high - found.mean) for found in sums])
@@ -317,14 +326,17 @@ def numbers(
     counts = {(point.series, at[point.x]): int(summarise(point.values).n) for point in points}
     if len(set(counts.values())) == 1 and 1 not in counts.values(): return 0
     places = sorted(at.values())
-    clusters = np.split(np.array(places), np.flatnonzero(gaps_between(ax, places) > 0.14) + 1)  # settings that are too close for a number each
+    # settings that are too close for a number each
+    clusters = np.split(np.array(places), np.flatnonzero(gaps_between(ax, places) > 0.14) + 1)
     for row, (series, look) in enumerate(style.items()):
         place = dict(textcoords="offset points", va="top", fontsize=7.5, color=look.colour if len(style) > 1 else theme.soft)
         ax.annotate("n", (0, 0), xycoords="axes fraction", xytext=(-8, -below - 10 * row), ha="right", **place)
         for cluster in clusters:
             found = [counts[series, x] for x in cluster if (series, x) in counts]
             words = "/".join(map(str, dict.fromkeys(found) if len(set(found)) == 1 else found))
-            if found: ax.annotate(words, (cluster[len(cluster) // 2], 0), xycoords=("data", "axes fraction"), xytext=(0, -below - 10 * row), ha="center", **place)
+            if found:
+                ax.annotate(words, (cluster[len(cluster) // 2], 0), xycoords=("data", "axes fraction"), xytext=(0, -below - 10 * row),
+                            ha="center", **place)
     return len(style)
 
 # %% ../../nbs/plots/04_runs.ipynb #dbdc2bbb
@@ -351,7 +363,8 @@ def missing(
     "Which points have runs without a finite number."
     gone = [(point, int((~np.isfinite(point.values)).sum())) for point in points]
     found = [(point, n) for point, n in gone if n]
-    where = [f"{n} of {len(point.values)} not finite at {short(str(point.x) if isinstance(point.x, str) else f'{point.x:g}', 1.2)}" for point, n in found]
+    where = [f"{n} of {len(point.values)} not finite at "
+             f"{short(str(point.x) if isinstance(point.x, str) else f'{point.x:g}', 1.2)}" for point, n in found]
     where = [f"{words}{', ' + short(point.series, 1.5) if point.series else ''}" for words, (point, _) in zip(where, found)]
     rest = sum(n for _, n in found[most:])
     return ["; ".join([*where[:most], *([f"{rest} more elsewhere"] if rest else [])]) + "."] if where else []
@@ -371,7 +384,8 @@ def plot_groups(
     "One number per run over a setting: every run a dot, means with their 95 % interval, connected per series."
     keys = [(point.x, point.series) for point in points]
     if not points: raise ValueError("`points` must hold at least one point: got none. Choose runs that have the number.")
-    if len(set(keys)) < len(keys): raise ValueError(f"`points` must hold a setting once per series: got {keys}. Join the runs of a setting.")
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"`points` must hold a setting once per series: got {keys}. Join the runs of a setting.")
     style, where = looks([point.series for point in points], theme), positions(points, log_x)
     named = any(style)
     figure = new_figure(width, 2.9 + 0.15 * len(style) + 0.4 * any(isinstance(point.x, str) for point in points), theme)
@@ -392,7 +406,8 @@ def plot_groups(
     ax.set_xlabel(short(x_label, width - 1.2, 9), labelpad=6 + 10 * rows)
     if named: add_legend(figure, ax.get_legend_handles_labels()[0], theme, title=series_label)
     same = {int(found.n) for found in sums}
-    says = f"Dot: one run. Bar: 95 % interval of the mean (Student t){f', n = {same.pop()} each' if not rows else ''}." if max(same) > 1 else "Dot: one run, no interval."
+    says = (f"Dot: one run. Bar: 95 % interval of the mean (Student t){f', n = {same.pop()} each' if not rows else ''}." if max(same) > 1
+            else "Dot: one run, no interval.")
     small_print(figure, [says, *missing(points), *([CUT] if limits.cut else [])], theme)
     literal(figure)
     return figure
@@ -408,7 +423,8 @@ class Path:
     panel: str = ""  # In which panel it is drawn
 
     def __post_init__(self):
-        if self.x.ndim != 1 or self.x.shape != self.y.shape: raise ValueError(f"`x` and `y` must have one length: got {self.x.shape} and {self.y.shape}. Pass one way.")
+        if self.x.ndim != 1 or self.x.shape != self.y.shape:
+            raise ValueError(f"`x` and `y` must have one length: got {self.x.shape} and {self.y.shape}. Pass one way.")
 
     @property
     def key(self) -> str:  # What the legend says
@@ -456,9 +472,11 @@ def path_keys(
     says = lambda key: f"{short(key, 1.6)} ({counts[key]} run{'s' * (counts[key] > 1)})"
     keys = [Line2D([], [], color=look.colour, linestyle=look.dashes, label=says(name)) for name, look in style.items()]
     mark = dict(color=theme.soft, linestyle="", markersize=6)
-    keys += [Line2D([], [], marker="o", markerfacecolor=theme.ground, label="start", **mark), Line2D([], [], marker="o", label="end", **mark)]
+    keys += [Line2D([], [], marker="o", markerfacecolor=theme.ground, label="start", **mark),
+             Line2D([], [], marker="o", label="end", **mark)]
     broken = [np.isfinite(path.x) & np.isfinite(path.y) for path in paths]
-    if any(found.any() and not found[-1] for found in broken): keys.append(Line2D([], [], marker="x", markeredgewidth=2, label="ended not finite", **mark))
+    if any(found.any() and not found[-1] for found in broken):
+        keys.append(Line2D([], [], marker="x", markeredgewidth=2, label="ended not finite", **mark))
     return keys
 
 # %% ../../nbs/plots/04_runs.ipynb #8e943ce7
@@ -476,7 +494,8 @@ def plot_paths(
     if not paths: raise ValueError("`paths` must hold at least one path: got none. Choose runs that have both curves.")
     order = list(dict.fromkeys(path.panel for path in paths) if panels is None else panels)
     lost = sorted({path.panel for path in paths} - set(order))
-    if lost: raise ValueError(f"`panels` must name the panel of every path: got {order} without {lost}. Add them, or leave out these paths.")
+    if lost:
+        raise ValueError(f"`panels` must name the panel of every path: got {order} without {lost}. Add them, or leave out these paths.")
     style, columns = looks([path.key for path in paths], theme), min(len(order), 4)
     rows, drawn = -(-len(order) // columns), []
     figure = new_figure(width, (2.3 if columns > 1 else 2.7) * rows + 0.4, theme)
@@ -485,7 +504,8 @@ def plot_paths(
         dress(ax, theme)
         ax.set_title(short(name, (width - 0.5) / columns - 0.25, 9), fontsize=9, color=theme.ink)
         here = [draw_way(ax, path, style[path.key], theme) for path in paths if path.panel == name]
-        if not any(here): ax.text(0.5, 0.5, "nothing to draw", transform=ax.transAxes, ha="center", va="center", fontsize=8, color=theme.soft)
+        if not any(here):
+            ax.text(0.5, 0.5, "nothing to draw", transform=ax.transAxes, ha="center", va="center", fontsize=8, color=theme.soft)
         drawn += here
     for ax in axes[len(order):]: ax.set_visible(False)
     for ax in axes[max(0, len(order) - columns) : len(order)]: ax.tick_params(labelbottom=True)

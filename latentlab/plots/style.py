@@ -26,7 +26,8 @@ OKABE_ITO: Mapping[str, str] = {
     "vermillion": "#D55E00", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000",
 }
 TERM_COLOURS: Mapping[str, str] = {
-    "distance": OKABE_ITO["blue"], "distance_soft": OKABE_ITO["blue"], "distance_hard": OKABE_ITO["vermillion"], "distance_moved": OKABE_ITO["sky"],
+    "distance": OKABE_ITO["blue"], "distance_soft": OKABE_ITO["blue"], "distance_hard": OKABE_ITO["vermillion"],
+    "distance_moved": OKABE_ITO["sky"],
     "area": OKABE_ITO["orange"], "mask_kl": OKABE_ITO["pink"], "complement": OKABE_ITO["green"],
     "total_variation": "#8C564B", "border": OKABE_ITO["black"], "binarity": "#6B7480", "distance_blank": "#9AA3AE",
 }
@@ -72,7 +73,8 @@ LIGHT = Theme(name="light", ground="#ffffff", ink="#1c2127", soft="#5b6470", gri
 DARK = Theme(name="dark", ground="#111418", ink="#e8eaed", soft="#a3abb5", grid="#2a2f35")
 
 # %% ../../nbs/plots/00_style.ipynb #2543463e
-DISPLAY_NAMES: Mapping[str, str] = {"simclr": "SimCLR", "swav": "SwAV", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "omniglot": "Omniglot", "cifar10": "CIFAR-10"}
+DISPLAY_NAMES: Mapping[str, str] = {"simclr": "SimCLR", "swav": "SwAV", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
+                                    "omniglot": "Omniglot", "cifar10": "CIFAR-10"}
 
 
 def display_name(
