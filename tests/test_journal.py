@@ -192,7 +192,7 @@ def test_what_others_write_has_the_rights_of_other_files(tmp_path):
     assert len(shared) > 5 and [p.name for p in shared if p.stat().st_mode != plain] == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_lines_come_whole_in_order_and_once_however_the_disk_fails(tmp_path, monkeypatch, seed):
     draw, path, write = random.Random(seed), tmp_path / "a.jsonl", os.write
 
@@ -326,6 +326,20 @@ def test_a_cached_running_run_turns_lost_without_a_change_of_its_files(copied):
     assert only(journal)["state"] == "running" and journal.index.read == 0
     os.utime(journal.root / only(journal)["id"] / "heartbeat", (1, 1))
     assert only(journal)["state"] == "lost" and journal.index.read == 0
+
+
+def test_clocks_of_other_machines_lose_no_run(copied, monkeypatch):
+    journal = copied({"state": "running", "by": {**writer(), "machine": "y"}})
+    beat = journal.root / only(journal)["id"] / "heartbeat"
+    os.utime(beat)
+    now = time.time()
+    for off in (-3600, 3600):  # the reader's own clock is wrong: the disk's clock is asked, which stamped the heartbeat too
+        monkeypatch.setattr(time, "time", lambda off=off: now + off)
+        assert only(journal)["state"] == "running", off
+    monkeypatch.undo()
+    for off in (-30, 30):  # the writer's clock stamped the heartbeat, and it is 30 s off
+        os.utime(beat, (time.time() + off, time.time() + off))
+        assert only(journal)["state"] == "running", off
 
 
 def test_one_holder_a_run(tmp_path):
