@@ -46,14 +46,16 @@ def origin_of(
     facts, diff = run.facts, run.folder / "code.diff"
     changed = len(re.findall(r"(?m)^[+-](?![+-]{2})", diff.read_text(encoding="utf-8", errors="replace"))) if diff.exists() else 0
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
-    return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items() if name in ("latentlab", "torch"))])
+    return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items()
+                              if name in ("latentlab", "torch"))])
 
 
 def format_value(
     value: Any,  # Of a setting
 ) -> str:  # "0.005", "on"
     "A value as people write it."
-    return f"{value:.6g}" if isinstance(value, float) else {True: "on", False: "off", None: "none"}[value] if isinstance(value, bool | None) else str(value)
+    return (f"{value:.6g}" if isinstance(value, float) else {True: "on", False: "off", None: "none"}[value]
+            if isinstance(value, bool | None) else str(value))
 
 
 def clock(
@@ -88,16 +90,20 @@ def format_interval(
 ) -> str:  # "0.31 ± 0.02 [0.28, 0.34]"
     "A mean for a table that has n in a column of its own."
     if interval.n < 2: return f"{interval.mean:.4g}, no interval" if interval.n else "none"
-    return f"{interval.mean:.4g} ± {interval.deviation:.2g} [{interval.low:.4g}, {interval.high:.4g}]" + (f", {interval.odd} not finite" if interval.odd else "")
+    return f"{interval.mean:.4g} ± {interval.deviation:.2g} [{interval.low:.4g}, {interval.high:.4g}]" + (
+        f", {interval.odd} not finite" if interval.odd else "")
 
 # %% ../../nbs/journal/05_report.ipynb #10be4419
-MARKS: Mapping[str, str] = {"bad": "✖", "warn": "▲", "ok": "●"}  # The worst first; a form beside the colour, for those who do not see colours
+# The worst first; a form beside the colour, for those who do not see colours
+MARKS: Mapping[str, str] = {"bad": "✖", "warn": "▲", "ok": "●"}
 
 
 def newest_step(
     run: Run,  # Any
 ) -> int:  # Steps
-    "The last step that a run's lines know of; a run in progress is ahead of its `run.json`, and one that went on from an earlier step is behind it."
+    """The last step that a run's lines know of; a run in progress is ahead of its `run.json`, and one that went on from an
+    earlier step is behind it.
+    """
     metrics = run.metrics()
     lines = [*metrics.steps[-1:], *(points[-1][0] for points in metrics.probes.values())]
     return max(lines) if lines and run.facts["state"] == "running" else max([run.facts["steps"], *lines])
@@ -111,7 +117,9 @@ def newest_checks(
     except ValueError: now = None
     last, known = newest_step(run), {}
     for row in [*run.checks(), *(now if isinstance(now, list) else ())]:
-        if not isinstance(row, dict) or row.get("level") not in MARKS or not isinstance(row.get("step"), int) or not isinstance(row.get("name"), str): continue
+        if not isinstance(row, dict) or row.get("level") not in MARKS or not isinstance(row.get("step"),
+                                                                                        int) or not isinstance(row.get("name"), str):
+            continue
         if row["step"] <= last and row["step"] >= known.get(row["name"], row)["step"]: known[row["name"]] = row
     return sorted(known.values(), key=lambda row: list(MARKS).index(row["level"]))
 
@@ -127,29 +135,38 @@ def final_numbers(
     last = {name: next((v for v in reversed(values) if np.isfinite(v)), float("nan")) for name, values in metrics.terms.items()}
     names = dict.fromkeys([*(name for name in last if not name.startswith("gradient_norm")), *held])
     write = lambda values, name: f"{values[name]:.4g}" if name in values else ""
-    return [{"label": label(name), "held_out": write(held, name), "training": write(last, name), "unit": str(units.get(name, ""))} for name in names]
+    return [{"label": label(name), "held_out": write(held, name), "training": write(last, name), "unit": str(units.get(name, ""))}
+            for name in names]
 
 
 # %% ../../nbs/journal/05_report.ipynb #ff55936f
 def snapshot_of(
     run: Run,  # With a saved picture
 ) -> Snapshot:
-    "The last recorded moment of a run, as its family's display takes it. Raises ValueError without a picture, or for settings of another version."
+    """The last recorded moment of a run, as its family's display takes it. Raises ValueError without a picture, or for
+    settings of another version.
+    """
     arrays = run.picture()
-    if "image" not in arrays: raise ValueError(f"`run` must have saved a picture: got {run.id}, which has none. Pictures are written at checkpoints and at the end.")
+    if "image" not in arrays:
+        raise ValueError(f"`run` must have saved a picture: got {run.id}, which has none. Pictures are written at checkpoints "
+                         "and at the end.")
     wide = {name: view.astype(np.float32) if view.dtype.kind == "f" else view for name, view in arrays.items()}
     metrics, rows = run.metrics(), surviving(read_lines(run.folder / "metrics.jsonl").rows)
     settings = run.settings(find_family(run.facts["kind"]).experiment)
     settings = settings.replace({name: new for _, name, _, new in metrics.changes})
     verdicts = tuple(Verdict(**{k: v for k, v in row.items() if k != "step"}) for row in newest_checks(run))
     seen = [(row["step"], row["figures"]) for row in rows if isinstance(row.get("figures"), dict)]
-    measured = tuple(Measurement(step=step, figures=figures, verdicts=verdicts if n == len(seen) - 1 else ()) for n, (step, figures) in enumerate(seen))
+    measured = tuple(Measurement(step=step, figures=figures, verdicts=verdicts if n == len(seen) - 1 else ())
+                     for n, (step, figures) in enumerate(seen))
     stride = max(1, metrics.steps[0]) if metrics.steps else 1
-    curves = Curves(steps=np.array(metrics.steps, np.int64), values={name: np.array(v, float) for name, v in metrics.terms.items()}, stride=stride)
+    curves = Curves(steps=np.array(metrics.steps, np.int64), values={name: np.array(v, float) for name, v in metrics.terms.items()},
+                    stride=stride)
     step = run.picture_step() or newest_step(run)
     values = {info.name: info.value for info in settings.fields().values() if info.kind == "live"}
-    return Snapshot(version=0, step=step, seconds=max([run.facts["seconds"], *metrics.seconds[-1:]]), rate=0.0, state=run.facts["state"], notice="", run=settings,
-                    values=values, images=wide["image"], info=dict(run.facts.get("info") or {}), views=wide, curves=curves, measurements=measured)
+    return Snapshot(version=0, step=step, seconds=max([run.facts["seconds"], *metrics.seconds[-1:]]), rate=0.0, state=run.facts["state"],
+                    notice="", run=settings,
+                    values=values, images=wide["image"], info=dict(run.facts.get("info") or {}), views=wide, curves=curves,
+                    measurements=measured)
 
 
 def shared_rows(
@@ -159,7 +176,8 @@ def shared_rows(
     "Where two previews show the same."
     places = [{image.tobytes(): row for row, image in reversed(list(enumerate(images)))} for images in (first, second)]
     both = [image for image in places[0] if image in places[1]]
-    return tuple(sorted(places[0][image] for image in both)), tuple(places[1][first[row].tobytes()] for row in sorted(places[0][image] for image in both))
+    return tuple(sorted(places[0][image] for image in both)), tuple(places[1][first[row].tobytes()]
+                                                                    for row in sorted(places[0][image] for image in both))
 
 
 def only_rows(
@@ -195,13 +213,16 @@ def plot_tiles(
     *,
     most: int = 8,  # Examples drawn
 ) -> Any:  # A matplotlib Figure
-    "Saved arrays as rows of images, each row in its own range: for runs whose family draws nothing itself. Raises ValueError when there is no image."
+    """Saved arrays as rows of images, each row in its own range: for runs whose family draws nothing itself. Raises
+    ValueError when there is no image.
+    """
     from latentlab.plots.style import dress, new_figure, LIGHT
 
     rows = {}
     for name, view in views.items():
         view = np.asarray(view)
-        if view.dtype.kind not in "buif" or view.ndim not in (3, 4) or not view.size or (view.ndim == 4 and view.shape[1] not in (1, 3)): continue
+        if view.dtype.kind not in "buif" or view.ndim not in (3, 4) or not view.size or (view.ndim == 4 and view.shape[1] not in (1, 3)):
+            continue
         view = view[:most].astype(np.float32)
         rows[name] = view if view.ndim == 3 else view[:, 0] if view.shape[1] == 1 else view.transpose(0, 2, 3, 1)
     shapes = {name: np.shape(view) for name, view in views.items()}
@@ -267,15 +288,20 @@ def run_facts(
     written = time.strftime("written %Y-%m-%d %H:%M", time.localtime(figures.stat().st_mtime)) if figures.exists() else ""
     last = max((row["step"] for row in checks), default=0)
     shown = [dict(row, mark=MARKS[row["level"]], label=row["name"].replace("_", " "), late=row["step"] != last) for row in checks]
-    moved = [(f"{step:,}", name.split(".")[-1].replace("_", " "), format_value(old), format_value(new)) for step, name, old, new in metrics.changes]
+    moved = [(f"{step:,}", name.split(".")[-1].replace("_", " "), format_value(old), format_value(new))
+             for step, name, old, new in metrics.changes]
     events = [dict(zip(("step", "label", "old", "new"), row)) for row in moved]
     return dict(
-        id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])), steps=f"{newest:,}",
-        time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0, previous=previous.get("id", ""),
+        id=run.id, title=title_of(run), state=state, when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])),
+        steps=f"{newest:,}",
+        time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0,
+        previous=previous.get("id", ""),
         changes=pairs(previous.get("changes")), defaults=pairs(facts["defaults"]), words=list(facts["words"]), events=events, checks=shown,
-        best=f"Lowest {label(best['metric'])} before: {best['value']:.4g}, run {best['id']}." if best else "", best_changes=pairs(best["changes"]) if best else [],
+        best=f"Lowest {label(best['metric'])} before: {best['value']:.4g}, run "
+             f"{best['id']}." if best else "", best_changes=pairs(best["changes"]) if best else [],
         error=(facts.get("error") or "").strip(),
-        checks_when=f"of step {last:,}, the run is at {newest:,}" if checks else "", numbers=final_numbers(run), notes=[note["text"] for note in run.notes()],
+        checks_when=f"of step {last:,}, the run is "
+                    f"at {newest:,}" if checks else "", numbers=final_numbers(run), notes=[note["text"] for note in run.notes()],
         picture_when=written if drawn is None else f"of step {drawn:,}", footer=origin_of(run))
 
 
@@ -286,7 +312,8 @@ class Report:
     states: tuple[str, ...]  # Their true states
 
     def __post_init__(self):
-        if len(self.runs) not in (1, 2) or len(self.states) != len(self.runs): raise ValueError(f"`runs` must be one or two, each with its state: got {len(self.runs)}. Name two ids at most.")
+        if len(self.runs) not in (1, 2) or len(self.states) != len(self.runs):
+            raise ValueError(f"`runs` must be one or two, each with its state: got {len(self.runs)}. Name two ids at most.")
 
     @cached_property
     def facts(self) -> list[dict[str, Any]]: return [run_facts(run, state) for run, state in zip(self.runs, self.states)]
@@ -300,7 +327,8 @@ class Report:
     @cached_property
     def _shared(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         previews = [run.picture().get("image") for run in self.runs]
-        if len(previews) < 2 or any(preview is None or preview.ndim != 4 for preview in previews) or previews[0].shape[1:] != previews[1].shape[1:]: return None
+        if len(previews) < 2 or any(preview is None or preview.ndim != 4 for preview in previews) or previews[0].shape[1:
+            ] != previews[1].shape[1:]: return None
         rows = shared_rows(*previews)
         return rows if rows[0] else None
 
@@ -320,7 +348,8 @@ class Report:
         from markupsafe import Markup
 
         template = (files("latentlab.journal") / "templates" / "report.html").read_text(encoding="utf-8")
-        shown = [facts | {"picture": Markup(figure_svg(picture)), "picture_note": note} for facts, (picture, note) in zip(self.facts, self.drawn)]
+        shown = [facts | {"picture": Markup(figure_svg(picture)), "picture_note": note}
+                 for facts, (picture, note) in zip(self.facts, self.drawn)]
         apart = []
         if len(self.runs) > 1:
             table = diff_table(*self.runs)
@@ -345,13 +374,20 @@ class Report:
         pages = []
         for f in self.facts:
             rows = [[c["level"], c["label"], c["step"], c["sentence"]] for c in f["checks"]]
-            lines = [f"## {harmless(f['title'])}, run {f['id']}", f"{f['state']}, {f['steps']} steps, {f['time']}, {harmless(f['device'])}, seed {f['seed']}, began {f['when']}."]
+            lines = [f"## {harmless(f['title'])}, run {f['id']}", f"{f['state']}, {f['steps']} steps, {f['time']}, "
+                                                                  f"{harmless(f['device'])}, seed {f['seed']}, began {f['when']}."]
             if f["error"]: lines.append(f"**Error:** {harmless(f['error'].splitlines()[-1])}")
-            for head, changes in ((f"Changed since {f['previous']}", f["changes"]), (f"{f['best']} Changed since", f["best_changes"]), ("Other than the defaults", f["defaults"]), ("Changed on the way", f["events"])):
-                if changes: lines.append(f"{head}: " + "; ".join(harmless(f"{c['label']} {c['old']} → {c['new']}" + (f" at step {c['step']}" if "step" in c else "")) for c in changes) + ".")
+            for head, changes in ((f"Changed since {f['previous']}", f["changes"]), (f"{f['best']} Changed since", f["best_changes"]),
+                                  ("Other than the defaults", f["defaults"]), ("Changed on the way", f["events"])):
+                if changes:
+                    lines.append(f"{head}: " + "; ".join(harmless(f"{c['label']} "
+                                                                  f"{c['old']} → {c['new']}"
+                                                                  + (f" at step {c['step']}" if "step" in c else "")) for c in changes)
+                                                                  + ".")
             lines += [f"> {harmless(note)}" for note in f["notes"]]
             if rows: lines.append(markdown_table(["level", "check", "step", "what it says"], rows))
-            if f["numbers"]: lines.append(markdown_table(["number", "held out", "training", "unit"], [list(n.values()) for n in f["numbers"]]))
+            if f["numbers"]:
+                lines.append(markdown_table(["number", "held out", "training", "unit"], [list(n.values()) for n in f["numbers"]]))
             pages.append("\n\n".join([*lines, harmless(f["footer"])]))
         return "\n\n".join(pages) + "\n"
 
@@ -379,7 +415,8 @@ def plot_header(
     changes = ", ".join(f"{c['label']} {c['old']} → {c['new']}" for c in facts["changes"])
     texts = [f"{facts['when']} · {facts['steps']} steps · {facts['time']} · {facts['device']} · seed {facts['seed']}",
              f"Since {facts['previous']}: {changes or 'nothing changed'}." if facts["previous"] else "",
-             *(f"{c['label']} {c['level']}: {c['sentence']}" for c in facts["checks"] if c["level"] != "ok"), f"Failed: {facts['error'].splitlines()[-1]}" if facts["error"] else "", note]
+             *(f"{c['label']} {c['level']}: {c['sentence']}" for c in facts["checks"] if c["level"] != "ok"),
+             f"Failed: {facts['error'].splitlines()[-1]}" if facts["error"] else "", note]
     lines = [line for text in texts if text for line in textwrap.wrap(text, 112)[:2]][:8]
     width, high = 8.0, 0.62 + 0.17 * len(lines)
     figure = new_figure(width, high, layout=None)
