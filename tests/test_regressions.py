@@ -8,13 +8,13 @@ from latentlab.core.settings import Live
 from latentlab.data.images import load
 from latentlab.families.hvae.experiment import HVAERun
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.latents.model import evaluate
+from latentlab.latents.evaluate import evaluate
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.masking import straight_through
 from latentlab.train.checkpoint import save_checkpoint
 from latentlab.train.example import MeanRun
-from latentlab.train.rig import NonFiniteStep
-from latentlab.train.trainer import Trainer
+from latentlab.train.session import NonFiniteStep
+from latentlab.train.trainer import Pause, Rebuild, Start, Trainer
 from torch import nn
 
 
@@ -36,28 +36,29 @@ def test_1_a_change_during_a_rebuild_is_kept():
         return run.build(device)
 
     trainer = Trainer(MeanRun(), build=build).start()
-    trainer.rebuild(noise=0.2)
+    built = trainer.submit(Rebuild(changes={"noise": 0.2}))
     assert entered.wait(5)
     trainer.set(pull=3.0)
     gate.set()
-    until(lambda: trainer.run.model.noise == 0.2)
+    built.result(5)
+    assert trainer.run.model.noise == 0.2
     trainer.stop()
-    assert trainer.run.model.pull == 3.0 == trainer._live.values["pull"]
+    assert trainer.run.model.pull == 3.0 == trainer.live.values["pull"]
 
 
 def test_2_a_change_within_a_step_is_recorded_for_the_next():
     trainer, seen = Trainer(MeanRun()), []
-    terms = trainer.model.terms
+    losses = trainer.model.losses
 
-    def record(x, *, live, generator):
-        seen.append(live.values["pull"])
+    def record(batch, context):
+        seen.append(context.live.values["pull"])
         if len(seen) == 4:
             other = threading.Thread(target=lambda: trainer.set(pull=2.0))
             other.start()
             other.join(2)
-        return terms(x, live=live, generator=generator)
+        return losses(batch, context)
 
-    trainer.model.terms = record
+    trainer.model.losses = record
     trainer.fit(8, progress=False)
     assert trainer.changes[0].step == seen.index(2.0) == 4
 
@@ -90,10 +91,11 @@ def test_5_a_checkpoint_of_another_encoder_changes_nothing(tmp_path, path):
         encoder = FrozenEncoder(module, module.names)
         return Trainer(run, folder=tmp_path, build=lambda run, device: run.build(device, encoder=encoder, images=images))
 
-    written = trainer(8).fit(2, progress=False).checkpoint_path()
+    first = trainer(8).fit(2, progress=False)
+    written = first.checkpoints.path(first.run)
     other = trainer(4)
     before = {k: v.clone() for k, v in other.model.state_dict().items()}
-    with pytest.raises(ValueError, match="`path` must be of this structure"): other.resume(path and written)
+    with pytest.raises(ValueError, match="`model` must be of this structure: got other unet"): other.resume(path and written)
     assert all(torch.equal(before[k], v) for k, v in other.model.state_dict().items()) and other.step_count == 0
 
 
@@ -114,23 +116,20 @@ def test_7_frozen_also_when_a_part_of_the_module_is_set_to_training():
 
 def test_8_start_counts_steps_that_are_still_to_come():
     trainer, inside, gate = Trainer(MeanRun()), threading.Event(), threading.Event()
-    go = trainer._go
+    losses = trainer.model.losses
 
-    def slow():
+    def slow(batch, context):
         inside.set()
         gate.wait(5)
-        go()
+        return losses(batch, context)
 
-    trainer._go = slow
+    trainer.model.losses = slow
     trainer.start()
     assert inside.wait(5)
-    with trainer._wake:  # the thread finishes its step and then waits to count it
-        gate.set()
-        trainer.pause()
-        at = trainer.step_count
-        trainer.start(3)
-    trainer.wait()
-    assert trainer.step_count == at + 3
+    asked = [trainer.submit(Pause()), trainer.submit(Start(steps=3))]  # while the first step is on its way
+    gate.set()
+    for one in asked: one.result(5)
+    assert trainer.wait().step_count == 1 + 3
     trainer.stop()
 
 
@@ -138,12 +137,12 @@ def test_9_a_picture_asked_for_when_the_thread_fails_does_not_wait():
     trainer = Trainer(MeanRun())
     inside, go = threading.Event(), threading.Event()
 
-    def fail(x, *, live, generator):
+    def fail(batch, context):
         inside.set()
         go.wait(5)
         raise RuntimeError("bad")
 
-    trainer.model.terms = fail
+    trainer.model.losses = fail
     trainer.start()
     inside.wait(5)
     threading.Timer(0.1, go.set).start()
@@ -192,7 +191,7 @@ def test_explaining_beside_a_running_trainer_never_fails():
     "A cell explains while the thread trains: the check of the encoder must not see the other thread's pass."
     trainer = Trainer(NEMRun().replace(images=64)).start()
     until(lambda: trainer.step_count > 2)
-    for _ in range(60): trainer.model.explain(trainer.parts.probe)
+    for _ in range(60): trainer.model.explain(trainer.setup.preview)
     trainer.stop()
     assert trainer.error is None
 
@@ -202,10 +201,10 @@ def test_a_pause_that_meets_an_error_ends_as_failed_and_can_be_stopped():
     trainer = Trainer(MeanRun()).start()
     until(lambda: trainer.step_count > 2)
 
-    def broken(probe): raise RuntimeError("no verdict")
+    def broken(model, context): raise RuntimeError("no verdict")
 
-    trainer.model.checks = (broken,)
-    trainer._rig.measures.clear()
+    trainer.setup.diagnostics.measure = broken
+    trainer.session.measurements.clear()
     trainer.model.after_step = lambda: time.sleep(0.001)
     while trainer.state == "running": trainer.pause() if trainer.step_count % 50 == 0 else time.sleep(0.0005)
     assert trainer.state == "failed" and str(trainer.error) == "no verdict"
@@ -221,7 +220,7 @@ def test_a_checkpoint_is_written_again_after_a_rebuild(tmp_path):
     assert torch.equal(kept.model.level, trainer.model.level)
 
 
-@pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": "8"}),
+@pytest.mark.parametrize(("run", "changes"), [(HVAERun().replace({"data.points": 200, "batch": 50, "hidden": (8,)}),
                                                {"scale_kind": "fixed", "decoder_scale": 0.5}),
                                               (NEMRun().replace(images=64), {"smoothing": 2.0})], ids=["hvae", "nem"])
 def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
@@ -229,7 +228,7 @@ def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
     not those it was built with.
     """
     def answer(trainer, **live):
-        model, x = trainer.model, trainer.parts.probe
+        model, x = trainer.model, trainer.setup.preview
         if isinstance(run, NEMRun): return model.explain(x, **live).keep
         return evaluate(model, x, generator=torch.Generator().manual_seed(0), **live).elbo
 
