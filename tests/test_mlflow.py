@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from latentlab.core.terms import Verdict
+from latentlab.core.checks import Verdict
 from latentlab.journal import mlflow as module
 from latentlab.journal.index import surviving
 from latentlab.journal.mlflow import PARAMETER, TAG, Store, cut, name_of, points_of, to_mlflow
