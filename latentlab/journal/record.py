@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..core.settings import Settings, as_dict
-from ..core.terms import Verdict
+from ..core.checks import Verdict
 from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, whole_file, write_json, writer
 
 # %% ../../nbs/journal/01_record.ipynb #35cc02db
