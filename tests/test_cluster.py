@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
-from latentlab.journal.runs import Grouped
+from latentlab.journal.journal import Journal
 from latentlab.sweeps import cluster as module
 from latentlab.sweeps.cluster import SlurmCall, SlurmJob, called, needed, on_dask, on_slurm
 from latentlab.sweeps.plan import Plan, grid
@@ -30,9 +30,9 @@ def client():
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory) -> Grouped:
+def here(tmp_path_factory) -> Journal:
     "The same plan, trained in this process as a worker of the pool does it."
-    journal = Grouped(tmp_path_factory.mktemp("here"))
+    journal = Journal(tmp_path_factory.mktemp("here"))
     for run in PLAN.runs(): assert train_one(run, journal.root).state == "done"
     return journal
 
@@ -73,19 +73,19 @@ def test_a_call_that_shall_not_begin_does_not() -> None:
 
 @pytest.mark.slow
 def test_a_run_told_to_stop_goes_on_with_the_same_bits(tmp_path: Path) -> None:
-    journal, run, asked = Grouped(tmp_path / "cut"), MeanRun().replace(steps=800), []
+    journal, run, asked = Journal(tmp_path / "cut"), MeanRun().replace(steps=800), []
     assert called(train_one, (run, journal.root), lambda: len(asked) > 1 or bool(asked.append(1))) == Outcome(state="interrupted")
     cut = known_run(journal, run)
     assert cut["state"] == "interrupted" and 0 < cut["steps"] < 800
     done = called(train_one, (run, journal.root), lambda: False)
-    whole = Grouped(tmp_path / "whole")
+    whole = Journal(tmp_path / "whole")
     train_one(run, whole.root)
     assert (done.state, done.id) == ("done", cut["id"]) and finals(journal) == finals(whole)
 
 
 def test_an_error_in_a_run_that_can_be_stopped_is_its_outcome(tmp_path: Path) -> None:
     failed = called(train_one, (MeanRun().replace(steps=50, poison=10), tmp_path), lambda: False)
-    assert failed.state == "failed" and "`pull` must stay finite" in failed.error and Grouped(tmp_path).rows()[0]["state"] == "failed"
+    assert failed.state == "failed" and "`pull` must stay finite" in failed.error and Journal(tmp_path).rows()[0]["state"] == "failed"
 
 
 @pytest.mark.parametrize("name", ["distributed", "submitit"])
@@ -104,14 +104,14 @@ def test_the_module_loads_neither_library() -> None:
 
 
 @pytest.mark.slow
-def test_dask_trains_what_the_pool_trains(client: Client, here: Grouped, tmp_path: Path) -> None:
+def test_dask_trains_what_the_pool_trains(client: Client, here: Journal, tmp_path: Path) -> None:
     sweep = swept(PLAN, tmp_path, on_dask(client)).start().wait(progress=False)
     assert sweep.progress().done == 4 and finals(sweep.journal) == finals(here) and client.status == "running"
     assert len({row["by"]["pid"] for row in sweep.journal.rows()}) == 2 and {row["sweep"] for row in sweep.journal.rows()} == {"both"}
 
 
 @pytest.mark.slow
-def test_dask_finds_what_was_done_elsewhere_and_goes_on(client: Client, here: Grouped, tmp_path: Path) -> None:
+def test_dask_finds_what_was_done_elsewhere_and_goes_on(client: Client, here: Journal, tmp_path: Path) -> None:
     "Two runs are done and one is begun by this process; an address is as good as a client."
     runs = PLAN.runs()
     for run in runs[:2]: train_one(run, tmp_path)
@@ -179,7 +179,7 @@ def test_another_client_is_refused(wrong) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_train_what_the_pool_trains(here: Grouped, tmp_path: Path) -> None:
+def test_jobs_train_what_the_pool_trains(here: Journal, tmp_path: Path) -> None:
     sweep = swept(PLAN, tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local")).start().wait(progress=False)
     assert sweep.progress().done == 4 and finals(sweep.journal) == finals(here)
     again = swept(PLAN, tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local")).start().wait(progress=False)

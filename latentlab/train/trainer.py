@@ -360,7 +360,8 @@ class Trainer:
             if other:
                 raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
             session = self._assemble(saved.replace(device=self.run.train.device)) if fresh else self.session
-            steps_of.check_state(session, state)
+            try: steps_of.check_state(session, state)
+            except ValueError as error: raise ValueError(f"`path` must be of this structure: got {file.name}. {error}") from error
             return session, saved, state, file
 
         try: (session, saved, state, file), notice = newest_usable(path, take, fall_back=fall_back)
