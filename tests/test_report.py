@@ -119,7 +119,7 @@ def test_the_family_gets_the_run_as_it_ended(tmp_path, monkeypatch):
     record = write(journal, ToyRun().replace(layers=3), state="done")
     now = snapshot_of(journal.run(record.id))
     assert (now.run.get("weight"), now.run.get("layers"), now.values["weight"], now.step) == (0.7, 3, 0.7, 100)
-    assert now.images.shape == (3, 1, 6, 6) and set(now.views) == {"keep"} and now.views["keep"].dtype == np.float32
+    assert now.images.shape == (3, 1, 6, 6) and set(now.views) == {"image", "keep"} and now.views["keep"].dtype == np.float32
     assert ([m.step for m in now.measurements] == [10, 100] and now.measurements[-1].verdicts[0].sentence == "late"
             and now.measurements[0].verdicts == ())
     assert now.curves.steps[-1] == 100 and np.isclose(now.curves.values["loss"][-1], 0.01)
