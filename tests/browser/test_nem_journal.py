@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-CELLS = ["from latentlab.families.nem.experiment import NEMRun\nfrom latentlab.families.nem.display import NEMPanel\nfrom latentlab.journal.journal import Journal",
-         'panel = NEMPanel(NEMRun().replace(images=256, checkpoint_every=20), journal="journal of the lab").run()\npanel']
+CELLS = ["import latentlab as ll\nfrom latentlab.journal.journal import Journal",
+         'panel = ll.lab("nem", images=256, checkpoint_every=20, journal="journal of the lab")\npanel']
 
 
 @pytest.fixture(scope="module")
