@@ -96,10 +96,10 @@ def test_a_killed_kernel_leaves_a_lost_run_that_goes_on(nem):
 
 
 def test_the_book_and_the_widths(nem):
-    "The book is one page of Markdown with cards; the panel fits with its journal at three widths and in both themes."
+    "The book is one page of Markdown with pictures; the panel fits with its journal at three widths and in both themes."
     nem.execute('page = Journal("journal of the lab").book()')
     text = nem.execute("print(page.read_text())")
-    assert "&lt;b&gt;width&lt;/b&gt;" in text and "![card of run" in text and "## Repeats" in text
+    assert "&lt;b&gt;width&lt;/b&gt;" in text and "![picture of run" in text and "## Repeats" in text
     for theme in ("dark", "light"):
         nem.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
         nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)

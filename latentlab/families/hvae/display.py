@@ -225,7 +225,7 @@ def number_table(
     info: Mapping[str, str],  # Words of a run
 ) -> Table:
     "Which numbers stand beside the picture, and of what data they are."
-    split = f"{info['held_out']} held out" if "held_out" in info else "held out"
+    split = f"{info['held_out']} test" if "held_out" in info else "held out"
     wanted = (row for row in ROWS if row[0] != "gap" or np.isfinite(oracle_of(info)))
     rows = tuple(TableRow(name=name, label=label, unit=unit.replace("held out", split), help=help) for name, label, unit, help in wanted)
     return Table(columns=("", "samples", "± s.e."), rows=rows)
