@@ -52,11 +52,11 @@ def line(a, folder):
 
 
 class Timed:
-    "The scribe's part of each step, measured."
+    "The recorder's part of each step, measured."
 
     def __init__(self, trainer):
         self.spent, self.trainer = 0.0, trainer
-        for name in ("begin", "after"): setattr(trainer.scribe, name, self.around(getattr(trainer.scribe, name)))
+        for name in ("begin", "stepped"): setattr(trainer.recorder, name, self.around(getattr(trainer.recorder, name)))
 
     def around(self, call):
         def timed(*words):
@@ -92,7 +92,7 @@ def step(a, folder):
     ratios, each = [k / p - 1 for p, k in rounds], 1e3 * statistics.median(p for p, _ in rounds) / a.steps
     return [
         (f"NEM on fashion-mnist, {device}: a step without a journal, median of {a.rounds} blocks of {a.steps}", f"{each:.2f} ms", ""),
-        ("share of a step spent in the scribe, measured inside", f"{100 * inside.spent / whole:.3f} %", "under 1 %"),
+        ("share of a step spent in the recorder, measured inside", f"{100 * inside.spent / whole:.3f} %", "under 1 %"),
         ("blocks with a journal against those without, median (ends of blocks, with their picture and state, included)",
         f"{100 * statistics.median(ratios):+.2f} %, from {100 * min(ratios):+.2f} to {100 * max(ratios):+.2f}", ""),
     ]
@@ -102,7 +102,7 @@ def synthesise(root, runs, points):
     "Folders as a trainer writes them, copied from one that it wrote."
     trainer = Trainer(NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, steps=10, device="cpu"),
                       journal=root).fit(10, progress=False)
-    first = root / trainer.scribe.id
+    first = root / trainer.recorder.id
     facts = json.loads((first / "run.json").read_text())
     (first / "code.diff").write_text("")
     lines = "".join(json.dumps({"step": 10 * k, "seconds": k / 10, "n": 10, "terms": TERMS, "weights": WEIGHTS}, separators=(",", ":"))
