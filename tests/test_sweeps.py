@@ -281,7 +281,7 @@ def test_a_death_costs_a_run_one_try(tmp_path, retries, deaths, ends):
             else: future.set_result(Outcome(state="done", id="x", seconds=1.0))
         time.sleep(0.005)
     sweep.wait(progress=False)
-    (outcome,) = [o for name, o in sweep.outcomes.items() if sweep._runs[name].get("seed") == 1]
+    (outcome,) = [o for name, o in sweep.outcomes.items() if sweep.dispatcher.runs[name].get("seed") == 1]
     assert outcome.state == ends and died == min(deaths, retries + 1) and max(sweep.tries.values()) == min(deaths, retries) + 1
     assert sweep.progress().done == (3 if ends == "done" else 2) and sweep.state == "done"
     if ends == "failed": assert outcome.error == f"WorkerDied: worker 7 died in the middle of a run; given out {retries + 1} times"
@@ -497,7 +497,7 @@ def test_a_killed_worker_costs_one_try_then_its_run_is_given_up_and_the_sweep_go
     first = until(lambda: at_work(journal))[0]["seed"]
     kill(first), kill(first)
     sweep.wait(progress=False, timeout=120)
-    outcomes = {sweep._runs[name].get("seed"): outcome for name, outcome in sweep.outcomes.items()}
+    outcomes = {sweep.dispatcher.runs[name].get("seed"): outcome for name, outcome in sweep.outcomes.items()}
     assert outcomes[first].state == "failed" and "died in the middle of a run" in outcomes[first].error and "given out 2 times" in outcomes[first].error
     rows = {row["seed"]: row for row in journal.rows()}
     assert rows[first]["state"] == "failed" and "died in the middle" in rows[first]["error"] and rows[1 - first]["state"] == "done" and len(rows) == 2
