@@ -17,7 +17,7 @@ LL.layers = (names, edges) => {
   rows.forEach((row, k) => {
     const mean = (name) => { const up = edges.filter(([, b]) => b === name).map(([a]) => place.get(a)?.share).filter((v) => v !== undefined); return up.length ? up.reduce((s, v) => s + v, 0) / up.length : 0.5; };
     if (k) row = row.map((name, i) => [name, mean(name), i]).sort((p, q) => p[1] - q[1] || p[2] - q[2]).map(([name]) => name);
-    row.forEach((name, i) => place.set(name, { row: k, share: (i + 1) / (row.length + 1), of: row.length }));
+    row.forEach((name, i) => place.set(name, { row: k, share: (i + 0.5) / row.length, of: row.length }));
   });
   return { place, rows: rows.length };
 };
@@ -47,6 +47,7 @@ LL.graph = (spec, tell) => {
   const cut = (edge) => edit(edges.filter((one) => !same(one, edge)));
   const half = { x: 0, y: 15 };
   const meet = (from, to, gap) => { const dx = to.x - from.x, dy = to.y - from.y, k = Math.min(dx ? (from.half + gap) / Math.abs(dx) : Infinity, dy ? (half.y + gap) / Math.abs(dy) : Infinity, 0.48); return [from.x + k * dx, from.y + k * dy]; };
+  const short = (text, room) => { const most = Math.max(3, Math.floor((2 * room - 8) / 6.6)); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
   const values = () => blocks[spec.values]?.data;
   const draw = (force = false) => {
     const width = stage.clientWidth, numbers = values(), text = JSON.stringify([width, edges, first, LL.dark(), Boolean(numbers)]), figures = numbers ? Array.from(numbers, (v) => `${LL.number(v)} ${spec.unit ?? ""}`) : [];
@@ -73,7 +74,7 @@ LL.graph = (spec, tell) => {
     const rubber = LL.svg("path", { class: "ll-graph-rubber", d: "", "marker-end": `url(#${id})` });
     spec.nodes.forEach((node, i) => {
       const at = places.get(node.name), g = LL.svg("g", { class: `ll-graph-node${first === node.name ? " on" : ""}`, transform: `translate(${at.x},${at.y})`, tabindex: 0, role: "button", "aria-pressed": String(first === node.name), "data-node": node.name, "aria-label": label(node.name), style: node.colour ? `--c:${LL.themed(node.colour)}` : null },
-        LL.svg("title", { text: node.note ?? label(node.name) }), LL.svg("rect", { x: -at.half, y: -half.y, width: 2 * at.half, height: 2 * half.y, rx: 7 }), LL.svg("text", { y: numbers ? -2 : 4, text: label(node.name) }));
+        LL.svg("title", { text: node.note ?? label(node.name) }), LL.svg("rect", { x: -at.half, y: -half.y, width: 2 * at.half, height: 2 * half.y, rx: 7 }), LL.svg("text", { y: numbers ? -2 : 4, text: short(label(node.name), at.half) }));
       if (numbers) { small.push(LL.svg("text", { y: 10, class: "small", text: figures[i] ?? "" })); g.append(small[i]); }
       g.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(node.name); }
