@@ -47,7 +47,7 @@ class SquareFamily(Family):
     def load_display(self): return SquareDisplay()
 
 
-FAMILY = SquareFamily(name="square", title="the mean image", experiment=MeanRun, display="tests:SquareDisplay", summary=("loss",), lab="square.ipynb")
+FAMILY = SquareFamily(name="mean", title="the mean image", experiment=MeanRun, display="tests:SquareDisplay", summary=("loss",), lab="square.ipynb")
 
 
 @pytest.fixture
@@ -306,10 +306,10 @@ def test_a_second_panel_on_one_trainer_is_refused_and_the_first_goes_on(opened):
 def test_a_cell_run_twice_leaves_one_panel_and_one_thread(opened):
     old = opened().run()
     new = opened().run()
-    assert OPEN == {"square": new} and not old.trainer.busy and new.trainer.busy
+    assert OPEN == {"mean": new} and not old.trainer.busy and new.trainer.busy
     assert old.pump._thread is None or not old.pump._thread.is_alive()
     again = opened(new.trainer)  # the same trainer shown anew keeps its steps and its thread
-    assert OPEN == {"square": again} and again.trainer.busy and again.trainer.step_count >= new.last.step
+    assert OPEN == {"mean": again} and again.trainer.busy and again.trainer.step_count >= new.last.step
 
 
 def test_what_is_no_run_of_the_family_is_refused_before_anything_is_built(opened):
