@@ -292,16 +292,25 @@ def test_a_refusal_of_the_family_itself_reaches_the_page(panel: Panel) -> None:
     assert "must be on the figure" in send(panel, "painted", "paint", 0, [bytes(192)])
 
 
+def test_a_record_of_graphs_and_ranges_says_what_changed(tmp_path: Path) -> None:
+    for changes in ({}, {"price": 1.0}, {"graph": Graph(("shape", "tone"))}):
+        Trainer(tiny("tones").replace(changes), journal=tmp_path).fit(1, progress=False)
+    *_, last = (Journal(tmp_path).run(row["id"]).facts for row in Journal(tmp_path).rows())
+    changed = {one["path"]: (one["old"], one["new"]) for one in last["previous"]["changes"]}
+    edges = {"nodes": ["shape", "tone"], "edges": [["shape", "tone"]]}
+    assert changed == {"model.price": (1.0, {"low": 0.1, "high": 10.0, "scale": "log"}), "model.graph": (edges, {**edges, "edges": []})}
+
+
 @pytest.mark.slow
 def test_a_sweep_on_two_workers_a_journal_and_a_report(tmp_path: Path) -> None:
     plan = Plan(base=tiny("tones").replace(steps=6), changes=grid({"price": [1.0, Range(0.1, 10.0, "log")]}), seeds=(0, 1))
     sweep = Sweep(plan, tmp_path / "runs", workers=2).start().wait(progress=False)
-    assert sweep.progress().done == 4
+    assert sweep.progress().done == 4, [outcome.error for outcome in sweep.outcomes.values()]
     journal = Journal(tmp_path / "runs")
     table, group = journal.runs("tones"), journal.group("reading")
     assert len(table) == 4 and len(group) == 2
     a, b = list(table.index)[:2]
     report = journal.report(a, b)
     assert "could not be drawn" not in report.html and report.png[:4] == b"\x89PNG"
-    assert all(math.isfinite(row["terms"]["reading"]) for row in journal.rows())
+    assert all(math.isfinite(row["metrics"]["reading"]) for row in journal.rows())
     assert journal.book().exists()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.settings import Settings, as_dict
+from ..core.settings import Settings, as_dict, plain_value
 from .files import Lock, check_name, try_folder
 from .index import Index
 from .record import Record, begin, digest, go_on, describe_switches
@@ -24,9 +24,11 @@ def label_changes(
     old: Mapping[str, Any],  # Dotted path -> value, of another run
 ) -> list[dict[str, Any]]:  # path, label, old, new
     "What differs from another run, with the labels that a panel uses; a setting the other did not know yet is compared with its default."
-    fields = run.fields()
-    return [dict(path=p, label=i.label, old=old.get(p, i.default), new=i.value) for p, i in fields.items()
-            if old.get(p, i.default) != i.value]
+    found = []
+    for path, info in run.fields().items():  # files hold plain values: lists for tuples, dictionaries for small values
+        before, now = old.get(path, plain_value(info.default)), plain_value(info.value)
+        if plain_value(before) != now: found.append(dict(path=path, label=info.label, old=plain_value(before), new=now))
+    return found
 
 
 def in_words(
