@@ -58,7 +58,8 @@ def main() -> None:
     options.add_argument("--closed", type=float, default=60, help="seconds with the page closed")
     a = options.parse_args()
     print(machine())
-    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as lab, chromium_browser() as browser, notebooks(lab, browser) as open_:
+    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as lab, chromium_browser() as browser, notebooks(
+        lab, browser) as open_:
         panel, beside = open_([CELL], name="panel"), open_([""], name="beside", run=False)
         panel.wait_data("Number(d.painted) > 10")
         kernel = Notebook(lab, beside.page, panel.session, panel.path, [])  # talks to the panel's kernel from another page

@@ -98,9 +98,11 @@ def rate_kept(lab: Notebook, pairs: int, block: float) -> list[tuple[str, str, s
             rates.append((*sides[True], *sides[False]))
     finally: lab.execute("panel.pump.start()")
     with_cpu, with_wall, bare_cpu, bare_wall = np.median(rates, axis=0)
-    return [("training rate kept, steps per kernel CPU second", f"{np.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})", "at least 0.75"),
+    return [("training rate kept, steps per "
+             "kernel CPU second", f"{np.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})", "at least 0.75"),
             ("  with frames / detached", f"{with_cpu:.1f} / {bare_cpu:.1f} steps per CPU s", ""),
-            ("  the same in steps per second, browser on the same cores", f"{np.median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f})", ""),
+            ("  the same in steps per second, browser on "
+             "the same cores", f"{np.median(wall):.3f} ({min(wall):.3f} to {max(wall):.3f})", ""),
             ("  with frames / detached", f"{with_wall:.1f} / {bare_wall:.1f} steps/s", "")]
 
 
@@ -116,7 +118,8 @@ def slider_latency(lab: Notebook, moves: int) -> list[tuple[str, str, str]]:
         lab.page.wait_for_timeout(dice.uniform(250, 650))
     found = sorted(lab.page.evaluate(f"window.latentlab.latencies.slice({begun}).map((l) => l.ms)"))
     low, high = np.quantile(found, [0.1, 0.9])
-    return [("slider to first painted frame with the new value", f"{statistics.median(found):.0f} ms, median of {len(found)}", "at most 200 ms"),
+    return [("slider to first painted frame with "
+             "the new value", f"{statistics.median(found):.0f} ms, median of {len(found)}", "at most 200 ms"),
             ("  spread", f"10 % {low:.0f}, 90 % {high:.0f}, longest {found[-1]:.0f} ms", "")]
 
 
@@ -151,7 +154,8 @@ def memory(lab: Notebook, steps: int, points: int = 10) -> list[tuple[str, str, 
     third, rows = max(1, len(at) // 3), []
     for name, values in zip(("kernel RSS", "browser JS heap, after collection"), columns):
         slope = np.polyfit(at / 1000, values, 1)[0]
-        rows.append((f"{name}, first and last third of {steps:,} steps", f"{values[:third].mean():.1f}, {values[-third:].mean():.1f} MiB", "flat"))
+        rows.append((f"{name}, first and last third of "
+                     f"{steps:,} steps", f"{values[:third].mean():.1f}, {values[-third:].mean():.1f} MiB", "flat"))
         rows.append(("  slope", f"{slope:+.2f} MiB per 1,000 steps", ""))
     return rows
 
@@ -170,7 +174,8 @@ def closed_page(lab: Notebook, seconds: float) -> list[tuple[str, str, str]]:
     "What goes on behind a page that is closed: frames sent, steps trained, the server's memory; then the page is opened again."
     lab.execute(WATCH)
     port = lab.lab.url.rsplit(":", 1)[1]
-    server = next(p for p in psutil.process_iter(["cmdline"]) if any(f"--ServerApp.port={port}" in word for word in p.info["cmdline"] or ()))
+    server = next(p for p in psutil.process_iter(["cmdline"]) if any(f"--ServerApp.port={port}" in word for word in p.info["cmdline"]
+                                                                     or ()))
     read = lambda: json.loads((lab.lab.folder / "pump.json").read_text())
     lab.command("docmanager:save")
     lab.page.wait_for_timeout(1000)
@@ -184,7 +189,8 @@ def closed_page(lab: Notebook, seconds: float) -> list[tuple[str, str, str]]:
     lab.page.wait_for_selector(lab.root, timeout=60_000)
     lab.wait_data("Number(d.painted) >= 2", 60)
     painted = paint_times(lab)
-    return [(f"frames sent while the page was closed for {seconds:.0f} s", f"{last['frames'] - first['frames']}, over {last['steps'] - first['steps']} steps", "0"),
+    return [("frames sent while the page was closed for "
+             f"{seconds:.0f} s", f"{last['frames'] - first['frames']}, over {last['steps'] - first['steps']} steps", "0"),
             ("  server memory meanwhile", f"{grown:+.2f} MiB", "within 2 MiB"),
             ("  opened again: from the last picture to a fresh frame", f"{painted[1] - painted[0]:.2f} s", "at most 1 s")]
 
@@ -221,7 +227,8 @@ def main():
             attempt(rows, "page closed", lambda: closed_page(lab, a.closed))
             if a.memory: attempt(rows, "memory", lambda: memory(lab, a.steps))
             attempt(rows, "frames painted at 30", lambda: painted_rate(lab, 30, a.seconds, ""))
-            said = lab.execute("print(f'{panel.trainer.run.data}, batch {panel.trainer.run.train.batch}, kernel torch threads', __import__('torch').get_num_threads())")
+            said = lab.execute("print(f'{panel.trainer.run.data}, batch {panel.trainer.run.train.batch}, kernel torch threads', "
+                               "__import__('torch').get_num_threads())")
             settings, errors = said.strip(), lab.errors
             lab.execute("panel.close()")
     print(f"\nNEM panel, {settings}, in JupyterLab and headless Chromium {version} on the same cores\n{before}\n")

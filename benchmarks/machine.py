@@ -19,7 +19,8 @@ def machine(device: torch.device | str = "cpu") -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     gpu = f", {torch.cuda.get_device_name(device)}" if torch.device(device).type == "cuda" else ""
-    return f"{cpu_name()}, {cores} cores{gpu}, {load}; Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
+    return (f"{cpu_name()}, {cores} cores{gpu}, {load}; Python {platform.python_version()}, torch {torch.__version__}, "
+            f"{torch.get_num_threads()} thread(s)")
 
 
 def table(rows: list[tuple[str, str, str]]) -> str:

@@ -33,7 +33,8 @@ from latentlab.train.trainer import Trainer
 
 COLOURS = ("red", "blue", "yellow")
 TRAINED = ("simclr", "swav")
-FILLS = ("mean", "blur")  # "mean" was declared as the evaluation setting for scenes before anything ran; "blur" is the default of NEMSettings
+# "mean" was declared as the evaluation setting for scenes before anything ran; "blur" is the default of NEMSettings
+FILLS = ("mean", "blur")
 PICTURES = 6  # Scenes whose masks are kept for the notebook
 DEFAULT_SCALE = NEMSettings().kl_scale
 UNTRAINED_SCALE = DEFAULT_SCALE / 20  # Its blank distance is a twentieth of SimCLR's: at the default its maskers hide everything
@@ -57,11 +58,14 @@ def garments(seconds, seed, fill, images=600):
     begun = time.process_time()
     while time.process_time() - begun < seconds: trainer.fit(10, progress=False)
     x = load("fashion-mnist", "test", limit=images).float()
-    probe, other = (probe_all(trainer.model, x, Live(trainer.run.model.replace(fill=f), "cpu")) for f in (fill, "blur" if fill == "mean" else "mean"))
+    probe, other = (probe_all(trainer.model, x, Live(trainer.run.model.replace(fill=f), "cpu"))
+                    for f in (fill, "blur" if fill == "mean" else "mean"))
     verdicts = {v.name: v.level for v in (check(probe) for check in trainer.setup.diagnostics.checks) if v.level != "ok"}
     return {"fill": fill, "seed": seed, "steps": trainer.step_count, "images": len(x), **probe.figures(),
-            "images below .1": (probe.distance_hard < 0.1).float().mean().item(), "blank images below .1": (probe.distance_blank < 0.1).float().mean().item(),
-            "hard, other fill": other.distance_hard.mean().item(), "blank, other fill": other.distance_blank.mean().item(), "checks": verdicts}
+            "images below .1": (probe.distance_hard < 0.1).float().mean().item(),
+            "blank images below .1": (probe.distance_blank < 0.1).float().mean().item(),
+            "hard, other fill": other.distance_hard.mean().item(), "blank, other fill": other.distance_blank.mean().item(),
+            "checks": verdicts}
 
 
 # Scenes --------------------------------------------------------------------------------------------------------------
@@ -89,7 +93,8 @@ def far(encoder, x, keep, fill):
 def judge_map(encoder, x, truth, fills, logits):
     "A map that orders pixels: share of its top pixels on the truth, and what these pixels alone are worth to the encoder."
     keep = hard_keep(logits, truth.float().mean((-2, -1)))
-    return {"top_share": spread(top_share(logits, truth)), **{f"distance, {name}": spread(far(encoder, x, keep, fill)) for name, fill in fills.items()}}
+    return {"top_share": spread(top_share(logits, truth)), **{f"distance, {name}": spread(far(encoder, x, keep, fill))
+                                                              for name, fill in fills.items()}}
 
 
 def truth_of(encoder, scenes):
@@ -123,12 +128,15 @@ def controls(encoder_name, images):
     edge = band(truth)
     hidden = {"objects hidden": truth, "all else hidden": ~truth, "outlines hidden": edge, "insides hidden": truth & ~edge,
               "ground near outlines hidden": edge & ~truth, "ground far from outlines hidden": ~truth & ~edge,
-              "same area hidden elsewhere": torch.roll(truth, (len(x) // 2, size[0] // 2, size[1] // 2), (0, 1, 2)), "everything hidden": torch.ones_like(truth),
+              "same area hidden elsewhere": torch.roll(truth, (len(x) // 2, size[0] // 2, size[1] // 2), (0, 1, 2)),
+              "everything hidden": torch.ones_like(truth),
               "all but the objects' outlines hidden": ~(truth & edge), "all but the objects' insides hidden": ~(truth & ~edge)}
-    table = {what: {f"distance, {name}": spread(far(encoder, x, ~mask, fill)) for name, fill in fills.items()} | {"area": mask.float().mean().item()}
+    table = {what: {f"distance, {name}": spread(far(encoder, x, ~mask, fill)) for name, fill in fills.items()}
+             | {"area": mask.float().mean().item()}
              for what, mask in hidden.items()}
     whole = encoder.embed(x)
-    return {"encoder": encoder_name, "images": len(x), "truth": truth.float().mean().item(), "unrelated scenes": spread(half_cosine_distance(whole, whole.roll(1, 0))),
+    return {"encoder": encoder_name, "images": len(x), "truth": truth.float().mean().item(),
+            "unrelated scenes": spread(half_cosine_distance(whole, whole.roll(1, 0))),
             "maps": {name: judge_map(encoder, x, truth, fills, logits) for name, logits in orders.items()}, "hiding": table}
 
 
@@ -139,7 +147,8 @@ def pack(array):
 
 def masker(encoder_name, seed, fill, kl_scale, steps, images, train_images=2000):
     "A masker trained on scenes, judged on held-out ones."
-    run = NEMRun().replace({"data": "scenes", "encoder": encoder_name, "images": train_images, "fill": fill, "kl_scale": kl_scale, "seed": seed, "train.device": "cpu"})
+    run = NEMRun().replace({"data": "scenes", "encoder": encoder_name, "images": train_images, "fill": fill, "kl_scale": kl_scale,
+                            "seed": seed, "train.device": "cpu"})
     trainer = Trainer(run)
     begun = time.process_time()
     trainer.fit(steps, progress=False)
@@ -154,8 +163,10 @@ def masker(encoder_name, seed, fill, kl_scale, steps, images, train_images=2000)
     near = (top & ~truth & edge).flatten(1).sum(1) / outside.clamp_min(1)
     shown = {"keep": pack((keep[:PICTURES] * 255).round().to(torch.uint8)), "top": pack(top[:PICTURES])}
     return {"encoder": encoder_name, "seed": seed, "fill": fill, "kl_scale": kl_scale, "steps": steps, "seconds": seconds,
-            **judge_map(model.encoder, x, truth, fills_for(x), logits), "mass": spread(relevance_mass(keep, truth)), "area": area(keep).mean().item(),
-            "wrong pixels within 2 px of the truth": near[outside > 0].mean().item(), "figures": probe_all(model, x, Live(run.model, "cpu")).figures(),
+            **judge_map(model.encoder, x, truth, fills_for(x), logits), "mass": spread(relevance_mass(keep, truth)),
+            "area": area(keep).mean().item(),
+            "wrong pixels within 2 "
+            "px of the truth": near[outside > 0].mean().item(), "figures": probe_all(model, x, Live(run.model, "cpu")).figures(),
             "pictures": shown if seed == 0 and kl_scale in (DEFAULT_SCALE, UNTRAINED_SCALE) else None}
 
 
@@ -166,7 +177,8 @@ def plan(seeds, full):
     planted = [(f"planted:{colour}", seed, "blur", DEFAULT_SCALE) for colour in COLOURS for seed in range(seeds)]
     trained = [(name, seed, fill, scale) for name in TRAINED for fill in FILLS for scale in (SCALES if full else (DEFAULT_SCALE,))
                for seed in range(seeds if scale == DEFAULT_SCALE else 1)]
-    trained += [("untrained", seed, "mean", scale) for scale in ((UNTRAINED_SCALE, DEFAULT_SCALE) if full else (UNTRAINED_SCALE,)) for seed in range(seeds)]
+    trained += [("untrained", seed, "mean", scale) for scale in ((UNTRAINED_SCALE, DEFAULT_SCALE) if full else (UNTRAINED_SCALE,))
+                for seed in range(seeds)]
     return planted, trained
 
 
@@ -180,8 +192,10 @@ def known_cause(steps, images, runs, say=print):
     for name, seed, fill, scale in runs:
         row = masker(name, seed, fill, scale, steps, images)
         found["maskers"].append(row)
-        say(f"{name} seed {seed} fill {fill} kl {scale:g}: top share {row['top_share']['mean']:.3f} (sd over images {row['top_share']['sd']:.3f}), area {row['area']:.3f}, "
-            f"hard distance at the truth's area {row['distance, mean']['mean']:.4f} (mean fill) {row['distance, blur']['mean']:.4f} (blur), {row['seconds']:.0f} s CPU")
+        say(f"{name} seed {seed} fill {fill} kl {scale:g}: top share {row['top_share']['mean']:.3f} (sd over images "
+            f"{row['top_share']['sd']:.3f}), area {row['area']:.3f}, "
+            f"hard distance at the truth's area {row['distance, mean']['mean']:.4f} (mean fill) {row['distance, blur']['mean']:.4f} "
+            f"(blur), {row['seconds']:.0f} s CPU")
     return found
 
 
@@ -194,7 +208,8 @@ def summary(found):
         control, v = next(c for c in found["controls"] if c["encoder"] == name), torch.tensor(values)
         maps = control["maps"]
         last = maps[max(m for m in maps if m.startswith("channel"))]["top_share"]["mean"]
-        lines.append(f"{name:14s} fill {fill:4s} kl {scale:<6g} {v.mean():.3f} +- {v.std(correction=0):.3f} over {len(v)} seeds | random {maps['random']['top_share']['mean']:.3f}"
+        lines.append(f"{name:14s} fill {fill:4s} kl {scale:<6g} {v.mean():.3f} +- {v.std(correction=0):.3f} over {len(v)} seeds | random "
+                     f"{maps['random']['top_share']['mean']:.3f}"
                      f" | channel mean of the last map {last:.3f}, of the first {maps['channel mean, map 1']['top_share']['mean']:.3f}")
     return lines
 
@@ -213,7 +228,8 @@ def garment_lines(rows):
         yield (f"fill {r['fill']} seed {r['seed']}: {r['steps']} steps; area {r['area']:.3f}; (1-cos)/2 soft {r['distance_soft']:.4f} "
                f"hard {r['distance_hard']:.4f} moved {r['distance_moved']:.4f} blank {r['distance_blank']:.4f}; "
                f"hard below .1 on {r['images below .1']:.0%} of {r['images']} images (blank on {r['blank images below .1']:.0%}); "
-               f"under the other fill hard {r['hard, other fill']:.4f} blank {r['blank, other fill']:.4f}; high frequency {r['high_frequency']:.3f} jump {r['jump']:.3f}; "
+               f"under the other fill hard {r['hard, other fill']:.4f} blank {r['blank, other fill']:.4f}; high frequency "
+               f"{r['high_frequency']:.3f} jump {r['jump']:.3f}; "
                f"checks {r['checks'] or 'ok'}; target {met}")
 
 
@@ -224,8 +240,10 @@ def main():
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--images", type=int, default=250, help="held-out scenes")
     arguments.add_argument("--parts", nargs="+", choices=("garments", "planted", "scenes"), default=["garments", "planted", "scenes"])
-    arguments.add_argument("--quick", action="store_true", help="one seed, a quarter of the time and steps: a look, no figure for the README")
-    arguments.add_argument("--full", action="store_true", help="KL scales 2.5 times smaller and larger, too, with seed 0: what the notebook shows")
+    arguments.add_argument("--quick", action="store_true", help="one seed, a quarter of the time and steps: a look, no figure "
+                                                                "for the README")
+    arguments.add_argument("--full", action="store_true", help="KL scales 2.5 times smaller and larger, too, with seed 0: what the "
+                                                               "notebook shows")
     arguments.add_argument("--json", type=Path, help="where to write what the notebook on scenes reads")
     a = arguments.parse_args()
     if a.quick: a.seconds, a.steps, a.seeds = a.seconds / 4, a.steps // 4, 1
@@ -233,7 +251,8 @@ def main():
     print(machine(), flush=True)
     say = lambda *words: print(*words, flush=True)
     if "garments" in a.parts:
-        say(f"\nFashion-MNIST, {a.seconds:g} s of CPU time; target: area < .5 and hard distance < .1. Read `hard` against `blank`: under a blur even nothing kept may be near .1.")
+        say(f"\nFashion-MNIST, {a.seconds:g} s of CPU time; target: area < .5 and hard distance < .1. Read `hard` against `blank`: under a "
+            "blur even nothing kept may be near .1.")
         for line in garment_lines(garments(a.seconds, seed, fill) for fill in ("blur", "mean") for seed in range(a.seeds)): say(line)
     planted, trained = plan(a.seeds, a.full)
     runs = [run for part, some in (("planted", planted), ("scenes", trained)) if part in a.parts for run in some]

@@ -79,7 +79,8 @@ def compare(name, fps, pairs, block):
     print(f"\n{name}, batch {run.train.batch}, {pairs} pairs of {steps} steps, {fps:g} snapshots/s asked for")
     print(table([
         ("", "measured", "target"),
-        ("training rate kept, steps per second", spread(wall), "at least 0.98 on a GPU" if device.type == "cuda" else "0.98 is asked of a GPU"),
+        ("training rate kept, "
+         "steps per second", spread(wall), "at least 0.98 on a GPU" if device.type == "cuda" else "0.98 is asked of a GPU"),
         ("  with snapshots / without", f"{steps / np.median(with_wall):.1f} / {steps / np.median(bare_wall):.1f} steps/s", ""),
         ("  the same per CPU second of the process", spread(cpu), ""),
         ("snapshots taken", f"{frames / shown:.1f} per s, {sink.bytes / max(frames, 1) / 1024:.1f} kB each", ""),

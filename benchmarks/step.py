@@ -73,9 +73,12 @@ def compare(name, rounds, steps):
         pairs.append([timed(ours), timed(lambda: bare(steps))] if turn % 2 == 0 else [timed(lambda: bare(steps)), timed(ours)][::-1])
     ratios = [t / b for t, b in pairs]
     what = "processor ms" if device.type == "cpu" else "ms"
-    print(f"{name}, batch {run.train.batch}, {rounds} rounds of {steps} steps each, in turns, checks every {run.train.check_every} steps included")
-    print(f"  trainer {statistics.median(t for t, _ in pairs) * 1e3:.2f} {what} a step, bare loop {statistics.median(b for _, b in pairs) * 1e3:.2f}")
-    print(f"  ratio trainer / bare: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f} (target at most 1.05)", flush=True)
+    print(f"{name}, batch {run.train.batch}, {rounds} rounds of {steps} steps each, in turns, checks every {run.train.check_every} "
+          "steps included")
+    print(f"  trainer {statistics.median(t for t, _ in pairs) * 1e3:.2f} {what} a step, bare loop "
+          f"{statistics.median(b for _, b in pairs) * 1e3:.2f}")
+    print(f"  ratio trainer / bare: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f} (target "
+          "at most 1.05)", flush=True)
 
 
 def main():

@@ -32,13 +32,15 @@ def machine():
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {cores()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
+    return (f"{name}, {cores()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, "
+            f"{torch.get_num_threads()} thread(s)")
 
 
 def vae_run(device, **changes):
     data = {"data.name": "mnist" if os.environ.get("LATENTLAB_DATA") else "fashion-mnist", "data.outside": "inverted:fashion-mnist"}
     model = {"hidden": (512, 512), "latents": (64,), "activation": "leaky_relu"}
-    return HVAERun().replace({**data, **model, "train.device": device, "train.check_every": 10**6, "train.checkpoint_every": 10**6, **changes})
+    return HVAERun().replace({**data, **model, "train.device": device, "train.check_every": 10**6, "train.checkpoint_every": 10**6,
+                              **changes})
 
 
 def waited(device):
@@ -68,7 +70,8 @@ def bare_loop(x, device):
         scale = F.softplus(raw) + 1e-5
         z = loc + scale * torch.randn_like(loc)
         logits = layers[5](F.leaky_relu(layers[4](F.leaky_relu(layers[3](z)))))
-        loss = (F.binary_cross_entropy_with_logits(logits, bits, reduction="none").sum(-1) + (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)).mean()
+        loss = (F.binary_cross_entropy_with_logits(logits, bits, reduction="none").sum(-1)
+                + (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -109,7 +112,8 @@ def bfloat16(device, rounds=5, steps=30):
     for name, trainer in runs.items():
         trainer.fit(234, progress=False)
         found = evaluate(trainer.model, x, generator=torch.Generator(device=device).manual_seed(0)).figures()
-        print(f"  {name}: test ELBO (S = 1, {len(x):,} images) after one epoch and the timing above {found['elbo']:.2f} ± {found['elbo_se']:.2f} nats")
+        print(f"  {name}: test ELBO (S = 1, {len(x):,} images) after one epoch and the timing above {found['elbo']:.2f} ± "
+              f"{found['elbo_se']:.2f} nats")
 
 
 def frame(device, rounds=20):
@@ -117,7 +121,8 @@ def frame(device, rounds=20):
     times = [timed(lambda i: trainer.snapshot(), 1, device) for _ in range(rounds)]
     middle = statistics.median(times)
     spread = f"{1e3 * min(times):.0f} to {1e3 * max(times):.0f}"
-    print(f"frame of the toy lab, 100 x 100 heat map included: median {1e3 * middle:.0f} ms ({spread}): {1 / middle:.0f} a second without training")
+    print(f"frame of the toy lab, 100 x 100 heat map included: median {1e3 * middle:.0f} ms ({spread}): {1 / middle:.0f} a second "
+          "without training")
 
 
 def mnist(device):
@@ -129,7 +134,8 @@ def mnist(device):
             trainer.fit(234 * epochs, progress=False)
             found.append(evaluate(trainer.model, x, generator=torch.Generator(device=device).manual_seed(0)).figures())
         first, last = found
-        print(f"{run.data.name}, seed {seed}: test ELBO (S = 1, {len(x):,} images) {first['elbo']:.2f} after 1 epoch, {last['elbo']:.2f} ± {last['elbo_se']:.2f} after 10")
+        print(f"{run.data.name}, seed {seed}: test ELBO (S = 1, {len(x):,} images) {first['elbo']:.2f} after 1 epoch, {last['elbo']:.2f} ± "
+              f"{last['elbo_se']:.2f} after 10")
 
 
 def annealed(run, leg, device):
@@ -142,7 +148,8 @@ def annealed(run, leg, device):
 
 
 def said(trainer, x, samples, device):
-    found = evaluate(trainer.model, x, samples=samples, generator=torch.Generator(device=device).manual_seed(3), tile=50, chunk=100).figures()
+    found = evaluate(trainer.model, x, samples=samples, generator=torch.Generator(device=device).manual_seed(3), tile=50,
+                     chunk=100).figures()
     bounds = f"ELBO {found['elbo']:.2f} ± {found['elbo_se']:.2f}, IW bound of {samples:,} {found['iw']:.2f} ± {found['iw_se']:.2f} nats"
     print(f"{trainer.step_count:,} steps, {len(x):,} test images: {bounds}")
 

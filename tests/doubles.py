@@ -36,4 +36,5 @@ def build_double(run: Settings, device: torch.device) -> Setup:
     model = setup.model.double()
     if hasattr(model, "encoder"): model.encoder.double()  # held, not a part of the model
     if hasattr(model, "fill"): model.fill = type(model.fill).of(setup.held_out.double())
-    return replace(setup, model=model, batches=DoubleBatches(setup.batches), diagnostics=Weighed(), preview=setup.preview.double(), held_out=setup.held_out.double())
+    return replace(setup, model=model, batches=DoubleBatches(setup.batches), diagnostics=Weighed(), preview=setup.preview.double(),
+                   held_out=setup.held_out.double())

@@ -1,4 +1,6 @@
-"The plug-in of tests/plugin as if it were installed: its folder on the path, and the entry points of its pyproject.toml in a dist-info beside it."
+"""The plug-in of tests/plugin as if it were installed: its folder on the path, and the entry points of its pyproject.toml in
+a dist-info beside it.
+"""
 import os
 import sys
 import tomllib

@@ -89,7 +89,8 @@ def spoilt(value, where=5):
     (torch.zeros(3, 1, 4, 4), "must not be constant: got 3 of 3 that break this, the first at 0"),
     (torch.full((3, 1, 4, 4), 7, dtype=torch.uint8), "must not be constant"),
     (spoilt(float("nan")), "must be finite: got 1 of 9 that break this, the first at 5"),
-    (spoilt(float("inf")), "must be finite"), (spoilt(-0.01), "must lie from 0 to 1"), (spoilt(1.5, where=0), "must lie from 0 to 1.*first at 0"),
+    (spoilt(float("inf")), "must be finite"), (spoilt(-0.01), "must lie from 0 to 1"),
+    (spoilt(1.5, where=0), "must lie from 0 to 1.*first at 0"),
     (torch.rand(4, 4, 4) * 255, r"must be \[batch, channel, height, width\]"), (torch.zeros(0, 1, 4, 4), "with at least one image"),
     (torch.ones(2, 1, 4, 4, dtype=torch.int64), "must be uint8 from 0 to 255 or floats from 0 to 1: got torch.int64")])
 def test_images_that_cannot_be_explained(images, message):

@@ -1,4 +1,6 @@
-"""Checks: every planted failure is caught, healthy masks of many kinds are quiet, and sentences carry their numbers and a setting that exists."""
+"""Checks: every planted failure is caught, healthy masks of many kinds are quiet, and sentences carry their numbers and a
+setting that exists.
+"""
 import dataclasses
 import math
 import re
@@ -6,7 +8,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.families.nem.checks import (MASK_LIMITS, NEM_CHECKS, MaskProbe, describe, loud_switches, mask_border, mask_collapse, mask_combs, mask_dimming, mask_lines,
+from latentlab.families.nem.checks import (MASK_LIMITS, NEM_CHECKS, MaskProbe, describe, loud_switches, mask_border, mask_collapse,
+                                           mask_combs, mask_dimming, mask_lines,
                                            mask_saturation, mask_switches)
 from latentlab.metrics.masks import hard_keep, move
 
@@ -74,7 +77,8 @@ def spoil(kind, images, field, area):
         "all kept": lambda: measure(images, good + 18), "all hidden": lambda: measure(images, good - 30),
         "constant": lambda: measure(images, torch.zeros_like(good) - 1), "constant, almost": lambda: measure(images, 1e-4 * good),
         "same for all": lambda: measure(images, good[:1] + 0.1 * good), "dimming": lambda: measure(images, grey, fill="zero"),
-        "line above": lambda: measure(images, put((at == 0)[:, None])), "line below": lambda: measure(images, put((at == side - 1)[:, None])),
+        "line above": lambda: measure(images, put((at == 0)[:, None])), "line below": lambda: measure(
+            images, put((at == side - 1)[:, None])),
         "line left": lambda: measure(images, put(at == 0)), "line within": lambda: measure(images, put((at // 2 == side // 4)[:, None])),
         "ring": lambda: measure(images, put(edge(fat)[:, None] | edge(fat))),
         "comb of rows": lambda: measure(images, torch.where((at % 2 == 0)[:, None], good + 3, -9.0)),
@@ -85,11 +89,15 @@ def spoil(kind, images, field, area):
 
 
 FAILURES = [
-    ("all kept", mask_collapse, "warn", "all kept"), ("all hidden", mask_collapse, "bad", "all hidden"), ("constant", mask_collapse, "bad", "constant"),
-    ("constant, almost", mask_collapse, "bad", "constant"), ("same for all", mask_collapse, "bad", "one mask for all"), ("dimming", mask_dimming, "bad", "dimmed"),
-    ("line above", mask_lines, "bad", "row 0 "), ("line below", mask_lines, "bad", "row {last} "), ("line left", mask_lines, "bad", "column 0 "),
+    ("all kept", mask_collapse, "warn", "all kept"), ("all hidden", mask_collapse, "bad", "all hidden"),
+    ("constant", mask_collapse, "bad", "constant"),
+    ("constant, almost", mask_collapse, "bad", "constant"), ("same for all", mask_collapse, "bad", "one mask for all"),
+    ("dimming", mask_dimming, "bad", "dimmed"),
+    ("line above", mask_lines, "bad", "row 0 "), ("line below", mask_lines, "bad", "row {last} "),
+    ("line left", mask_lines, "bad", "column 0 "),
     ("line within", mask_lines, "bad", "row "), ("ring", mask_border, "bad", "outer ring"), ("comb of rows", mask_combs, "bad", "strides"),
-    ("comb of columns", mask_combs, "bad", "strides"), ("grid", mask_combs, "bad", "strides"), ("saturated", mask_saturation, "warn", "beyond 6"),
+    ("comb of columns", mask_combs, "bad", "strides"), ("grid", mask_combs, "bad", "strides"),
+    ("saturated", mask_saturation, "warn", "beyond 6"),
 ]
 
 
@@ -155,14 +163,16 @@ def test_what_is_not_finite_is_never_well(name):
 
 def test_one_image_is_not_called_the_same_mask_for_all():
     images, field = world(n=1)
-    assert all(check(measure(images, cut(field, 0.25))).level == "ok" for check in (mask_collapse, mask_dimming, mask_combs, mask_saturation))
+    assert all(check(measure(images, cut(field, 0.25))).level == "ok" for check in (mask_collapse, mask_dimming, mask_combs,
+                                                                                    mask_saturation))
 
 
 def test_figures_are_plain_finite_numbers():
     images, field = world(n=4)
     figures = measure(images, cut(field, 0.25)).figures()
     assert all(type(value) is float and math.isfinite(value) for value in figures.values())
-    assert {"area", "distance_soft", "distance_hard", "distance_moved", "distance_blank", "high_frequency", "line", "border"} <= set(figures)
+    assert {"area", "distance_soft", "distance_hard", "distance_moved", "distance_blank", "high_frequency", "line",
+            "border"} <= set(figures)
 
 
 def test_limits_have_reasons_and_an_order():

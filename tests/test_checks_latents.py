@@ -6,7 +6,8 @@ import re
 
 import pytest
 import torch
-from latentlab.latents.checks import (LATENT_CHECKS, LATENT_LIMITS, LatentProbe, active_units, bound, collapse, find_pockets, fixed_scale, floor, jumps, kl_agreement,
+from latentlab.latents.checks import (LATENT_CHECKS, LATENT_LIMITS, LatentProbe, active_units, bound, collapse, find_pockets, fixed_scale,
+                                      floor, jumps, kl_agreement,
                                       kl_weight, off_data, overfit, pockets, worst_pockets)
 from latentlab.data.toys import expected_log_density, largest_variance, make_toy
 from latentlab.losses.bounds import iw_bound
@@ -35,19 +36,23 @@ def train(model, points, steps, *, rate=3e-3, history=None, watched=None):
 def measure(model, toy, points, history=(), samples=50):
     "The probe of a model."
     trace = model.trace(toy.points, samples=samples, generator=rng(3))
-    if model.settings.kind == "ladder" or len(model.names) == 1: analytic = tuple(kl.mean(0) for kl in model.trace(toy.points, samples=samples, generator=rng(3), analytic=True).kl)
+    if model.settings.kind == "ladder" or len(model.names) == 1:
+        analytic = tuple(kl.mean(0) for kl in model.trace(toy.points, samples=samples, generator=rng(3), analytic=True).kl)
     else: analytic = (None,) * (len(model.names) - 1) + (kl_to_standard_normal(trace.q[-1].loc, trace.q[-1].scale).sum(-1).mean(0),)
     likelihood, (z, raw) = model.likelihood(), model.sample_prior(2000, generator=rng(5))
     use = lambda numbers: numbers[..., :likelihood.parameters, :]
     scale = likelihood.scale(use(trace.raw)).expand_as(trace.raw[..., 0, :])
     oracle = expected_log_density(toy.name, toy.noise, seed=0) if toy.noise else None
     return LatentProbe(
-        names=model.names, samples=samples, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0), kl=tuple(kl.mean(0) for kl in trace.kl), analytic=analytic,
+        names=model.names, samples=samples, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0),
+        kl=tuple(kl.mean(0) for kl in trace.kl), analytic=analytic,
         loc=tuple(q.loc.expand(samples, -1, -1).mean(0) if q.loc.ndim == 3 else q.loc for q in trace.q),
         z=tuple(draws[:3].flatten(0, 1) for draws in trace.z), prior=tuple(draws[0] for draws in z),
-        labels=toy.labels, x=toy.points, generated=likelihood.sample(use(raw), rng(6))[0], generated_z=z[-1][0], scale=scale.mean((0, 2)), scale_min=scale.min().item(),
+        labels=toy.labels, x=toy.points, generated=likelihood.sample(use(raw), rng(6))[0], generated_z=z[-1][0], scale=scale.mean((0, 2)),
+        scale_min=scale.min().item(),
         floor=model.settings.scale_floor, scale_kind=model.settings.scale_kind, largest_variance=largest_variance(toy.points),
-        train_elbo=model.trace(points[:len(toy)], samples=samples, generator=rng(4)).log_w.mean(0), oracle=oracle and oracle.mean, oracle_se=oracle and oracle.se,
+        train_elbo=model.trace(points[:len(toy)], samples=samples, generator=rng(4)).log_w.mean(0), oracle=oracle and oracle.mean,
+        oracle_se=oracle and oracle.se,
         history=tuple(history), live={name: getattr(model.settings, name) for name in HOT}, steps=int(model.steps))
 
 
@@ -63,7 +68,8 @@ said = lambda probe: {verdict.name: verdict for verdict in (check(probe) for che
 loud = lambda probe: {name: verdict.level for name, verdict in said(probe).items() if verdict.level != "ok"}
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(layers=2), dict(kind="ladder", layers=2), dict(kl="analytic"), dict(scale_kind="fixed", decoder_scale=0.2)], ids=str)
+@pytest.mark.parametrize("changes", [dict(), dict(layers=2), dict(kind="ladder", layers=2), dict(kl="analytic"),
+                                     dict(scale_kind="fixed", decoder_scale=0.2)], ids=str)
 def test_a_healthy_model_is_quiet(changes):
     probe = trained(**changes)
     assert {name: level for name, level in loud(probe).items() if name != "collapse"} == {}, said(probe)
@@ -84,7 +90,8 @@ def test_pockets_of_a_sharp_decoder_are_found_and_confirmed():
 
 
 def test_a_second_layer_has_smaller_pockets_at_its_top():
-    one, two = trained(noise=0.0, scale_kind="fixed", decoder_scale=0.03), trained(noise=0.0, layers=2, scale_kind="fixed", decoder_scale=0.03, steps=700)
+    one, two = trained(noise=0.0, scale_kind="fixed", decoder_scale=0.03), trained(noise=0.0, layers=2, scale_kind="fixed",
+                                                                                   decoder_scale=0.03, steps=700)
     assert find_pockets(two.z[1], two.prior[1]).share < 0.5 * find_pockets(one.z[0], one.prior[0]).share
 
 
@@ -119,15 +126,19 @@ def test_a_step_over_the_cliff_is_seen_at_once_and_later():
     train(model, points, 2, rate=1.0)
     fallen = measure(model, toy, points, history)
     assert jumps(fallen).level == "bad" and "has not come back" in jumps(fallen).sentence and jumps(fallen).value > 8
-    mended = measure(train(make_model(VAESettings(), generator=rng()), points, 400), toy, points, (*history, fallen.elbo.mean().item(), history[-1]))
+    mended = measure(train(make_model(VAESettings(), generator=rng()), points, 400), toy, points,
+                     (*history, fallen.elbo.mean().item(), history[-1]))
     assert jumps(mended).level == "warn" and "came back" in jumps(mended).sentence
 
 
 def test_data_without_structure_are_learnt_by_heart():
     points, others = torch.randn(60, 16, generator=rng(0)), torch.randn(400, 16, generator=rng(1))
     model = train(make_model(VAESettings(latents=(8,), hidden=(128,)), (16,), generator=rng()), points, 500)
-    with torch.no_grad(): train_elbo, trace = model.trace(points, samples=20, generator=rng(2)).log_w.mean(0), model.trace(others, samples=20, generator=rng(2))
-    probe = LatentProbe(names=("1",), samples=20, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0), kl=(trace.kl[0].mean(0),), train_elbo=train_elbo)
+    with torch.no_grad():
+        train_elbo, trace = model.trace(points, samples=20, generator=rng(2)).log_w.mean(0), model.trace(
+            others, samples=20, generator=rng(2))
+    probe = LatentProbe(names=("1",), samples=20, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), nll=trace.nll.mean(0),
+                        kl=(trace.kl[0].mean(0),), train_elbo=train_elbo)
     assert overfit(probe).level == "bad" and probe.figures()["train_elbo"] > probe.figures()["elbo"] + 1, overfit(probe)
     assert overfit(dataclasses.replace(probe, train_elbo=None)).level == overfit(trained()).level == "ok"
 
@@ -159,7 +170,8 @@ def test_wrong_bounds_of_a_trained_model_are_none():
     with torch.no_grad(): trace = model.trace(toy.points, samples=50, generator=rng(3))
     assert bound(probe).level == "ok"
     assert bound(change(-iw_bound(-trace.log_w))).level == "bad", "log-mean-exp of the loss"
-    assert bound(change(torch.full_like(probe.iw, torch.logsumexp(trace.log_w.flatten(), 0).item() - math.log(trace.log_w.numel())))).level == "bad", "mean over the batch"
+    assert bound(change(torch.full_like(probe.iw, torch.logsumexp(trace.log_w.flatten(), 0).item()
+                                        - math.log(trace.log_w.numel())))).level == "bad", "mean over the batch"
     assert bound(change(iw_bound(-trace.nll) - probe.analytic[0] + 2)).level == "bad", "far above the oracle"
     assert bound(dataclasses.replace(probe, oracle=None, elbo=-probe.nll - 0.1 * probe.kl[0])).level == "bad", "beta inside"
 
@@ -172,7 +184,8 @@ def test_what_is_not_finite_is_bad(name):
     broken = dataclasses.replace(probe, **{name: value})
     assert jumps(broken).level == "bad" and f"not a finite number: {name}" in jumps(broken).sentence
     for verdict in said(broken).values(): assert verdict.sentence, "no check may break on it"
-    assert all(check(dataclasses.replace(probe, z=(probe.z[0] * math.nan,), scale=probe.scale * math.nan, loc=(probe.loc[0] * math.nan,))) for check in LATENT_CHECKS)
+    assert all(check(dataclasses.replace(probe, z=(probe.z[0] * math.nan,), scale=probe.scale * math.nan, loc=(probe.loc[0] * math.nan,)))
+               for check in LATENT_CHECKS)
 
 
 def test_what_was_not_measured_is_not_judged():
@@ -185,7 +198,8 @@ def test_what_was_not_measured_is_not_judged():
 
 def test_remedies_name_settings_that_exist():
     known = set(VAESettings().fields()) | {"learning_rate"}
-    probes = (trained(noise=0.0, scale_kind="fixed", decoder_scale=0.03), trained(noise=0.0, scale_kind="fixed", decoder_scale=1.0), trained(layers=4),
+    probes = (trained(noise=0.0, scale_kind="fixed", decoder_scale=0.03), trained(noise=0.0, scale_kind="fixed", decoder_scale=1.0),
+              trained(layers=4),
               trained(noise=0.0, layers=2, scale_floor=0.2), trained(beta=0.0, scale_kind="fixed", steps=300))
     for verdict in (verdict for probe in probes for verdict in said(probe).values() if verdict.level != "ok"):
         named = set(re.findall(r"\b[a-z]+_[a-z_]+\b", verdict.remedy))
@@ -196,7 +210,8 @@ def test_remedies_name_settings_that_exist():
 @pytest.mark.parametrize("n", [150, 600, 2500])
 @pytest.mark.parametrize("width", [0.9, 1.0, 1.3])
 def test_a_posterior_like_its_prior_has_no_pockets(n, width):
-    for seed in range(6): assert find_pockets(width * torch.randn(n, 2, generator=rng(seed)), torch.randn(2000, 2, generator=rng(50 + seed))).count == 0
+    for seed in range(6):
+        assert find_pockets(width * torch.randn(n, 2, generator=rng(seed)), torch.randn(2000, 2, generator=rng(50 + seed))).count == 0
 
 
 def test_a_hole_is_measured_better_with_more_draws():

@@ -20,7 +20,8 @@ def garments(): return load("fashion-mnist", limit=840)
 
 def train(steps, **changes):
     "A masker of the bundled SimCLR encoder."
-    trainer = Trainer(NEMRun().replace({"train.batch": 16, "train.device": "cpu", **changes}), build=lambda run, device: run.build(device, images=garments()))
+    trainer = Trainer(NEMRun().replace({"train.batch": 16, "train.device": "cpu", **changes}),
+                      build=lambda run, device: run.build(device, images=garments()))
     trainer.fit(steps, progress=False)
     return trainer
 
@@ -49,7 +50,8 @@ def test_a_blurred_fill_is_no_dimming():
 def test_no_jitter_is_caught_combing_and_the_remedy_mends_it():
     trainer = train(600, jitter=0, **COMBS)
     figures, combs = trainer.measure().figures, verdicts(trainer)["combs"]
-    assert figures["distance_moved"] > 1.15 * figures["distance_hard"]  # the failure is real: one pixel to the side it is worth less (1.27 here, 1.05 with jitter)
+    # the failure is real: one pixel to the side it is worth less (1.27 here, 1.05 with jitter)
+    assert figures["distance_moved"] > 1.15 * figures["distance_hard"]
     assert combs.level == "bad" and "follows the encoder's strides" in combs.sentence and combs.remedy == "set jitter to 1 px"
     trainer.set(jitter=1).fit(100, progress=False)
     assert verdicts(trainer)["combs"].level == "ok"
@@ -69,6 +71,7 @@ def test_a_heavy_penalty_hides_everything_and_the_remedy_mends_it(changes):
     weight, default = ("area_scale", 0.05) if "area_scale" in changes else ("kl_scale", 0.005)
     assert trainer.measure().figures["area"] < 0.005
     collapse = verdicts(trainer)["collapse"]
-    assert collapse.level == "bad" and collapse.sentence.startswith("all hidden") and collapse.remedy.startswith(f"lower {weight}, then rebuild")
+    assert (collapse.level == "bad" and collapse.sentence.startswith("all hidden")
+            and collapse.remedy.startswith(f"lower {weight}, then rebuild"))
     trainer.set({weight: default}).rebuild(mask_bias=2.0).fit(60, progress=False)
     assert verdicts(trainer)["collapse"].level == "ok"

@@ -1,4 +1,6 @@
-"Sweeps on Dask and on SLURM jobs: the same bits as the pool, a killed worker costs one try, a stop leaves checkpoints, and what is done is found."
+"""Sweeps on Dask and on SLURM jobs: the same bits as the pool, a killed worker costs one try, a stop leaves checkpoints, and
+what is done is found.
+"""
 import logging
 import operator
 import os
@@ -51,10 +53,12 @@ def until(condition, seconds: float = 60.0):
 
 def at_work(journal, *, checkpoint: bool = True) -> list[dict]:
     "Runs that are trained now, and have left a checkpoint."
-    return [row for row in journal.rows() if row["state"] == "running" and (not checkpoint or any((journal.folder(row["id"]) / "checkpoints").glob("*.ckpt")))]
+    return [row for row in journal.rows() if row["state"] == "running"
+            and (not checkpoint or any((journal.folder(row["id"]) / "checkpoints").glob("*.ckpt")))]
 
 
-def lines(journal, id: str, word: str) -> list[str]: return [line for line in (journal.folder(id) / "metrics.jsonl").read_text().splitlines() if word in line]
+def lines(journal, id: str, word: str) -> list[str]:
+    return [line for line in (journal.folder(id) / "metrics.jsonl").read_text().splitlines() if word in line]
 
 
 def swept(plan: Plan, root: Path, backend, workers: int = 2) -> Sweep: return Sweep(plan, root, workers=workers, backend=backend)
@@ -96,7 +100,8 @@ def test_a_missing_library_is_named(name: str, monkeypatch, tmp_path: Path) -> N
 
 
 def test_the_module_loads_neither_library() -> None:
-    done = os.popen(f"{sys.executable} -c 'import sys, latentlab.sweeps.cluster; print([n for n in (\"distributed\", \"dask\", \"submitit\") if n in sys.modules])'").read()
+    done = os.popen(f"{sys.executable} -c 'import sys, latentlab.sweeps.cluster; print([n for n in (\"distributed\", \"dask\", "
+                    "\"submitit\") if n in sys.modules])'").read()
     assert done.strip() == "[]" and needed("submitit", "to train").__name__ == "submitit" and not module.STOPPED
 
 
@@ -143,7 +148,8 @@ def test_a_run_that_kills_every_worker_is_given_up(client: Client, tmp_path: Pat
             killed.append(row["by"]["pid"])
         time.sleep(0.05)
     (outcome,), rows = sweep.outcomes.values(), sweep.journal.rows()
-    assert (outcome.state, len(killed), list(sweep.tries.values())) == ("failed", 2, [2]) and "WorkerDied" in outcome.error and "given out 2 times" in outcome.error
+    assert ((outcome.state, len(killed), list(sweep.tries.values())) == ("failed", 2, [2]) and "WorkerDied" in outcome.error
+            and "given out 2 times" in outcome.error)
     assert [row["state"] for row in rows] == ["failed"]
 
 
@@ -158,7 +164,8 @@ def test_a_stopped_dask_sweep_leaves_checkpoints_and_goes_on(client: Client, tmp
     assert sweep.state == "stopped" and time.monotonic() - begun < 30 and [row["state"] for row in cut] == ["interrupted"] * 2
     assert {o.state for o in sweep.outcomes.values()} == {"interrupted"} and not any(client.run(lambda: set(module.AT_WORK)).values())
     sweep.start().wait(progress=False)
-    assert sweep.progress().done == 4 and {row["id"] for row in cut} < {row["id"] for row in sweep.journal.rows()} and len(sweep.journal.rows()) == 4
+    assert (sweep.progress().done == 4 and {row["id"] for row in cut} < {row["id"] for row in sweep.journal.rows()}
+            and len(sweep.journal.rows()) == 4)
 
 
 @pytest.mark.slow
@@ -188,7 +195,8 @@ def test_jobs_train_what_the_pool_trains(here: Journal, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_job_costs_its_run_one_try(tmp_path: Path) -> None:
-    sweep = swept(Plan(base=MeanRun().replace(steps=3000)), tmp_path / "runs", on_slurm(str(tmp_path / "jobs"), cluster="local"), workers=1).start()
+    sweep = swept(Plan(base=MeanRun().replace(steps=3000)), tmp_path / "runs", on_slurm(str(tmp_path / "jobs"), cluster="local"),
+                  workers=1).start()
     row = until(lambda: at_work(sweep.journal))[0]
     os.kill(row["by"]["pid"], signal.SIGKILL)
     sweep.wait(progress=False, timeout=120)
@@ -197,7 +205,8 @@ def test_a_killed_job_costs_its_run_one_try(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_whose_time_is_over_comes_back(tmp_path: Path) -> None:
-    sweep = swept(Plan(base=MeanRun().replace(steps=4000)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"), workers=1).start()
+    sweep = swept(Plan(base=MeanRun().replace(steps=4000)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"),
+                  workers=1).start()
     row = until(lambda: at_work(sweep.journal))[0]
     os.kill(row["by"]["pid"], signal.SIGUSR2)
     sweep.wait(progress=False, timeout=120)
@@ -207,20 +216,24 @@ def test_a_job_whose_time_is_over_comes_back(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_cancelled_job_leaves_a_checkpoint(number: int, tmp_path: Path) -> None:
-    sweep = swept(Plan(base=MeanRun().replace(steps=10**6)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"), workers=1).start()
+    sweep = swept(Plan(base=MeanRun().replace(steps=10**6)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local"),
+                  workers=1).start()
     row = until(lambda: at_work(sweep.journal))[0]
     os.kill(row["by"]["pid"], number)
     sweep.wait(progress=False, timeout=60)
     (outcome,), (left,) = sweep.outcomes.values(), sweep.journal.rows()
-    assert outcome.state == left["state"] == "interrupted" and left["id"] == row["id"] and sweep.journal.run(left["id"]).checkpoint().exists()
+    assert (outcome.state == left["state"] == "interrupted" and left["id"] == row["id"]
+            and sweep.journal.run(left["id"]).checkpoint().exists())
 
 
 @pytest.mark.slow
 def test_a_stopped_sweep_of_jobs_leaves_checkpoints(tmp_path: Path) -> None:
-    sweep = swept(Plan(base=MeanRun().replace(steps=10**6), seeds=range(5)), tmp_path / "runs", on_slurm(tmp_path / "jobs", cluster="local")).start()
+    sweep = swept(Plan(base=MeanRun().replace(steps=10**6), seeds=range(5)), tmp_path / "runs",
+                  on_slurm(tmp_path / "jobs", cluster="local")).start()
     until(lambda: len(at_work(sweep.journal)) == 2)
     sweep.stop()
-    assert sweep.state == "stopped" and [row["state"] for row in sweep.journal.rows()] == ["interrupted"] * 2 and not list((tmp_path / "jobs").glob("stop-*"))
+    assert (sweep.state == "stopped" and [row["state"] for row in sweep.journal.rows()] == ["interrupted"] * 2
+            and not list((tmp_path / "jobs").glob("stop-*")))
     assert [o.state for o in sweep.outcomes.values()] == ["interrupted"] * 4
 
 
@@ -249,15 +262,18 @@ def test_slurm_is_asked_for_what_a_job_may_use_and_a_waiting_job_is_cancelled(tm
     job = SlurmJob(partition="short", minutes=90, cpus=2, memory_gb=6.0, gpus=1)
     sweep = swept(Plan(base=MeanRun(), seeds=range(3)), tmp_path / "runs", on_slurm(folder, job), workers=1).start()
     script = until(lambda: list(folder.glob("*.sh")))[0].read_text()
-    for words in ("partition=short", "time=90", "cpus-per-task=2", "mem=6GB", "gpus-per-node=1", "job-name=latentlab", "nodes=1"): assert f"#SBATCH --{words}\n" in script, script
+    for words in ("partition=short", "time=90", "cpus-per-task=2", "mem=6GB", "gpus-per-node=1", "job-name=latentlab", "nodes=1"):
+        assert f"#SBATCH --{words}\n" in script, script
     until(lambda: list(folder.glob("4711*")))
     sweep.stop(timeout=30)
-    assert sweep.state == "stopped" and (programs / "cancelled").read_text() == "4711\n" and {o.state for o in sweep.outcomes.values()} == {"interrupted"}
+    assert (sweep.state == "stopped" and (programs / "cancelled").read_text() == "4711\n"
+            and {o.state for o in sweep.outcomes.values()} == {"interrupted"})
 
 
 def test_what_a_job_may_use_is_checked() -> None:
     words = SlurmJob(partition="long", gpus=2, cpus=4, memory_gb=32.0, minutes=60).parameters()
-    assert words == {"name": "latentlab", "timeout_min": 60, "cpus_per_task": 4, "mem_gb": 32.0, "gpus_per_node": 2, "slurm_partition": "long"}
+    assert words == {"name": "latentlab", "timeout_min": 60, "cpus_per_task": 4, "mem_gb": 32.0, "gpus_per_node": 2,
+                     "slurm_partition": "long"}
     for wrong in ({"gpus": -1}, {"cpus": 0}, {"memory_gb": 0.1}, {"minutes": 1}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be at least"): SlurmJob(**wrong)
     assert SlurmCall(len, ("four",), file=Path("never"), threads=1)() == 4

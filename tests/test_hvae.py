@@ -1,4 +1,6 @@
-"""Latent-variable models: exact where the world is linear, one trace for all kinds, gradients that agree, training that resumes, and bad input refused in time."""
+"""Latent-variable models: exact where the world is linear, one trace for all kinds, gradients that agree, training that
+resumes, and bad input refused in time.
+"""
 import copy
 import itertools
 import math
@@ -24,7 +26,8 @@ from torch import nn
 
 KINDS = {
     "vae": dict(), "two": dict(layers=2), "three": dict(layers=3, latents=(4, 3, 2)), "skips": dict(layers=3, skips=True),
-    "ladder": dict(kind="ladder", layers=2), "learnt": dict(kind="ladder", layers=3, merge="learnt"), "ladder skips": dict(kind="ladder", layers=3, skips=True),
+    "ladder": dict(kind="ladder", layers=2), "learnt": dict(kind="ladder", layers=3, merge="learnt"),
+    "ladder skips": dict(kind="ladder", layers=3, skips=True),
     "one rung": dict(kind="ladder"), "auxiliary": dict(kind="auxiliary", auxiliary=3),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -37,7 +40,8 @@ def rng(seed=0): return torch.Generator().manual_seed(seed)
 def draw(*shape, seed=0, dtype=torch.float32): return torch.randn(*shape, generator=rng(seed), dtype=dtype)
 
 
-def make(kind="vae", shape=(2,), seed=0, **changes): return make_model(VAESettings(**{"hidden": (16, 16)} | KINDS.get(kind, {}) | changes), shape, generator=rng(seed))
+def make(kind="vae", shape=(2,), seed=0, **changes):
+    return make_model(VAESettings(**{"hidden": (16, 16)} | KINDS.get(kind, {}) | changes), shape, generator=rng(seed))
 
 
 def loss_of(model, x, live=None, seed=0):
@@ -58,7 +62,8 @@ class Fixed(nn.Module):
 
     def __init__(self, *slopes, scale, latent=True):
         super().__init__()
-        self.slopes, self.raw = [torch.as_tensor(slope, dtype=torch.float64).reshape(-1, 1) if not torch.is_tensor(slope) else slope for slope in slopes], 0.0
+        self.slopes, self.raw = [torch.as_tensor(slope, dtype=torch.float64).reshape(-1, 1) if not torch.is_tensor(slope) else slope
+                                 for slope in slopes], 0.0
         if latent: self.raw = math.log(math.expm1(scale - FLOOR))
 
     def forward(self, *inputs):
@@ -75,13 +80,15 @@ TRUTH = torch.distributions.Normal(0.0, math.sqrt(EVIDENCE)).log_prob(X[:, 0])
 
 def linear(kind, wrong=1.0):
     "A model of each kind whose posterior is exact, or `wrong` times as wide in each layer."
-    settings = VAESettings(hidden=(4,), latents=(1,), auxiliary=1, scale_kind="fixed", decoder_scale=S, **{"vae": {}, "two": dict(layers=2), "ladder": dict(kind="ladder", layers=2),
+    settings = VAESettings(hidden=(4,), latents=(1,), auxiliary=1, scale_kind="fixed", decoder_scale=S,
+                           **{"vae": {}, "two": dict(layers=2), "ladder": dict(kind="ladder", layers=2),
                            "auxiliary": dict(kind="auxiliary")}[kind])
     model = make_model(settings, (1,)).double()
     decoder, prior = Fixed(W, scale=0, latent=False), Fixed(V, scale=T)
     slope, width = W * TOTAL / EVIDENCE, S * math.sqrt(TOTAL / EVIDENCE)  # p(z1 | x)
     if kind == "two":
-        for i, network in enumerate((Fixed(slope, scale=wrong * width), Fixed(V / TOTAL, scale=wrong * T / math.sqrt(TOTAL)))): model.encoders[i] = network
+        for i, network in enumerate((Fixed(slope, scale=wrong * width), Fixed(V / TOTAL, scale=wrong * T / math.sqrt(TOTAL)))):
+            model.encoders[i] = network
         model.decoders[0], model.decoders[1] = decoder, prior
     elif kind == "ladder":
         top = V * W / EVIDENCE
@@ -137,19 +144,24 @@ def test_the_bound_above_a_layer_has_its_closed_form(skip):
 
 
 def test_the_marginal_of_an_auxiliary_model_does_not_contain_its_auxiliary():
-    "Weighted bounds of many samples: of the pair, of the pair with another auxiliary, and of the decoder alone, with the prior as proposal."
-    helped, plain = make("auxiliary", latents=(2,), scale_kind="fixed", decoder_scale=1.0), make("vae", latents=(2,), scale_kind="fixed", decoder_scale=1.0)
+    """Weighted bounds of many samples: of the pair, of the pair with another auxiliary, and of the decoder alone, with the
+    prior as proposal.
+    """
+    helped, plain = make("auxiliary", latents=(2,), scale_kind="fixed",
+                         decoder_scale=1.0), make("vae", latents=(2,), scale_kind="fixed", decoder_scale=1.0)
     x, optimiser = draw(4, 2), torch.optim.Adam(helped.parameters(), 1e-2)
     for step in range(150):  # weights of an untrained proposal have no variance to speak of
         optimiser.zero_grad(), loss_of(helped, x, seed=step).mean().backward()
         optimiser.step()
     plain.decoder.load_state_dict(helped.decoder.state_dict())
-    plain.encoder.rest[-1].weight.data.zero_(), plain.encoder.rest[-1].bias.data.copy_(torch.tensor([0.0, 0.0, 0.54, 0.54]))  # softplus(.54) = 1
+    # softplus(.54) = 1
+    plain.encoder.rest[-1].weight.data.zero_(), plain.encoder.rest[-1].bias.data.copy_(torch.tensor([0.0, 0.0, 0.54, 0.54]))
     moved = copy.deepcopy(helped)
     for parameter in moved.decoder_a.parameters(): parameter.data += 0.05
     mine, other, theirs = (evaluate(model, x, samples=20_000, tile=5000, generator=rng(1)) for model in (helped, moved, plain))
     assert (mine.iw - theirs.iw).abs().max() < 0.05 and (mine.iw - other.iw).abs().max() < 0.05
-    assert (mine.elbo - theirs.elbo).abs().max() > 0.3 and (mine.elbo - other.elbo).abs().max() > 0.005  # the bound knows the proposal, log p(x) does not
+    # the bound knows the proposal, log p(x) does not
+    assert (mine.elbo - theirs.elbo).abs().max() > 0.3 and (mine.elbo - other.elbo).abs().max() > 0.005
 
 
 # Paths ----------------------------------------------------------------------------------------------------------------
@@ -174,7 +186,8 @@ def test_nothing_skipped_is_the_elbo_bit_for_bit(kind, skip):
     plain = model.trace(x, samples=4, generator=rng())
     none = model.trace(x, samples=4, generator=rng(), above=0, skip=skip)
     assert torch.equal(plain.log_w, none.log_w) and torch.equal(plain.nll, none.nll)
-    assert torch.equal(evaluate(model, x, samples=4, tile=4, generator=rng(), above=0, skip=skip).elbo, evaluate(model, x, samples=4, tile=4, generator=rng()).elbo)
+    assert torch.equal(evaluate(model, x, samples=4, tile=4, generator=rng(), above=0, skip=skip).elbo,
+                       evaluate(model, x, samples=4, tile=4, generator=rng()).elbo)
 
 
 @several_layers
@@ -195,7 +208,8 @@ def test_upper_layers_from_the_prior(kind):
     model, x = make(kind), draw(5, 2)
     for below in range(2, len(model.sizes) + 1):
         trace = model.trace(x, samples=20_000, generator=rng(), below=below)
-        assert [q is None for q in trace.q] == [i + 1 >= below for i in range(len(model.sizes))] and all(kl.any() for kl in trace.kl[:below - 1])
+        assert ([q is None for q in trace.q] == [i + 1 >= below for i in range(len(model.sizes))]
+                and all(kl.any() for kl in trace.kl[:below - 1]))
         top = trace.z[-1]  # the standard normal, whatever the datum
         assert (far(top, 0.0) < 5).all() and (far(top.square(), 1.0) < 5).all()
 
@@ -212,7 +226,8 @@ def test_skip_connections_are_used(kind):
         block.first[1].weight.data.zero_()
         assert not torch.allclose(model.trace(x, generator=rng()).log_w, before)
         block.first[1].weight.data.copy_(kept)
-        with pytest.raises(ValueError, match="`inputs` must be as many as the network was built for, 2: got 1"): block(torch.zeros(1, block.first[0].in_features))
+        with pytest.raises(ValueError, match="`inputs` must be as many as the network was built for, 2: got 1"):
+            block(torch.zeros(1, block.first[0].in_features))
     assert torch.equal(model.trace(x, generator=rng()).log_w, before)
 
 
@@ -355,7 +370,8 @@ def apart(kind, gradient, *, beta=1.0, samples, objective="iw", layer=None, repe
 def test_every_parameter_receives_gradient(kind, shape):
     model = make(kind, shape, net="mlp" if shape == (2,) else "conv", likelihood="gaussian", scale_kind="learnt")
     loss_of(model, torch.rand(3, *shape, generator=rng())).mean().backward()
-    for name, parameter in model.named_parameters(): assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
 @every_kind
@@ -368,7 +384,8 @@ def test_numbers_of_a_scale_that_nobody_reads_have_none(kind):
 
 @every_kind
 def test_overfits_eight_examples(kind):
-    model, x = make(kind, hidden=(32, 32), latents=(2,), likelihood="bernoulli", warmup_steps=200), torch.bernoulli(torch.full((8, 12), 0.5), generator=rng(1))
+    model, x = make(kind, hidden=(32, 32), latents=(2,), likelihood="bernoulli",
+                    warmup_steps=200), torch.bernoulli(torch.full((8, 12), 0.5), generator=rng(1))
     model = make_model(model.settings, (12,), generator=rng())
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(300):
@@ -402,7 +419,8 @@ def test_images_of_each_likelihood(kind, likelihood, numbers):
 @every_kind
 def test_odd_shapes(kind, shape):
     model, x = make(kind, shape, net="conv", likelihood="bernoulli"), torch.bernoulli(torch.full((1, *shape), 0.5), generator=rng())
-    assert model.trace(x, generator=rng()).raw.shape == (1, 1, 1, math.prod(shape)) and evaluate(model, x, generator=rng()).elbo.shape == (1,)
+    assert (model.trace(x, generator=rng()).raw.shape == (1, 1, 1, math.prod(shape))
+            and evaluate(model, x, generator=rng()).elbo.shape == (1,))
     line = make(kind, (1,))  # one number a datum, one datum a batch
     assert line.trace(draw(1, 1), generator=rng()).log_w.isfinite().all()
 
@@ -476,7 +494,8 @@ def test_lists_texts_and_tuples_are_one(unchecked):
     assert wanted.replace(latents=(5,)).layers == 2 and hidden_sizes("6", 3) == ((6,), (4,), (4,)) and hidden_sizes(2, 2) == ((2,), (2,))
 
 
-@pytest.mark.parametrize("value", ["", " ", "two", "2.5", "[2, 0]", "-1", "[[64, 64], 32]", "[true]", "[2]]", "[" * 5000, "NaN", "9000", [2.5], [None],
+@pytest.mark.parametrize("value", ["", " ", "two", "2.5", "[2, 0]", "-1", "[[64, 64], 32]", "[true]", "[2]]", "[" * 5000, "NaN", "9000",
+                                   [2.5], [None],
                                    True, 2.5, None, {"a": 1}, [[], []]])
 def test_what_is_no_list_of_sizes_is_refused(value, unchecked):
     with pytest.raises(ValueError, match="`latents` must"): read_lists("latents", value)
@@ -491,13 +510,18 @@ def test_what_is_no_list_of_sizes_is_refused(value, unchecked):
     (dict(kl="analytic", gradient="stl"), "`gradient` must be plain"),
     (dict(objective="iw", free_nats=0.5), "`free_nats` must be 0"),
     (dict(samples=0), "`samples` must be at least 1"), (dict(samples=1001), "`samples` must be at most 1000"),
-    (dict(layers=0), "`layers` must be at least 1"), (dict(layers=7), "`layers` must be at most 6"), (dict(latents=(1, 1, 1, 1, 1, 1, 1)), "`layers` must be at most 6"),
+    (dict(layers=0), "`layers` must be at least 1"), (dict(layers=7), "`layers` must be at most 6"),
+    (dict(latents=(1, 1, 1, 1, 1, 1, 1)), "`layers` must be at most 6"),
     (dict(latents=(2, 2), hidden=((8,), (8,), (8,))), "`latents` must have one size for all layers, or one for each of the 3: got"),
     (dict(layers=3, hidden=((8,), (8,))), "`hidden` must have one list of widths, or one for each of the 3 layers: got 2"),
     (dict(layers=2, latents=((2, 2),)), "`latents` must be numbers, not lists"), (dict(latents="0"), "`latents` must hold whole numbers"),
-    (dict(kind="auxiliary", layers=2), "`layers` must be 1 for the auxiliary model"), (dict(kind="auxiliary", latents=(2, 2)), "`layers` must be 1 for the auxiliary model"),
-    (dict(beta=-1.0), "`beta` must be at least 0"), (dict(decoder_scale=0.0), "`decoder_scale` must be at least 0.001"), (dict(scale_floor=0.0), "`scale_floor` must be at least"),
-    (dict(free_nats=math.nan), "`free_nats` must be finite"), (dict(likelihood="beta"), "`likelihood` must be one of"), (dict(kind="hvae"), "`kind` must be one of"),
+    (dict(kind="auxiliary", layers=2), "`layers` must be 1 for the "
+                                       "auxiliary model"), (dict(kind="auxiliary", latents=(2, 2)),
+                                                            "`layers` must be 1 for the auxiliary model"),
+    (dict(beta=-1.0), "`beta` must be at least 0"), (dict(decoder_scale=0.0), "`decoder_scale` must be at least 0.001"),
+    (dict(scale_floor=0.0), "`scale_floor` must be at least"),
+    (dict(free_nats=math.nan), "`free_nats` must be finite"), (dict(likelihood="beta"), "`likelihood` must be one of"),
+    (dict(kind="hvae"), "`kind` must be one of"),
 ])
 def test_settings_that_describe_no_bound_are_refused(changes, sentence, unchecked):
     with pytest.raises(ValueError, match=sentence): VAESettings(**changes)
@@ -513,7 +537,8 @@ def test_settings_that_describe_no_bound_are_refused(changes, sentence, unchecke
     (lambda: make("two").trace(draw(3, 2), generator=rng(), above=1, below=2), "`below` must be from 2 to 2 with `above` 0"),
     (lambda: make("two").trace(draw(3, 2), generator=rng(), below=3), "`below` must be from 2 to 2"),
     (lambda: make("two").trace(draw(3, 2), generator=rng(), above=1, skip="mean"), "`skip` must be mode or sample: got 'mean'"),
-    (lambda: make("two").trace(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False for 2 layers: got True. Reason: bottom-up"),
+    (lambda: make("two").trace(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False for 2 layers: got True. "
+                                                                            "Reason: bottom-up"),
     (lambda: make("auxiliary").trace(draw(3, 2), generator=rng(), analytic=True), "`analytic` must be False"),
     (lambda: make("vae").trace(draw(3, 2), samples=0, generator=rng()), "`samples` must be at least 1: got 0"),
     (lambda: evaluate(make("vae"), draw(3, 2), samples=0, generator=rng()), "`samples` must be at least 1: got 0"),
@@ -522,18 +547,25 @@ def test_settings_that_describe_no_bound_are_refused(changes, sentence, unchecke
     (lambda: evaluate(make("vae"), draw(3, 2), tile=-1, generator=rng()), "`tile` must be at least 1"),
     (lambda: evaluate(make("vae"), draw(3, 2) / 0, generator=rng()), "`x` must be finite"),
     (lambda: evaluate(make("vae", likelihood="bernoulli"), draw(3, 2), generator=rng()), r"`x` must be in \[0, 1\] for bernoulli"),
-    (lambda: evaluate(make("vae", likelihood="logistic_mixture"), torch.full((3, 2), 0.5), generator=rng()), "`x` must be multiples of 1/255"),
+    (lambda: evaluate(make("vae", likelihood="logistic_mixture"), torch.full((3, 2), 0.5),
+                      generator=rng()), "`x` must be multiples of 1/255"),
     (lambda: make("vae").trace(draw(3, 3), generator=rng()), r"`x` must be a batch of data of shape \(2,\): got \(3, 3\)"),
     (lambda: make("two").trace(draw(2), generator=rng()), "`x` must be a batch of data of shape"),
     (lambda: make("ladder", (1, 4, 4)).trace(draw(3, 4, 4), generator=rng()), "`x` must be a batch of data of shape"),
-    (lambda: make("auxiliary").trace(draw(3, 2, dtype=torch.float64), generator=rng()), "`x` must be torch.float32, as the model is: got torch.float64"),
-    (lambda: make("vae").trace(torch.ones(3, 2, dtype=torch.long), generator=rng()), "`x` must be torch.float32, as the model is: got torch.int64"),
-    (lambda: make("vae").to("meta").trace(draw(3, 2).to("meta"), generator=rng()), "`generator` must be on the device of the data, meta: got one on cpu"),
-    (lambda: make("vae", net="conv"), "`net` must be mlp for data that are no images"), (lambda: make("two", (1, 30, 28), net="conv"), "`shape` must have sides divisible by 4"),
+    (lambda: make("auxiliary").trace(draw(3, 2, dtype=torch.float64), generator=rng()), "`x` must be torch.float32, as the model is: got "
+                                                                                        "torch.float64"),
+    (lambda: make("vae").trace(torch.ones(3, 2, dtype=torch.long), generator=rng()), "`x` must be torch.float32, as the model is: "
+                                                                                     "got torch.int64"),
+    (lambda: make("vae").to("meta").trace(draw(3, 2).to("meta"), generator=rng()), "`generator` must be on the device of the data, meta: "
+                                                                                   "got one on cpu"),
+    (lambda: make("vae", net="conv"), "`net` must be mlp for data that "
+                                      "are no images"), (lambda: make("two", (1, 30, 28),
+                                                                      net="conv"), "`shape` must have sides divisible by 4"),
     (lambda: VAE(VAESettings(layers=2)), "`layers` must be 1 for a VAE: got 2"),
     (lambda: Trace(nll=torch.zeros(5, 3), kl=(torch.zeros(3),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
     (lambda: Trace(nll=torch.zeros(5, 3), kl=(torch.zeros(5, 1),), z=(), q=(), raw=torch.zeros(5, 3, 1, 2)), "`kl` and `nll` must be"),
-    (lambda: Dense([2], [], 1), "`inputs` and `hidden` must have at least one width each"), (lambda: Dense([2], [4], 1, activation="sine"), "`activation` must be one of"),
+    (lambda: Dense([2], [], 1), "`inputs` and `hidden` must have at least "
+                                "one width each"), (lambda: Dense([2], [4], 1, activation="sine"), "`activation` must be one of"),
 ])
 def test_bad_input_is_refused(call, sentence, unchecked):
     with pytest.raises(ValueError, match=sentence): call()
@@ -548,7 +580,8 @@ def test_broadcasting_between_samples_and_batch_is_refused(unchecked):
 
 # Training -------------------------------------------------------------------------------------------------------------
 
-TINY = HVAERun().replace({"data.points": 200, "batch": 50, "hidden": (8, 8), "check_every": 1000, "checkpoint_every": 8, "record_every": 1, "steps": 30, "device": "cpu"})
+TINY = HVAERun().replace({"data.points": 200, "batch": 50, "hidden": (8, 8), "check_every": 1000, "checkpoint_every": 8, "record_every": 1,
+                          "steps": 30, "device": "cpu"})
 
 
 @pytest.fixture
@@ -566,7 +599,8 @@ def trainer():
 
 def state_of(trainer):
     saved = trainer.session.state()
-    return {"model": {k: v.clone() for k, v in saved["model"].items()}, "optimisers": copy.deepcopy(saved["optimisers"]), "step": saved["step"]}
+    return {"model": {k: v.clone() for k, v in saved["model"].items()}, "optimisers": copy.deepcopy(saved["optimisers"]),
+            "step": saved["step"]}
 
 
 def same(a, b):
@@ -580,14 +614,16 @@ CLOCKED = {"warmup_steps": 24, "free_nats": 2.0, "free_steps": 24, "scale_kind":
 
 
 @pytest.mark.parametrize("changes", [{"layers": 2, **CLOCKED}, {"kind": "ladder", "layers": 2, **CLOCKED}, {"kind": "auxiliary", **CLOCKED},
-                                     {"layers": 2, "objective": "iw", "samples": 3, "gradient": "dreg", "warmup_steps": 24}], ids=["two", "ladder", "auxiliary", "dreg"])
+                                     {"layers": 2, "objective": "iw", "samples": 3, "gradient": "dreg", "warmup_steps": 24}],
+                                     ids=["two", "ladder", "auxiliary", "dreg"])
 def test_warm_up_free_nats_and_scale_go_on_after_a_resume(trainer, tmp_path, changes):
     straight = state_of(trainer(changes).fit(30, progress=False))
     trainer(changes, journal=tmp_path).fit(16, progress=False).stop()
     resumed = trainer(changes, journal=tmp_path).resume()
     assert resumed.step_count == 16 and resumed.model.steps.item() == 16
     assert float(resumed.model.beta(resumed.live)) == pytest.approx(16 / 24)
-    if "scale_kind" in changes: assert resumed.model.likelihood(resumed.live).scale(torch.zeros(1, 1, 1, 2)).max().item() == pytest.approx(0.1 ** (16 / 24))
+    if "scale_kind" in changes:
+        assert resumed.model.likelihood(resumed.live).scale(torch.zeros(1, 1, 1, 2)).max().item() == pytest.approx(0.1 ** (16 / 24))
     assert same(state_of(resumed.fit(14, progress=False)), straight)
 
 
@@ -600,7 +636,8 @@ def test_training_falls_and_stays_finite(trainer, kind, precision):
     curve = run.snapshot().curves
     values = {name: curve[name] if isinstance(curve, dict) else curve.values[name] for name in ("loss", "elbo")}
     loss = torch.as_tensor(values["loss"])
-    assert loss.isfinite().all() and loss[-20:].mean() < loss[:5].mean() - 0.5 and all(p.isfinite().all() and p.dtype == torch.float32 for p in run.model.parameters())
+    assert (loss.isfinite().all() and loss[-20:].mean() < loss[:5].mean() - 0.5
+            and all(p.isfinite().all() and p.dtype == torch.float32 for p in run.model.parameters()))
 
 
 def test_half_precision_is_the_same_bound_roughly():
@@ -615,7 +652,8 @@ def test_what_is_refused_while_training_leaves_the_run_as_it_was(trainer, unchec
     run, plain = trainer({"layers": 2}), trainer({"layers": 2})
     run.fit(3, progress=False), plain.fit(6, progress=False)
     before = run.run
-    for wrong in ({"kl": "analytic"}, {"samples": 0}, {"objective": "iw", "free_nats": 1.0}, {"gradient": "best"}, {"beta": math.nan}, {"beta": 0.5, "kl": "analytic"}):
+    for wrong in ({"kl": "analytic"}, {"samples": 0}, {"objective": "iw", "free_nats": 1.0}, {"gradient": "best"}, {"beta": math.nan},
+                  {"beta": 0.5, "kl": "analytic"}):
         with pytest.raises(ValueError): run.set(wrong)
         assert run.run == before and not run.changes
     with pytest.raises(ValueError, match="`layers` must be a live setting"): run.set(layers=3)
@@ -628,11 +666,14 @@ def test_what_is_refused_while_training_leaves_the_run_as_it_was(trainer, unchec
 
 def test_hot_settings_change_while_it_trains_and_layers_come_and_go(trainer):
     run = trainer()
-    live = ({"beta": 0.2}, {"kl": "analytic"}, {"kl": "sampled", "objective": "iw", "samples": 7}, {"gradient": "dreg"}, {"gradient": "stl"},
-           {"gradient": "plain", "objective": "elbo", "free_nats": 1.0}, {"free_kind": "example", "scale_kind": "fixed"}, {"scale_kind": "annealed"}, {"decoder_scale": 1.5})
+    live = ({"beta": 0.2}, {"kl": "analytic"}, {"kl": "sampled", "objective": "iw", "samples": 7}, {"gradient": "dreg"},
+            {"gradient": "stl"},
+           {"gradient": "plain", "objective": "elbo", "free_nats": 1.0}, {"free_kind": "example", "scale_kind": "fixed"},
+           {"scale_kind": "annealed"}, {"decoder_scale": 1.5})
     for n, changes in enumerate(live): assert run.set(changes).fit(2, progress=False).step_count == 2 * n + 2
     run.set(free_nats=0.0, scale_kind="learnt")
-    built = (({"layers": 3}, 3), ({"layers": 1}, 1), ({"latents": (3, 2)}, 2), ({"latents": (2,), "layers": 1}, 1), ({"kind": "ladder", "layers": 2}, 2),
+    built = (({"layers": 3}, 3), ({"layers": 1}, 1), ({"latents": (3, 2)}, 2), ({"latents": (2,), "layers": 1}, 1),
+             ({"kind": "ladder", "layers": 2}, 2),
              ({"merge": "learnt"}, 2), ({"kind": "auxiliary", "layers": 1}, 1))
     for changes, layers in built:
         run.rebuild(changes)

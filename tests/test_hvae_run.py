@@ -1,4 +1,6 @@
-"""Runs of latent-variable models and what they are shown with: data in their setup, bits that a seed decides, refusals before any training, pictures with a known answer."""
+"""Runs of latent-variable models and what they are shown with: data in their setup, bits that a seed decides, refusals
+before any training, pictures with a known answer.
+"""
 import dataclasses
 import functools
 import itertools
@@ -25,11 +27,13 @@ from latentlab.nn.latents import FLOOR
 from latentlab.train.trainer import Trainer
 
 KINDS = {
-    "vae": dict(), "two": dict(layers=2), "skips": dict(layers=3, skips=True), "ladder": dict(kind="ladder", layers=2), "learnt": dict(kind="ladder", layers=3, merge="learnt"),
+    "vae": dict(), "two": dict(layers=2), "skips": dict(layers=3, skips=True), "ladder": dict(kind="ladder", layers=2),
+    "learnt": dict(kind="ladder", layers=3, merge="learnt"),
     "one rung": dict(kind="ladder"), "auxiliary": dict(kind="auxiliary", auxiliary=3),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
-EQUAL = [kind for kind in KINDS if kind != "ladder"]  # Whose posterior can be told to be the prior; a ladder of precisions always adds its message
+# Whose posterior can be told to be the prior; a ladder of precisions always adds its message
+EQUAL = [kind for kind in KINDS if kind != "ladder"]
 BITS = ("dynamic", "static", "deterministic", "grey")
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 POINTS = HVAERun().replace({"data.points": 200, "hidden": (8,), "batch": 50, "device": "cpu"})
@@ -57,7 +61,8 @@ def views_of(model, diagnostics, live=None, seed=0): return diagnostics.views(mo
 def probe_of(model, diagnostics, live=None, seed=0): return diagnostics.probe(model, Context(live=live or model.live, generator=rng(seed)))
 
 
-def fresh(diagnostics, **changes): return dataclasses.replace(diagnostics, history=ProbeHistory(), **changes)  # As if nothing had been measured
+# As if nothing had been measured
+def fresh(diagnostics, **changes): return dataclasses.replace(diagnostics, history=ProbeHistory(), **changes)
 
 
 def refusal(call):
@@ -77,42 +82,55 @@ def same(a, b): return {name for name in a if torch.equal(a[name], b[name])}
 
 # Labels and settings --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("text", "labels"), [("", ()), (" ", ()), ("[]", ()), ("8", (8,)), ("08", (8,)), ("0,4 8", (0, 4, 8)), ("[0, 4,\n8]", (0, 4, 8)), ("8, 8", (8, 8)),
+@pytest.mark.parametrize(("text", "labels"), [("", ()), (" ", ()), ("[]", ()), ("8", (8,)), ("08", (8,)), ("0,4 8", (0, 4, 8)),
+                                              ("[0, 4,\n8]", (0, 4, 8)), ("8, 8", (8, 8)),
                                               ("[[1], [2]]", (1, 2)), ("0", (0,))])
-def test_labels_are_read_from_any_list(text, labels): assert read_labels(text) == labels and HVAEData(name="mnist", exclude=text).exclude == text
+def test_labels_are_read_from_any_list(text, labels):
+    assert read_labels(text) == labels and HVAEData(name="mnist", exclude=text).exclude == text
 
 
 @pytest.mark.parametrize("text", ["\u00b2", "8" * 5000, "shirt", "-1", "1.5", "8;", "0x8", "+8", "1e1", "8 Bag", "None", "(8)"])
 def test_what_is_no_class_number_is_refused(text):
-    for make in (lambda: read_labels(text), lambda: HVAEData(name="mnist", exclude=text), lambda: HVAEData(exclude=text), lambda: IMAGES.replace(exclude=text)):
+    for make in (lambda: read_labels(text), lambda: HVAEData(name="mnist",
+                                                             exclude=text),
+                                                             lambda: HVAEData(exclude=text), lambda: IMAGES.replace(exclude=text)):
         assert refusal(make).startswith(f"`exclude` must be class numbers: got {text!r}. Write ")
 
 
 @pytest.mark.parametrize("name", ["moons", "spirals"])
 def test_points_have_no_classes_to_leave_out(name):
     pictures = IMAGES.replace(exclude="0")
-    for make in (lambda: HVAEData(name=name, exclude="0"), lambda: POINTS.replace({"data.name": name, "exclude": "0"}), lambda: pictures.replace({"data.name": name})):
+    for make in (lambda: HVAEData(name=name, exclude="0"), lambda: POINTS.replace({"data.name": name,
+                                                                                   "exclude": "0"}),
+                                                                                   lambda: pictures.replace({"data.name": name})):
         assert refusal(make).startswith("`exclude` must be empty for points: got '0'.")
 
 
 @pytest.mark.parametrize("name", ["moons", "spirals", "fashion-mnist", "mnist", "omniglot"])
 def test_data_and_likelihood_agree_or_are_refused(name):
     for bits, likelihood in itertools.product(BITS, ("auto", "bernoulli", "gaussian", "logistic_mixture")):
-        make, grey = lambda: HVAERun(data=HVAEData(name=name, bits=bits), model=VAESettings(likelihood=likelihood)), bits == "grey"  # noqa: B023
-        if name in TOYS: wrong = "" if likelihood in ("auto", "gaussian") else f"`likelihood` must be auto or gaussian for points: got {likelihood}."
-        else: wrong = f"`bits` must be grey for a {likelihood.replace('_', ' ')}" if likelihood in ("gaussian", "logistic_mixture") and not grey else ""
+        make, grey = lambda: HVAERun(data=HVAEData(name=name, bits=bits),
+                                     model=VAESettings(likelihood=likelihood)), bits == "grey"  # noqa: B023
+        if name in TOYS:
+            wrong = "" if likelihood in ("auto", "gaussian") else f"`likelihood` must be auto or gaussian for points: got {likelihood}."
+        else:
+            wrong = (f"`bits` must be grey for a {likelihood.replace('_', ' ')}" if likelihood in ("gaussian", "logistic_mixture")
+                     and not grey else "")
         if wrong: assert refusal(make).startswith(wrong)
         else:
             run, fits = make(), "gaussian" if name in TOYS or grey else "bernoulli"
-            assert run.built == run.model.replace(likelihood=fits if likelihood == "auto" else likelihood) and run.model.likelihood == likelihood
+            assert (run.built == run.model.replace(likelihood=fits if likelihood == "auto" else likelihood)
+                    and run.model.likelihood == likelihood)
 
 
 @pytest.mark.parametrize(("run", "changes", "sentence"), [
-    (POINTS, {"net": "conv"}, "`net` must be mlp for data that are no images: got conv"), (POINTS, {"noise": 5e-5}, "`noise` must be 0, or at least 0.0001: got 5e-05."),
+    (POINTS, {"net": "conv"}, "`net` must be mlp for data that are no "
+                              "images: got conv"), (POINTS, {"noise": 5e-5}, "`noise` must be 0, or at least 0.0001: got 5e-05."),
     (POINTS, {"device": "warp"}, "`device` must be a device's name: got 'warp'."),
     (IMAGES, {"exclude": "10"}, "`exclude` must be class numbers from 0 to 9 for fashion-mnist: got '10'."),
     (IMAGES, {"exclude": "0 1 2 3 4 5 6 7 8 9"}, "`exclude` must leave a class to train on: got '0 1"),
-    (IMAGES, {"outside": "cifar10"}, "`outside` must be one of mnist, "), (IMAGES, {"outside": "letters"}, "`outside` must be one of mnist, "),
+    (IMAGES, {"outside": "cifar10"}, "`outside` must be "
+                                     "one of mnist, "), (IMAGES, {"outside": "letters"}, "`outside` must be one of mnist, "),
     (IMAGES, {"outside": ""}, "`outside` must be one of mnist, "),
 ])
 def test_what_cannot_be_built_is_refused_before_a_step(run, changes, sentence):
@@ -122,7 +140,8 @@ def test_what_cannot_be_built_is_refused_before_a_step(run, changes, sentence):
 
 def test_a_class_without_images_is_refused(monkeypatch):
     monkeypatch.setattr(sources, "load", lambda name, split, limit=None: without(load(name, split, limit=limit), [8]).kept)
-    assert refusal(IMAGES.replace(exclude="3, 8").build).startswith("`labels` must leave no empty class outside: got [8], of which fashion-mnist without 8 has no images.")
+    assert refusal(IMAGES.replace(exclude="3, 8").build).startswith("`labels` must leave no empty class outside: got [8], of which "
+                                                                    "fashion-mnist without 8 has no images.")
     assert len(IMAGES.replace(exclude="3").build().batches.images)
 
 
@@ -133,14 +152,17 @@ def test_a_class_without_images_is_refused(monkeypatch):
 def test_parts_of_a_plane(name, noise):
     setup = built(POINTS.replace({"data.name": name, "noise": noise}))
     diagnostics, whole = setup.diagnostics, torch.cat([setup.batches.images, setup.held_out, setup.preview])
-    assert setup.batches.images.shape == (200, 2) and setup.held_out.shape == (1000, 2) and setup.preview.shape == (500, 2) and setup.batches.prepare is None
+    assert (setup.batches.images.shape == (200, 2) and setup.held_out.shape == (1000, 2) and setup.preview.shape == (500, 2)
+            and setup.batches.prepare is None)
     assert whole.dtype == torch.float32 and whole.isfinite().all() and torch.equal(diagnostics.reference, setup.batches.images)
     if noise: assert len(whole.unique(dim=0)) == len(whole)  # nothing held out was trained on
-    assert torch.equal(setup.batches.images, make_toy(name, 200, noise=noise, seed=0).points) and diagnostics.variance == largest_variance(setup.batches.images)
+    assert (torch.equal(setup.batches.images, make_toy(name, 200, noise=noise, seed=0).points)
+            and diagnostics.variance == largest_variance(setup.batches.images))
     low, high, held = diagnostics.extent[[0, 2]], diagnostics.extent[[1, 3]], setup.held_out
     assert ((whole > low) & (whole < high)).all()
     spread = held.amax(0) - held.amin(0)
-    torch.testing.assert_close(torch.stack([held.amin(0) - low, high - held.amax(0)]), 0.15 * torch.stack([spread, spread]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.stack([held.amin(0) - low, high - held.amax(0)]), 0.15 * torch.stack([spread, spread]), rtol=1e-4,
+                               atol=1e-5)
     assert setup.info["source"] == f"200 points, noise {noise:g}" and setup.info["data"] == name and setup.info["device"] == "cpu"
 
 
@@ -152,7 +174,8 @@ def test_points_have_the_arm_that_they_lie_on(name):
     setup = built(POINTS.replace({"data.name": name, "noise": 0.01}))
     views, along = views_of(setup.model, setup.diagnostics), torch.linspace(0, 1, 400)
     away = torch.stack([torch.cdist(views["points"], arc(name, arm, along)).amin(1) for arm in (0, 1)])
-    assert torch.equal(views["points"], setup.preview) and torch.equal(away.argmin(0).float(), views["labels"]) and away.amin(0).max() < 0.06
+    assert (torch.equal(views["points"], setup.preview) and torch.equal(away.argmin(0).float(), views["labels"])
+            and away.amin(0).max() < 0.06)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -160,18 +183,21 @@ def test_the_oracle_is_there_where_there_is_noise(name):
     curve, noisy = (built(POINTS.replace({"data.name": name, "noise": noise})) for noise in (0.0, 0.05))
     for setup, there in ((curve, False), (noisy, True)):
         views, probe = views_of(setup.model, setup.diagnostics), probe_of(setup.model, setup.diagnostics)
-        told = [{"oracle", "oracle_se"} <= set(setup.info), "field_oracle" in views, probe.oracle is not None, probe.oracle_se is not None, "oracle_gap" in probe.figures()]
+        told = [{"oracle", "oracle_se"} <= set(setup.info), "field_oracle" in views, probe.oracle is not None, probe.oracle_se is not None,
+                "oracle_gap" in probe.figures()]
         assert told == [there] * 5
     diagnostics = noisy.diagnostics
     across = torch.linspace(float(diagnostics.extent[0]), float(diagnostics.extent[1]), PLANE_SIDE)
     for row, column in ((0, 0), (0, 99), (99, 0), (30, 70), (61, 12)):
-        node = torch.stack([across[column], diagnostics.extent[3] - (diagnostics.extent[3] - diagnostics.extent[2]) * row / (PLANE_SIDE - 1)])[None]
+        node = torch.stack([across[column], diagnostics.extent[3] - (diagnostics.extent[3] - diagnostics.extent[2]) * row
+                            / (PLANE_SIDE - 1)])[None]
         torch.testing.assert_close(views["field_oracle"][row, column], log_density(name, node, 0.05)[0], rtol=1e-3, atol=1e-2)
         torch.testing.assert_close(diagnostics.grid[row * PLANE_SIDE + column], node[0], rtol=1e-4, atol=1e-4)
     values = log_density(name, noisy.held_out, 0.05)
     error = math.hypot(values.std().item() / math.sqrt(len(values)), diagnostics.oracle.se)
     assert abs(values.mean().item() - diagnostics.oracle.mean) < 4 * error
-    assert abs(float(noisy.info["oracle"]) - probe.oracle) < 1e-3 and abs(float(noisy.info["oracle_se"]) - probe.oracle_se) < 1e-3 and probe.oracle == diagnostics.oracle.mean
+    assert (abs(float(noisy.info["oracle"]) - probe.oracle) < 1e-3 and abs(float(noisy.info["oracle_se"]) - probe.oracle_se) < 1e-3
+            and probe.oracle == diagnostics.oracle.mean)
 
 
 # Images ---------------------------------------------------------------------------------------------------------------
@@ -191,14 +217,18 @@ def test_parts_of_images(bits):
     setup = built(IMAGES.replace(bits=bits))
     diagnostics, levels = setup.diagnostics, (torch.arange(256) / 255 if bits == "grey" else torch.tensor([0.0, 1.0]))
     images = setup.batches.images
-    assert images.shape == (500, 1, 28, 28) and images.dtype == torch.uint8 and torch.equal(images, load("fashion-mnist", "train", limit=500).images)
-    assert setup.preview.shape == (8, 1, 28, 28) and setup.held_out.shape == (1000, 1, 28, 28) and torch.equal(setup.held_out[500:], diagnostics.inside)
+    assert (images.shape == (500, 1, 28, 28) and images.dtype == torch.uint8
+            and torch.equal(images, load("fashion-mnist", "train", limit=500).images))
+    assert (setup.preview.shape == (8, 1, 28, 28) and setup.held_out.shape == (1000, 1, 28, 28)
+            and torch.equal(setup.held_out[500:], diagnostics.inside))
     assert len(diagnostics.checks) == 9
-    assert diagnostics.inside.shape == diagnostics.outside.shape == diagnostics.reference.shape == (500, 1, 28, 28) and diagnostics.labels.shape == (500,)
+    assert (diagnostics.inside.shape == diagnostics.outside.shape == diagnostics.reference.shape == (500, 1, 28, 28)
+            and diagnostics.labels.shape == (500,))
     fed = setup.batches.prepare(setup.batches.images, torch.arange(500), 0)
     for x in (setup.preview, setup.held_out, diagnostics.reference, diagnostics.outside, fed):
         assert x.dtype == torch.float32 and torch.isin(x, levels).all() and 0.2 < x.mean() < 0.8
-    assert set(diagnostics.labels.tolist()) == set(range(10)) and setup.info["columns"] == " | ".join(setup.info["classes"].split(" | ")[:8])
+    assert (set(diagnostics.labels.tolist()) == set(range(10))
+            and setup.info["columns"] == " | ".join(setup.info["classes"].split(" | ")[:8]))
 
 
 @pytest.mark.parametrize("bits", ["deterministic", "grey"])  # Others draw bits, which cannot be looked up
@@ -214,14 +244,19 @@ def test_images_come_from_where_they_should_with_their_classes(bits):
 
 @pytest.mark.parametrize("labels", ["8", "[0, 4]", "1 2 3 4 5 6 7 8 9"])
 def test_a_class_left_out_is_gone_from_training_and_becomes_the_outside(labels):
-    setup, chosen = built(IMAGES.replace({"exclude": labels, "bits": "grey", "outside": "mnist"})), torch.tensor(read_labels(labels))  # `outside` is not read
+    # `outside` is not read
+    setup, chosen = built(IMAGES.replace({"exclude": labels, "bits": "grey", "outside": "mnist"})), torch.tensor(read_labels(labels))
     diagnostics, train, test = setup.diagnostics, load("fashion-mnist", "train", limit=500), load("fashion-mnist", "test")
-    assert torch.equal(setup.batches.images, train.images[~torch.isin(train.labels, chosen)]) and not torch.isin(diagnostics.labels, chosen).any()
+    assert (torch.equal(setup.batches.images, train.images[~torch.isin(train.labels, chosen)])
+            and not torch.isin(diagnostics.labels, chosen).any())
     gone = torch.isin(test.labels, chosen)
-    assert all(rows_in(diagnostics.outside, seen_as("grey", test.images[gone]))) and all(rows_in(setup.held_out, seen_as("grey", test.images[~gone])))
-    assert all(rows_in(diagnostics.reference, seen_as("grey", setup.batches.images))) and len(diagnostics.reference) == min(500, len(setup.batches.images))
+    assert (all(rows_in(diagnostics.outside, seen_as("grey", test.images[gone])))
+            and all(rows_in(setup.held_out, seen_as("grey", test.images[~gone]))))
+    assert (all(rows_in(diagnostics.reference, seen_as("grey", setup.batches.images)))
+            and len(diagnostics.reference) == min(500, len(setup.batches.images)))
     words = ", ".join(map(str, chosen.tolist()))
-    assert setup.info["outside"] == ", ".join(test.classes[k] for k in chosen.tolist()) and setup.info["data"] == f"fashion-mnist without {words}"
+    assert (setup.info["outside"] == ", ".join(test.classes[k] for k in chosen.tolist())
+            and setup.info["data"] == f"fashion-mnist without {words}")
     kept = [k for k in range(10) if k not in chosen][:8]
     assert setup.info["columns"] == " | ".join(test.classes[k] for k in kept) and len(setup.preview) == len(kept)
 
@@ -261,8 +296,10 @@ def test_held_out_bits_are_drawn_once_and_fair(stream):
 def test_only_dynamic_bits_change_from_epoch_to_epoch_and_only_drawn_ones_with_the_seed(bits):
     run = IMAGES.replace(bits=bits)
     setup, other, index = built(run), run.replace(seed=1).build(), torch.arange(500)
-    first, again, later, seeded = (p.batches.prepare(p.batches.images, index, epoch) for p, epoch in ((setup, 0), (setup, 0), (setup, 1), (other, 0)))
-    assert torch.equal(first, again) and torch.equal(first, later) == (bits != "dynamic") and torch.equal(first, seeded) == (bits in ("deterministic", "grey"))
+    first, again, later, seeded = (p.batches.prepare(p.batches.images, index, epoch)
+                                   for p, epoch in ((setup, 0), (setup, 0), (setup, 1), (other, 0)))
+    assert (torch.equal(first, again) and torch.equal(first, later) == (bits != "dynamic")
+            and torch.equal(first, seeded) == (bits in ("deterministic", "grey")))
     batches = Batches(setup.batches.images, 500, 0, prepare=setup.batches.prepare)
     one, two = (batches.at(step).x[batches.rows(step).argsort()] for step in (0, 1))  # an epoch each
     assert torch.equal(one, first) and torch.equal(two, later)
@@ -281,8 +318,10 @@ def test_settings_decide_every_bit_and_the_seed_of_training_decides_no_data(run)
     assert ("reference" in same(one, other)) == (run.data.name in TOYS)  # training images come with the bits of training
 
 
-@pytest.mark.parametrize("changes", [dict(bits="grey"), dict(bits="grey", likelihood="bernoulli"), dict(bits="grey", likelihood="logistic_mixture", components=2),
-                                     dict(bits="deterministic"), dict(likelihood="bernoulli"), dict(net="conv"), dict(bits="static", layers=3, skips=True)], ids=str)
+@pytest.mark.parametrize("changes", [dict(bits="grey"), dict(bits="grey", likelihood="bernoulli"),
+                                     dict(bits="grey", likelihood="logistic_mixture", components=2),
+                                     dict(bits="deterministic"), dict(likelihood="bernoulli"), dict(net="conv"),
+                                     dict(bits="static", layers=3, skips=True)], ids=str)
 def test_images_of_every_likelihood_are_drawn_and_measured(changes):
     run = IMAGES.replace(changes)
     setup = built(IMAGES.replace(bits=run.data.bits))
@@ -304,22 +343,28 @@ def shapes(views): return {name: tuple(view.shape) for name, view in views.items
 def latents(kind, n, prior):
     "Shapes of what is drawn of the latents of a kind."
     layers, both = KINDS[kind].get("layers", 1), 2 if kind == "auxiliary" else KINDS[kind].get("layers", 1)
-    return {f"z{k + 1}": (n, 2) for k in range(both)} | {f"prior{k + 1}": (prior, 2) for k in range(layers)} | {name: (both,) for name in ("kl", "active", "width")}
+    return {f"z{k + 1}": (n, 2) for k in range(both)} | {f"prior{k + 1}": (prior, 2)
+                                                         for k in range(layers)} | {name: (both,) for name in ("kl", "active", "width")}
 
 
 @every_kind
 def test_views_and_probe_of_points(kind):
     setup = POINTS.replace(KINDS[kind]).build()
     model, layers = setup.model, KINDS[kind].get("layers", 1)
-    views, expected = views_of(model, setup.diagnostics), {"field": (PLANE_SIDE, PLANE_SIDE), "field_oracle": (PLANE_SIDE, PLANE_SIDE), "extent": (4,), "points": (500, 2)}
+    views, expected = views_of(model, setup.diagnostics), {"field": (PLANE_SIDE, PLANE_SIDE), "field_oracle": (PLANE_SIDE, PLANE_SIDE),
+                                                           "extent": (4,), "points": (500, 2)}
     expected |= {"labels": (500,), "samples": (500, 2), "scale": (500,)} | latents(kind, 500, 500)
     assert shapes(views) == expected and sound(views)
     assert (views["scale"] >= model.live.values["scale_floor"]).all() and set(views["labels"].tolist()) == {0.0, 1.0}
-    assert ((views["active"] >= 0) & (views["active"] <= views["width"])).all() and views["width"].tolist() == ([2.0, 3.0] if kind == "auxiliary" else [2.0] * layers)
+    assert (((views["active"] >= 0) & (views["active"] <= views["width"])).all()
+            and views["width"].tolist() == ([2.0, 3.0] if kind == "auxiliary" else [2.0] * layers))
     probe = probe_of(model, setup.diagnostics)
-    assert probe.samples == 10 and probe.names == model.names and len(probe.elbo) == len(probe.x) == len(probe.generated) == 1000 and len(probe.train_elbo) == 200
-    assert len(probe.kl) == len(probe.loc) == len(probe.z) == len(model.names) and len(probe.prior) == layers and len(probe.analytic) == (layers if has_closed_form(model) else 0)
-    assert all(math.isfinite(value) for value in probe.figures().values()) and (probe.iw >= probe.elbo - 1e-4).all() and probe.steps == 0 and probe.live == model.live.values
+    assert (probe.samples == 10 and probe.names == model.names and len(probe.elbo) == len(probe.x) == len(probe.generated) == 1000
+            and len(probe.train_elbo) == 200)
+    assert (len(probe.kl) == len(probe.loc) == len(probe.z) == len(model.names) and len(probe.prior) == layers
+            and len(probe.analytic) == (layers if has_closed_form(model) else 0))
+    assert (all(math.isfinite(value) for value in probe.figures().values()) and (probe.iw >= probe.elbo - 1e-4).all() and probe.steps == 0
+            and probe.live == model.live.values)
     assert shapes(views_of(model, setup.diagnostics)) == expected | {f"pockets{layers}": (PLANE_SIDE, PLANE_SIDE)}
     checks = setup.diagnostics.checks
     assert len({check(probe).name for check in checks}) == len(checks) == 9
@@ -331,7 +376,8 @@ def test_views_and_probe_of_images(kind):
     diagnostics = setup.diagnostics
     model = make_model(IMAGES.replace(KINDS[kind]).built, (1, 28, 28), generator=rng())
     diagnostics.history.regions.clear()
-    expected = {name: (8, 1, 28, 28) for name in ("generated", *(f"recon{k}" for k in range(layers)))} | {"labels": (500,)} | latents(kind, 500, 200)
+    expected = {name: (8, 1, 28, 28) for name in ("generated",
+                                                  *(f"recon{k}" for k in range(layers)))} | {"labels": (500,)} | latents(kind, 500, 200)
     for side in ("in", "out"): expected |= {f"{side}_elbo": (500,)} | {f"{side}_llr{k}": (500,) for k in range(1, layers)}
     views = views_of(model, setup.diagnostics)
     assert shapes(views) == expected and sound(views) and skippable_layers(model) == layers
@@ -340,7 +386,8 @@ def test_views_and_probe_of_images(kind):
     probe = probe_of(model, diagnostics)
     assert probe.samples == 4 and len(probe.elbo) == len(probe.train_elbo) == len(probe.generated) == 500
     assert probe.scale is None and probe.scale_min is None and probe.scale_kind == ""
-    assert torch.equal(probe.x, setup.held_out[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0} and all(math.isfinite(v) for v in probe.figures().values())
+    assert (torch.equal(probe.x, setup.held_out[:500].flatten(1)) and set(probe.generated.unique().tolist()) == {0.0, 1.0}
+            and all(math.isfinite(v) for v in probe.figures().values()))
     assert set(views_of(model, setup.diagnostics)) == set(expected) | {f"pockets{layers}"}
 
 
@@ -349,7 +396,8 @@ def test_a_seed_decides_a_picture(kind):
     for run, setup in ((POINTS, built(POINTS)), (IMAGES, built(IMAGES))):
         model = make_model(run.replace(KINDS[kind]).built, setup.preview.shape[1:], generator=rng())
         one, again, other = (views_of(model, setup.diagnostics, seed=seed) for seed in (0, 0, 1))
-        drawn = {name for name in one if name.startswith(("field", "samples", "generated", "z", "prior", "in_", "out_", "kl"))} - {"field_oracle"}
+        drawn = {name for name in one if name.startswith(("field", "samples", "generated", "z", "prior", "in_", "out_",
+                                                          "kl"))} - {"field_oracle"}
         assert same(one, again) == set(one) and not same(one, other) & drawn
 
 
@@ -372,7 +420,8 @@ def blind(kind, shape, outputs, **changes):
         if hasattr(model, name): say(getattr(model, name), *normal(2))
     for name in ("encoder_a", "decoder_a"):
         if hasattr(model, name): say(getattr(model, name), *normal(3))
-    for block in (*getattr(model, "encoders", ()), *getattr(model, "merges", ()), *getattr(model, "decoders", ())[1:]): say(block, *normal(2))
+    for block in (*getattr(model, "encoders", ()), *getattr(model, "merges", ()), *getattr(model, "decoders", ())[1:]):
+        say(block, *normal(2))
     for message in getattr(model, "messages", ()): message.weight.data.zero_(), message.bias.data.copy_(torch.tensor(normal(2)))
     say(model.decoder if hasattr(model, "decoder") else model.decoders[0], *outputs)
     return model
@@ -382,7 +431,8 @@ def blind(kind, shape, outputs, **changes):
 def test_a_blind_model_on_a_plane_is_one_gaussian(kind):
     "Its bound is the density itself whatever is drawn, its layers hold nothing, its samples and scales are what the decoder says."
     setup, centre, scales = built(POINTS), torch.tensor([0.8, -0.3]), torch.tensor([0.3, 0.6])
-    model, diagnostics = blind(kind, (2,), (*centre.tolist(), *(math.log(math.expm1(s - 1e-3)) for s in scales.tolist()))), setup.diagnostics
+    model, diagnostics = blind(kind, (2,), (*centre.tolist(),
+                                            *(math.log(math.expm1(s - 1e-3)) for s in scales.tolist()))), setup.diagnostics
     views, probe = views_of(model, setup.diagnostics), probe_of(model, setup.diagnostics)
     density = torch.distributions.Normal(centre, scales)
     x0, x1, y0, y1 = diagnostics.extent.tolist()
@@ -391,11 +441,14 @@ def test_a_blind_model_on_a_plane_is_one_gaussian(kind):
     assert views["kl"].abs().max() < 1e-5 and not views["active"].any() and views["scale"].sub(scales.mean()).abs().max() < 1e-4
     off = (views["samples"].mean(0) - centre) / scales * math.sqrt(500)
     assert off.abs().max() < 4 and ((views["samples"].std(0) / scales - 1).abs() < 4 / math.sqrt(1000)).all()
-    for name in ("z1", "prior1"): assert (views[name].mean(0).abs() < 4 / math.sqrt(500)).all() and ((views[name].std(0) - 1).abs() < 4 / math.sqrt(1000)).all()
+    for name in ("z1", "prior1"):
+        assert (views[name].mean(0).abs() < 4 / math.sqrt(500)).all() and ((views[name].std(0) - 1).abs() < 4 / math.sqrt(1000)).all()
     torch.testing.assert_close(probe.elbo, density.log_prob(setup.held_out).sum(-1), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(probe.train_elbo, density.log_prob(setup.batches.images).sum(-1), rtol=1e-4, atol=1e-3)
-    assert (probe.iw - probe.elbo).abs().max() < 1e-4 and (probe.effective - 10).abs().max() < 1e-2 and (probe.nll + probe.elbo).abs().max() < 1e-4
-    assert probe.scale_min == pytest.approx(0.3, rel=1e-3) and (probe.scale - 0.45).abs().max() < 1e-4 and probe.floor == pytest.approx(1e-3) and probe.scale_kind == "learnt"
+    assert ((probe.iw - probe.elbo).abs().max() < 1e-4 and (probe.effective - 10).abs().max() < 1e-2
+            and (probe.nll + probe.elbo).abs().max() < 1e-4)
+    assert (probe.scale_min == pytest.approx(0.3, rel=1e-3) and (probe.scale - 0.45).abs().max() < 1e-4
+            and probe.floor == pytest.approx(1e-3) and probe.scale_kind == "learnt")
     assert probe.largest_variance == largest_variance(setup.batches.images) and all(closed.abs().max() < 1e-5 for closed in probe.analytic)
     assert not diagnostics.history.regions[f"pockets{len(probe.prior)}"].any()
 
@@ -436,7 +489,8 @@ def test_scores_are_the_bounds_and_their_differences():
     views = views_of(model, setup.diagnostics)
     for side, x in images.items():
         bounds = [evaluate(model, x, samples=20, generator=rng(7), above=k).elbo for k in range(3)]
-        for name, expected in ((f"{side}_elbo", -bounds[0]), (f"{side}_llr1", bounds[0] - bounds[1]), (f"{side}_llr2", bounds[0] - bounds[2])):
+        for name, expected in ((f"{side}_elbo", -bounds[0]), (f"{side}_llr1", bounds[0] - bounds[1]),
+                               (f"{side}_llr2", bounds[0] - bounds[2])):
             off = views[name] - expected
             assert abs(off.mean() / (off.std() / math.sqrt(500))) < 4.5, name
     assert (bounds[0] - bounds[1]).mean().abs() > 1 and (bounds[1] - bounds[2]).mean().abs() > 1
@@ -447,7 +501,8 @@ def test_reconstructions_leave_out_one_layer_after_another():
     views, other = views_of(model, setup.diagnostics), views_of(model, setup.diagnostics, seed=1)
     for k in range(3):
         raw = model.trace(setup.preview, generator=rng(9), above=k, temperature=0.0).raw
-        torch.testing.assert_close(views[f"recon{k}"], raw[0, :, 0].sigmoid().view(8, 1, 28, 28)), torch.testing.assert_close(views[f"recon{k}"], other[f"recon{k}"])
+        torch.testing.assert_close(views[f"recon{k}"], raw[0, :, 0].sigmoid().view(8, 1, 28, 28)), torch.testing.assert_close(
+            views[f"recon{k}"], other[f"recon{k}"])
     assert all((views[f"recon{a}"] - views[f"recon{b}"]).abs().max() > 1e-4 for a, b in ((0, 1), (1, 2), (0, 2)))
 
 
@@ -459,7 +514,8 @@ def test_two_units_of_each_layer_are_drawn(sizes):
     assert found["width"].tolist() == list(map(float, model.sizes))
     for i, size in enumerate(model.sizes):
         for name, z in ((f"z{i + 1}", trace.z[i][0]), (f"prior{i + 1}", dreamt[i][0])):
-            assert torch.equal(found[name][:, :size], z[:, :2]) and found[name].shape == (len(z), 2) and (size > 1 or not found[name][:, 1].any())
+            assert (torch.equal(found[name][:, :size], z[:, :2]) and found[name].shape == (len(z), 2)
+                    and (size > 1 or not found[name][:, 1].any()))
 
 
 @pytest.mark.parametrize("kind", ["vae", "ladder", "learnt", "one rung"])
@@ -470,14 +526,16 @@ def test_a_closed_form_is_measured_on_the_draws_of_the_bound(kind):
     trace = model.trace(x, samples=6, generator=rng(3), analytic=True)
     for closed, kl in zip(probe.analytic, trace.kl, strict=True): torch.testing.assert_close(closed, kl.mean(0))
     torch.testing.assert_close(probe.elbo, model.trace(x, samples=6, generator=rng(3)).log_w.mean(0))
-    assert torch.equal(probe.generated, again.generated) and torch.equal(probe.train_elbo, again.train_elbo) and not torch.equal(probe.train_elbo, probe.elbo)
+    assert (torch.equal(probe.generated, again.generated) and torch.equal(probe.train_elbo, again.train_elbo)
+            and not torch.equal(probe.train_elbo, probe.elbo))
     q = model.trace(x, generator=rng(4)).q[-1]
     loc, scale = q.loc.reshape(-1, 20, 2)[0], q.scale.reshape(-1, 20, 2)[0]
     torch.testing.assert_close(probe.analytic[-1], (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(-1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("live", "scale", "floor"), [
-    (dict(scale_kind="fixed", decoder_scale=0.25), 0.25, None), (dict(scale_kind="annealed", decoder_scale=0.25, anneal_steps=4), 0.5, None), (dict(scale_floor=0.4), None, 0.4),
+    (dict(scale_kind="fixed", decoder_scale=0.25), 0.25, None), (dict(scale_kind="annealed", decoder_scale=0.25, anneal_steps=4), 0.5,
+                                                                 None), (dict(scale_floor=0.4), None, 0.4),
 ], ids=["fixed", "annealed", "floor"])
 def test_settings_in_force_are_shown(live, scale, floor):
     setup = built(POINTS)
@@ -485,8 +543,11 @@ def test_settings_in_force_are_shown(live, scale, floor):
     model.steps.fill_(2)
     now = Live(POINTS.model.replace(live))
     views, probe = views_of(model, setup.diagnostics, now), probe_of(model, setup.diagnostics, now)
-    assert probe.live == now.values and probe.floor == (None if floor is None else pytest.approx(floor)) and probe.steps == 2 and probe.scale_kind == live.get("scale_kind", "learnt")
-    if scale: assert views["scale"].sub(scale).abs().max() < 1e-6 and probe.scale.sub(scale).abs().max() < 1e-6 and probe.scale_min == pytest.approx(scale)
+    assert (probe.live == now.values and probe.floor == (None if floor is None else pytest.approx(floor)) and probe.steps == 2
+            and probe.scale_kind == live.get("scale_kind", "learnt"))
+    if scale:
+        assert (views["scale"].sub(scale).abs().max() < 1e-6 and probe.scale.sub(scale).abs().max() < 1e-6
+                and probe.scale_min == pytest.approx(scale))
     else: assert views["scale"].min() > floor and probe.scale_min > floor
     usual = views_of(model, setup.diagnostics)
     assert not {"field", "scale", "samples"} & same(views, usual) and {"z1", "points", "extent", "field_oracle"} <= same(views, usual)
@@ -510,7 +571,8 @@ def test_a_probe_knows_the_bounds_before_it_and_two_hundred_of_them():
     (dict(kind="auxiliary", latents=(3,), auxiliary=2), 200, None), (dict(latents=(1,)), 200, None),
 ], ids=str)
 def test_pockets_of_a_top_layer_with_two_units(changes, rows, name):
-    history, model, x = ProbeHistory(), make_model(VAESettings(**{"hidden": (8,)} | changes), generator=rng()), torch.randn(rows, 2, generator=rng(1))
+    history, model, x = ProbeHistory(), make_model(VAESettings(**{"hidden": (8,)} | changes),
+                                                   generator=rng()), torch.randn(rows, 2, generator=rng(1))
     history.add(probe_latents(model, x, x, model.live, rng(), 1))
     assert set(history.regions) == ({name} if name else set())
     if name: assert set(history.regions[name].unique().tolist()) <= {0.0, 1.0} and history.regions[name].shape == (PLANE_SIDE, PLANE_SIDE)
@@ -520,7 +582,8 @@ def test_a_posterior_far_from_the_prior_leaves_one_pocket():
     diagnostics, model = fresh(built(POINTS).diagnostics), make_model(VAESettings(hidden=(8,)), generator=rng())
     say(model.encoder, 5.0, 5.0, raw_scale(0.1), raw_scale(0.1))
     probe_of(model, diagnostics)
-    assert 0.3 < diagnostics.history.regions["pockets1"].mean() < 0.7  # the disc of 95 % of a normal, 2.45 deviations, in a square of 3.2: 0.46
+    # the disc of 95 % of a normal, 2.45 deviations, in a square of 3.2: 0.46
+    assert 0.3 < diagnostics.history.regions["pockets1"].mean() < 0.7
 
 
 def test_numbers_that_are_none_stop_nothing_and_have_no_pockets():
@@ -528,7 +591,9 @@ def test_numbers_that_are_none_stop_nothing_and_have_no_pockets():
     model.encoder.rest[-1].bias.data.fill_(math.nan)
     probe = probe_of(model, diagnostics)
     assert probe.elbo.isnan().all() and math.isnan(diagnostics.history.elbos[-1]) and not diagnostics.history.regions
-    assert {"bound", "jumps"} <= {verdict.name for verdict in diagnostics.measure(model, Context(live=model.live, generator=rng())).verdicts if verdict.level == "bad"}
+    assert {"bound", "jumps"} <= {verdict.name for verdict in diagnostics.measure(model,
+                                                                                  Context(live=model.live, generator=rng())).verdicts
+                                                                                  if verdict.level == "bad"}
 
 
 def test_diagnostics_are_no_part_of_a_checkpoint():
@@ -539,17 +604,21 @@ def test_diagnostics_are_no_part_of_a_checkpoint():
 # Training -------------------------------------------------------------------------------------------------------------
 
 def test_training_moves_the_heat_map_towards_the_truth():
-    run = Trainer(POINTS.replace({"data.points": 1000, "hidden": (32,), "learning_rate": 1e-2, "batch": 250, "check_every": 1000, "steps": 150}))
+    run = Trainer(POINTS.replace({"data.points": 1000, "hidden": (32,), "learning_rate": 1e-2, "batch": 250, "check_every": 1000,
+                                  "steps": 150}))
     try:
         before = run.snapshot().views
         after = run.fit(150, progress=False).snapshot().views
     finally: run.stop()
     truth = torch.tensor(after["field_oracle"])
-    near, cell = truth > -2, float((after["extent"][1] - after["extent"][0]) * (after["extent"][3] - after["extent"][2])) / (PLANE_SIDE - 1) ** 2
+    near, cell = truth > -2, float((after["extent"][1] - after["extent"][0])
+                                   * (after["extent"][3] - after["extent"][2])) / (PLANE_SIDE - 1) ** 2
     fields = [torch.tensor(views["field"]) for views in (before, after)]
-    gaps = [(truth.exp() * (truth - field))[near].sum().item() * cell for field in fields]  # KL from the truth to the model, and the gap of the bound
+    # KL from the truth to the model, and the gap of the bound
+    gaps = [(truth.exp() * (truth - field))[near].sum().item() * cell for field in fields]
     assert gaps[1] < gaps[0] - 0.5 and gaps[1] > -0.05 and fields[1].exp().sum() * cell < 1.1
-    assert (before["field_oracle"] == after["field_oracle"]).all() and (before["points"] == after["points"]).all() and (before["z1"] != after["z1"]).all()
+    assert ((before["field_oracle"] == after["field_oracle"]).all() and (before["points"] == after["points"]).all()
+            and (before["z1"] != after["z1"]).all())
 
 
 def test_a_run_of_images_trains_on_what_its_seed_and_epoch_draw():
@@ -560,5 +629,6 @@ def test_a_run_of_images_trains_on_what_its_seed_and_epoch_draw():
     finally: run.stop()
     epochs, index = [torch.cat(fed[:2]), torch.cat(fed[2:])], torch.arange(500)
     drawn = [run.setup.batches.prepare(run.setup.batches.images, index, epoch) for epoch in (0, 1)]
-    for epoch, bits in zip(epochs, drawn): assert sorted(x.sum().item() for x in epoch) == sorted(x.sum().item() for x in bits) and torch.equal(epoch.sum(0), bits.sum(0))
+    for epoch, bits in zip(epochs, drawn):
+        assert sorted(x.sum().item() for x in epoch) == sorted(x.sum().item() for x in bits) and torch.equal(epoch.sum(0), bits.sum(0))
     assert not torch.equal(epochs[0].sum(0), epochs[1].sum(0))

@@ -1,4 +1,6 @@
-"Scores that run a model: bounds by hand, known posteriors, models that are one and the same, other kinds and types, batches, refusals, and a model left as it was."
+"""Scores that run a model: bounds by hand, known posteriors, models that are one and the same, other kinds and types,
+batches, refusals, and a model left as it was.
+"""
 import copy
 import math
 
@@ -16,7 +18,8 @@ from latentlab.metrics.scores import compressed_bits, perturb
 from latentlab.families.hvae.model import make_model
 from latentlab.latents.regret import Effort, heads, regret_score
 from latentlab.families.hvae.experiment import HVAERun
-from latentlab.latents.detection import (CHUNK, SCORES, Corrupted, Detector, DataBounds, above_score, background_setup, below_score, check_k, elbo_score,
+from latentlab.latents.detection import (CHUNK, SCORES, Corrupted, Detector, DataBounds, above_score, background_setup, below_score,
+                                         check_k, elbo_score,
                                           ks_of, lack, llr_score, score_table)
 from latentlab.latents.evaluate import check_data
 from latentlab.latents.model import VAE, VAESettings, latent_terms
@@ -81,7 +84,8 @@ def test_the_complement_is_the_mean_of_its_draws(name, samples):
 def test_a_layer_whose_prior_is_its_posterior_has_no_ratio():
     model = build(layers=2, latents=(2, 2), hidden=(8,), skips=False)
     with torch.no_grad():
-        for block in (model.encoders[0], model.decoders[1]): block.rest[-1].weight.zero_(), block.rest[-1].bias.copy_(torch.tensor([0.3, -0.2, -30.0, -30.0]))
+        for block in (model.encoders[0], model.decoders[1]):
+            block.rest[-1].weight.zero_(), block.rest[-1].bias.copy_(torch.tensor([0.3, -0.2, -30.0, -30.0]))
     assert llr_score(model, draw(50, 2), 1).abs().max() < 5e-3
     with torch.no_grad(): model.decoders[1].rest[-1].bias.copy_(torch.tensor([1.3, -0.2, 0.5, 0.5]))
     assert llr_score(model, draw(50, 2), 1).abs().max() > 0.1  # another prior, and it is seen
@@ -126,7 +130,8 @@ def test_parts_of_the_bound_add_up():
     assert (of("iw") <= of("elbo") + 1e-4).all()  # Jensen: the bound of four samples is the larger
 
 
-@pytest.mark.parametrize(("name", "layer"), [("vae", 1), ("hierarchy", 1), ("hierarchy", 3), ("ladder", 2), ("auxiliary", 1), ("auxiliary", 2)])
+@pytest.mark.parametrize(("name", "layer"), [("vae", 1), ("hierarchy", 1), ("hierarchy", 3), ("ladder", 2), ("auxiliary", 1),
+                                             ("auxiliary", 2)])
 def test_scores_of_latents_by_hand(name, layer):
     model, train, x = build(name), draw(60, 2, seed=1), draw(9, 2)
     of = lambda data: model.trace(data, generator=rng(9), temperature=0.0).z[layer - 1][0].detach().double().numpy()
@@ -153,15 +158,19 @@ def test_typicality_by_hand():
 def test_one_model_several_times_has_no_variance_and_no_ratio():
     model, x = build(), draw(9, 2)
     alike = copy.deepcopy(model)
-    assert torch.allclose(Detector(model, "waic", samples=3, ensemble=[alike] * 4).predict(x), Detector(model, "iw", samples=3).predict(x), rtol=1e-6)  # a mean of five rounds
+    # a mean of five rounds
+    assert torch.allclose(Detector(model, "waic", samples=3, ensemble=[alike] * 4).predict(x), Detector(model, "iw", samples=3).predict(x),
+                          rtol=1e-6)
     assert (Detector(model, "ratio", samples=3, background=alike).predict(x) == 0).all()
 
 
 def test_waic_and_ratio_by_hand():
     models, x = [build(seed=seed) for seed in range(3)], draw(9, 2)
     log_p = np.stack([-Detector(model, "iw", samples=3).predict(x).double().numpy() for model in models])
-    assert Detector(models[0], "waic", samples=3, ensemble=models[1:]).predict(x).numpy() == pytest.approx(log_p.var(0) - log_p.mean(0), rel=1e-3)
-    assert Detector(models[0], "ratio", samples=3, background=models[1]).predict(x).numpy() == pytest.approx(log_p[1] - log_p[0], rel=1e-3, abs=1e-3)
+    assert Detector(models[0], "waic", samples=3, ensemble=models[1:]).predict(x).numpy() == pytest.approx(
+        log_p.var(0) - log_p.mean(0), rel=1e-3)
+    assert Detector(models[0], "ratio", samples=3, background=models[1]).predict(x).numpy() == pytest.approx(
+        log_p[1] - log_p[0], rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "logistic_mixture"])
@@ -194,7 +203,9 @@ def test_higher_is_more_out_of_distribution():
 # regret ----------------------------------------------------------------------------------------------------------------
 
 def linear(shift=0.0, stretch=1.0, columns=(1.5, 0.6), scale=0.5):
-    "A linear decoder with orthogonal columns, and an encoder that is its posterior but for a shift and a stretch; with the posterior's deviations."
+    """A linear decoder with orthogonal columns, and an encoder that is its posterior but for a shift and a stretch; with the
+    posterior's deviations.
+    """
     model = VAE(VAESettings(latents=(2,), hidden=(4,), scale_kind="fixed", decoder_scale=scale))
     columns = torch.tensor([[0.8, -0.6], [0.6, 0.8]]) * torch.tensor(columns)
     deviation = (1 + columns.square().sum(0) / scale**2).rsqrt()
@@ -235,7 +246,8 @@ def test_regret_is_never_negative_and_leaves_the_model_alone(name, what):
     before, seen = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
     found = regret_score(model, x, effort=Effort(what=what, steps=30, rate=0.03, draws=4, samples=50))
     assert (found >= 0).all() and found.median() > 0.05
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items()) and [p.requires_grad for p in model.parameters()] == seen == [True] * len(seen)
+    assert (all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+            and [p.requires_grad for p in model.parameters()] == seen == [True] * len(seen))
     assert all(p.grad is None for p in model.parameters()) and not any(head._forward_hooks for head in heads(model)) and x.grad is None
 
 
@@ -249,7 +261,8 @@ def test_data_do_not_disturb_one_another():
     model, x = linear(shift=0.5)[0], draw(20, 2)
     far = torch.cat([x, 50 + draw(20, 2)])
     effort = Effort(steps=60, draws=16, samples=500)
-    assert regret_score(model, x, effort=effort).mean().item() == pytest.approx(regret_score(model, far, effort=effort)[:20].mean().item(), abs=0.1)
+    assert regret_score(model, x, effort=effort).mean().item() == pytest.approx(regret_score(model, far, effort=effort)[:20].mean().item(),
+                                                                                abs=0.1)
 
 
 def test_every_chunk_and_every_datum_begins_at_the_encoder():
@@ -278,7 +291,8 @@ def test_batches_change_nothing(size):
 def test_a_seed_and_a_place_decide_the_noise():
     model, x = build(), draw(CHUNK + 30, 2)
     whole = Detector(model, "elbo", seed=1).predict(x)
-    assert torch.equal(whole, Detector(model, "elbo", seed=1).predict(x)) and not torch.equal(whole, Detector(model, "elbo", seed=2).predict(x))
+    assert (torch.equal(whole, Detector(model, "elbo", seed=1).predict(x))
+            and not torch.equal(whole, Detector(model, "elbo", seed=2).predict(x)))
     assert torch.equal(whole[:CHUNK], Detector(model, "elbo", seed=1).predict(x[:CHUNK]))
 
 
@@ -294,19 +308,22 @@ def test_asking_draws_nothing_from_the_global_generator():
 def test_predictions_carry_no_graph():
     model, x = build(), draw(9, 2)
     others = dict(background=build(seed=1), ensemble=[build(seed=2)])
-    for score in set(SCORES) - {"complexity"}: assert not Detector(model, score, effort=LIGHT_EFFORT, **others).fit(draw(40, 2)).predict(x).requires_grad
+    for score in set(SCORES) - {"complexity"}:
+        assert not Detector(model, score, effort=LIGHT_EFFORT, **others).fit(draw(40, 2)).predict(x).requires_grad
 
 
 def test_features_are_the_means():
     model, train, x = build(), draw(60, 2, seed=1), draw(9, 2)
     of = lambda data, layer: DataBounds(model=model, x=data).means(layer)
     for score in ("norm", "mahalanobis", "knn"):
-        assert torch.equal(Detector(model, score, k=2).fit_features(of(train, 2)).predict_features(of(x, 2)), Detector(model, score, k=2).fit(train).predict(x))
+        assert torch.equal(Detector(model, score, k=2).fit_features(of(train, 2)).predict_features(of(x, 2)),
+                           Detector(model, score, k=2).fit(train).predict(x))
 
 
 @pytest.mark.parametrize("score", [score for score in SCORES if SCORES[score].fit])
 def test_no_prediction_before_a_fit(score):
-    with pytest.raises(ValueError, match=f"`{score}` must be fitted before it predicts: got no training data"): Detector(build(), score).predict(draw(9, 2))
+    with pytest.raises(ValueError, match=f"`{score}` must be fitted before it predicts: got no training data"):
+        Detector(build(), score).predict(draw(9, 2))
 
 
 @pytest.mark.parametrize(("make", "sentence"), [
@@ -320,7 +337,8 @@ def test_no_prediction_before_a_fit(score):
     (lambda: Detector(build(), "likelihood"), "`score` must be one of elbo, iw, above"),
     (lambda: Detector(build(), "complexity"), "`score` must be one that points have: got 'complexity'"),
     (lambda: Detector(build(), "ratio"), "`background` must be a model of corrupted data"),
-    (lambda: Detector(build(), "ratio", background=build(shape=(3,))), r"`background` must be of data shaped \(2,\) as the model: got \(3,\)"),
+    (lambda: Detector(build(), "ratio", background=build(shape=(3,))), r"`background` must be of data shaped \(2,\) as the "
+                                                                       r"model: got \(3,\)"),
     (lambda: Detector(build(), "waic"), "`ensemble` must hold at least one more model"),
     (lambda: Detector(build(), samples=0), "`samples` must be at least 1: got 0"),
     (lambda: Detector(build(), "elbo").fit_features(draw(3, 2)), "`score` must work on latents for features: got 'elbo'"),
@@ -332,7 +350,8 @@ def test_no_prediction_before_a_fit(score):
     (lambda: llr_score(build(shape=(1, 28, 28), likelihood="bernoulli"), 2 * torch.ones(2, 1, 28, 28), 1), "bernoulli"),
     (lambda: below_score(build(), draw(3, 2), 4), "`k` must be from 2 to 3 for below of 3 layers: got 4"),
     (lambda: llr_score(build(), draw(3, 2), 1, skip="mean"), "`skip` must be mode or sample: got 'mean'"),
-    (lambda: regret_score(build(), draw(201, 2), effort=Effort(what="encoder")), "`x` must hold at most 200 data for an encoder each: got 201"),
+    (lambda: regret_score(build(), draw(201, 2), effort=Effort(what="encoder")), "`x` must hold at most 200 data for an encoder "
+                                                                                 "each: got 201"),
     (lambda: Effort(what="decoder"), "`what` must be latent or encoder: got 'decoder'"),
     (lambda: Effort(bound="log_p"), "`bound` must be elbo or iw: got 'log_p'"),
     (lambda: Effort(draws=0), "`draws` must be at least 1: got 0"),
@@ -371,15 +390,18 @@ def test_the_corruption_depends_on_seed_epoch_image_and_pixel_alone():
 
 def test_the_corruption_is_that_of_perturb():
     images = torch.full((500, 1, 28, 28), 10, dtype=torch.uint8)
-    ours, theirs = Corrupted(prepare=make_prepare("grey", 0), rate=0.25, seed=3).replaced(images, torch.arange(500), 0), perturb(images, 0.25, generator=rng())
-    for figure in (lambda t: (t != 10).double().mean(), lambda t: t[t != 10].double().mean() / 255, lambda t: t[t != 10].double().std() / 255):
+    ours, theirs = Corrupted(prepare=make_prepare("grey", 0), rate=0.25,
+                             seed=3).replaced(images, torch.arange(500), 0), perturb(images, 0.25, generator=rng())
+    for figure in (lambda t: (t != 10).double().mean(), lambda t: t[t != 10].double().mean() / 255, lambda t: t[t != 10].double().std()
+                   / 255):
         assert figure(ours).item() == pytest.approx(figure(theirs).item(), abs=0.005)
     by_pixel = (ours != 10).double().mean(0).flatten()
     assert (by_pixel - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 500)  # no pixel is spared
 
 
 def test_a_background_model_trains_as_the_run_and_replays():
-    run = HVAERun().replace({"data.name": "fashion-mnist", "data.outside": "inverted:fashion-mnist", "data.images": 500, "train.device": "cpu", "train.batch": 100})
+    run = HVAERun().replace({"data.name": "fashion-mnist", "data.outside": "inverted:fashion-mnist", "data.images": 500,
+                             "train.device": "cpu", "train.batch": 100})
     run = run.replace({"latents": (4,), "hidden": (16,)})
     plain, one, two = Trainer(run), Trainer(run, build=background_setup(0.2)), Trainer(run, build=background_setup(0.2))
     state = lambda trainer: torch.cat([p.flatten() for p in trainer.model.parameters()])
@@ -394,7 +416,9 @@ def test_a_background_model_trains_as_the_run_and_replays():
 def test_the_table_agrees_with_the_detectors():
     model, inside, outside, train = build(), draw(80, 2), 1.5 * draw(120, 2, seed=1), draw(100, 2, seed=2)
     table = score_table(model, inside, outside, x_train=train, samples=3, seed=4, resamples=40)
-    assert {(row.score, row.k) for row in table.rows if row.score in ("above", "llr", "below")} == {("above", 1), ("above", 2), ("llr", 1), ("llr", 2), ("below", 2), ("below", 3)}
+    assert {(row.score, row.k) for row in table.rows if row.score in ("above", "llr",
+                                                                      "below")} == {("above", 1), ("above", 2), ("llr", 1), ("llr", 2),
+                                                                                    ("below", 2), ("below", 3)}
     for row in table.rows:
         k = row.k if SCORES[row.score].k else None
         one = Detector(model, row.score, k=k, samples=3, seed=4).fit(train[::2])
@@ -405,20 +429,24 @@ def test_the_table_agrees_with_the_detectors():
 
 def test_a_best_k_is_marked():
     table = score_table(build(), draw(60, 2), 2 * draw(60, 2, seed=1), names=["elbo", "llr", "kl"], resamples=20)
-    assert set(table.best) == {"llr", "kl"} and [row.score for row in table.rows] == ["elbo", "llr", "llr", "kl", "kl", "kl"] and not table.left_out
+    assert (set(table.best) == {"llr", "kl"} and [row.score for row in table.rows] == ["elbo", "llr", "llr", "kl", "kl", "kl"]
+            and not table.left_out)
     for score, best in table.best.items():
         family = [row.figures.auroc.value for row in table.rows if row.score == score]
         assert best.chosen_afterwards and best.chosen_among == len(family) and best.auroc.value == max(family)
         assert [line["k"] for line in table.lines() if line["score"] == score and line["chosen_afterwards"]] == [best.k]
-    assert str(table).count("*") == 3 and "60 data in and as many out" in str(table) and all(line["control"] is None for line in table.lines())
+    assert (str(table).count("*") == 3 and "60 data in and as many out" in str(table)
+            and all(line["control"] is None for line in table.lines()))
     assert not any(row.figures.chosen_afterwards for row in table.rows)
 
 
 def test_what_the_table_leaves_out_has_a_reason():
     model, x = build("vae"), draw(30, 2)
     table = score_table(model, x, x + 1, resamples=20)
-    assert set(table.left_out) == {"iw", "llr", "below", "mahalanobis", "knn", "typicality", "complexity", "ratio", "waic", "regret"} and all(table.left_out.values())
-    full = score_table(model, x, x + 1, x_train=x, samples=2, background=build("vae", seed=1), ensemble=[build("vae", seed=2)], effort=LIGHT_EFFORT, resamples=20)
+    assert (set(table.left_out) == {"iw", "llr", "below", "mahalanobis", "knn", "typicality", "complexity", "ratio", "waic", "regret"}
+            and all(table.left_out.values()))
+    full = score_table(model, x, x + 1, x_train=x, samples=2, background=build("vae", seed=1), ensemble=[build("vae", seed=2)],
+                       effort=LIGHT_EFFORT, resamples=20)
     assert set(full.left_out) == {"llr", "below", "complexity"} and next(row for row in full.rows if row.score == "regret").samples == 4
 
 

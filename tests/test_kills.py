@@ -1,4 +1,6 @@
-"""Kills at random moments, of a training, a sweep's worker and its driver: every run ends in a true state, every checkpoint loads, what goes on ends with the same bits."""
+"""Kills at random moments, of a training, a sweep's worker and its driver: every run ends in a true state, every checkpoint
+loads, what goes on ends with the same bits.
+"""
 import json
 import multiprocessing
 import os
@@ -194,7 +196,8 @@ def test_a_training_that_is_killed_now_and_then(prey, straight, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how, kills, seed, signals", [
-    ("train", 10, 2, (signal.SIGKILL,)), ("fit", 5, 3, (signal.SIGKILL, signal.SIGTERM)), ("fit", 5, 4, (signal.SIGINT, signal.SIGKILL))], ids=["kill", "term", "interrupt"])
+    ("train", 10, 2, (signal.SIGKILL,)), ("fit", 5, 3, (signal.SIGKILL, signal.SIGTERM)), ("fit", 5, 4, (signal.SIGINT, signal.SIGKILL))],
+    ids=["kill", "term", "interrupt"])
 def test_a_training_that_is_killed_at_every_phase(prey, straight, tmp_path, how, kills, seed, signals):
     phases = hunt(prey, straight, tmp_path / "runs", how, kills, seed, signals=signals)
     assert len(phases) == kills and len(set(phases)) >= 2, phases
@@ -245,7 +248,8 @@ def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path, number):
     process.join(30)
     journal = Journal(tmp_path / "runs")
     (row,) = journal.rows()
-    assert row["state"] == "interrupted" and load_checkpoint(newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"] == journal.run(row["id"]).metrics().steps[-1]
+    assert row["state"] == "interrupted" and load_checkpoint(
+        newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"] == journal.run(row["id"]).metrics().steps[-1]
 
 
 def running(journal):
@@ -292,7 +296,8 @@ def test_a_sweep_whose_driver_is_killed(prey, straight, tmp_path, number):
     plan, draw, journal, kills = Plan(base=LONG.replace(steps=3000), seeds=range(2)), random.Random(number), Journal(tmp_path / "runs"), 0
     for _ in range(4):
         driver, before = prey("drive", plan, journal.root), {row["id"]: row["steps"] for row in journal.rows()}
-        until(lambda: not driver.is_alive() or any(row["steps"] > before.get(row["id"], 0) for row in running(journal)), pause=0.01)  # noqa: B023
+        until(lambda: not driver.is_alive() or any(row["steps"] > before.get(row["id"], 0)
+                                                   for row in running(journal)), pause=0.01)  # noqa: B023
         driver.join(draw.uniform(0, 0.5))
         if not driver.is_alive() or kills == 2: break
         workers = [(pid, process_began(pid)) for pid in children(driver.pid)]

@@ -1,4 +1,6 @@
-"""Explanation masks: every combination of settings trains, the encoder stays frozen, an explanation is a function of its image, any encoder can be explained."""
+"""Explanation masks: every combination of settings trains, the encoder stays frozen, an explanation is a function of its
+image, any encoder can be explained.
+"""
 import copy
 import functools
 import itertools
@@ -29,7 +31,8 @@ def seeded(seed=0): return torch.Generator().manual_seed(seed)
 def pictures(n=6, channels=1, side=28, seed=0):
     "Smooth random pictures with a texture: none is constant."
     coarse = torch.rand(n, channels, 5, 5, generator=seeded(seed))
-    return (0.8 * F.interpolate(coarse, size=(side, side), mode="bilinear") + 0.2 * torch.rand(n, channels, side, side, generator=seeded(seed + 1))).clamp(0, 1)
+    return (0.8 * F.interpolate(coarse, size=(side, side), mode="bilinear") + 0.2
+            * torch.rand(n, channels, side, side, generator=seeded(seed + 1))).clamp(0, 1)
 
 
 @functools.cache
@@ -60,7 +63,8 @@ def step(nem, x, live, seed=0):
     "Terms and the gradient of each term by itself for every weight, {term: {weight: gradient}}."
     terms = terms_of(nem, x, live, seed)
     named = dict(nem.unet.named_parameters())
-    return terms, {n: dict(zip(named, torch.autograd.grad(t.sum(), list(named.values()), retain_graph=True, allow_unused=True))) for n, t in terms.items()}
+    return terms, {n: dict(zip(named, torch.autograd.grad(t.sum(), list(named.values()), retain_graph=True, allow_unused=True)))
+                   for n, t in terms.items()}
 
 
 # Every combination --------------------------------------------------------------------------------------------------
@@ -74,14 +78,16 @@ def test_every_combination_is_finite_and_moves_every_weight(neighbourhood, gate,
         live = Live(nem.settings.replace(penalty=penalty, fill=fill, gate=gate, neighbourhood=neighbourhood, distance=distance))
         terms, gradients = step(nem, x, live)
         case = (penalty, fill, distance)
-        assert set(terms) == {"distance", "mask_kl" if penalty == "kl" else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
+        assert set(terms) == {"distance", "mask_kl" if penalty == "kl"
+                              else "area"} and set(terms.all()) == {"distance", "mask_kl", "area"}, case
         assert all(t.shape == (2,) and t.isfinite().all() for t in terms.all().values()), case
         assert weighted_sum(terms, weights_of(nem, live)).isfinite().all(), case
         for term, of in gradients.items():  # of each term by itself: a penalty must not hide a distance without a slope
             assert all(g is not None and g.isfinite().all() and g.any() for g in of.values()), (*case, term)
 
 
-@pytest.mark.parametrize("extra, term", [("complement_scale", "complement"), ("variation_scale", "total_variation"), ("border_scale", "border"), ("binarity_scale", "binarity")])
+@pytest.mark.parametrize("extra, term", [("complement_scale", "complement"), ("variation_scale", "total_variation"),
+                                         ("border_scale", "border"), ("binarity_scale", "binarity")])
 def test_an_extra_is_there_when_it_has_a_weight(extra, term):
     nem, x = make(), pictures(4)
     assert term not in terms_of(nem, x, Live(nem.settings)).all()
@@ -120,7 +126,8 @@ def test_terms_are_per_example():
     whole = terms_of(nem, x, live).all()
     for i in range(5):
         for name, value in terms_of(nem, x[i:i + 1], live).all().items():
-            assert torch.allclose(value, whole[name][i:i + 1], atol=1e-4), name  # another batch may take another kernel, which adds in another order
+            # another batch may take another kernel, which adds in another order
+            assert torch.allclose(value, whole[name][i:i + 1], atol=1e-4), name
 
 
 def test_jitter_and_averaging_belong_to_training():
@@ -135,7 +142,8 @@ def test_jitter_and_averaging_belong_to_training():
         for view, plain in zip(views_of(nem, x, live).values(), views_of(nem, x, Live(base)).values()):
             assert torch.equal(view, plain)
     always = nem.explain(x, live=Live(base.replace(neighbourhood="always")))
-    assert not torch.equal(always.keep, nem.explain(x, live=Live(base)).keep) and torch.equal(always.logits, nem.explain(x, live=Live(base)).logits)
+    assert (not torch.equal(always.keep, nem.explain(x, live=Live(base)).keep)
+            and torch.equal(always.logits, nem.explain(x, live=Live(base)).logits))
 
 
 # The encoder --------------------------------------------------------------------------------------------------------
@@ -181,13 +189,16 @@ def test_the_encoder_is_frozen_whoever_calls_train(disturb, embed):
 
 def test_the_encoder_is_not_among_the_maskers_weights():
     nem = make()
-    assert {id(p) for group in nem.groups() for p in group.parameters} == {id(p) for p in nem.unet.parameters()} == {id(p) for p in nem.parameters()}
+    assert {id(p) for group in nem.groups() for p in group.parameters} == {id(p)
+                                                                           for p in nem.unet.parameters()} == {id(
+                                                                               p) for p in nem.parameters()}
     assert all(name.startswith("unet.") for name in nem.state_dict())
 
 
 # Explanations -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("settings", [{}, {"neighbourhood": "always"}, {"gate": "straight_through"}, {"smoothing": 2.0, "grid": "1/2"}, {"fill": "mixed", "jitter": 4}])
+@pytest.mark.parametrize("settings", [{}, {"neighbourhood": "always"}, {"gate": "straight_through"}, {"smoothing": 2.0, "grid": "1/2"},
+                                      {"fill": "mixed", "jitter": 4}])
 def test_an_explanation_is_a_function_of_the_image(settings):
     nem, x = make(**settings), pictures(5, seed=3)
     torch.manual_seed(1)
@@ -198,8 +209,10 @@ def test_an_explanation_is_a_function_of_the_image(settings):
     assert torch.equal(first.keep, again.keep) and torch.equal(first.logits, again.logits)
     for i in range(5):
         alone = nem.explain(x[i:i + 1])
-        assert torch.allclose(alone.logits, first.logits[i:i + 1], atol=1e-4)  # another batch may take another kernel, which adds in another order
-        sure = (first.logits[i].abs() > 1e-3) if settings.get("gate") else torch.ones(28, 28, dtype=torch.bool)  # a hard gate may tip where it is undecided
+        # another batch may take another kernel, which adds in another order
+        assert torch.allclose(alone.logits, first.logits[i:i + 1], atol=1e-4)
+        # a hard gate may tip where it is undecided
+        sure = (first.logits[i].abs() > 1e-3) if settings.get("gate") else torch.ones(28, 28, dtype=torch.bool)
         assert torch.allclose(alone.keep[0][sure], first.keep[i][sure], atol=1e-4)
 
 
@@ -290,7 +303,8 @@ def test_any_module_is_explained_by_naming_its_maps(build):
 
 @pytest.mark.parametrize("layers", [4, 5])
 def test_deeper_than_the_maps_is_refused(layers):
-    with pytest.raises(ValueError, match=f"`layers` must be in 1 to 3, the encoder's feature maps: got {layers}. Choose fewer layers or an encoder with more maps."):
+    with pytest.raises(ValueError, match=f"`layers` must be in 1 to 3, the encoder's feature maps: got {layers}. Choose fewer layers or an "
+                                         "encoder with more maps."):
         make(layers=layers)
 
 

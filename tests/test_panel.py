@@ -1,4 +1,6 @@
-"The panel without a browser: frames, settings, builds that are refused, events, two panels on one trainer, and an end after which nothing starts."
+"""The panel without a browser: frames, settings, builds that are refused, events, two panels on one trainer, and an end
+after which nothing starts.
+"""
 import functools
 import threading
 import time
@@ -47,7 +49,8 @@ class SquareFamily(Family):
     def load_display(self): return SquareDisplay()
 
 
-FAMILY = SquareFamily(name="mean", title="the mean image", experiment=MeanRun, display="tests:SquareDisplay", summary=("loss",), lab="square.ipynb")
+FAMILY = SquareFamily(name="mean", title="the mean image", experiment=MeanRun, display="tests:SquareDisplay", summary=("loss",),
+                      lab="square.ipynb")
 
 
 @pytest.fixture
@@ -88,7 +91,8 @@ def array(panel: Panel, key: str) -> np.ndarray:
     for meta, data in ((panel.view.frame_meta, panel.view.frame), (panel.view.held_meta, panel.view.held)):
         for block in meta.get("blocks", []):
             size = int(np.prod(block["shape"]))
-            if block["key"] == key: return np.frombuffer(bytes(data)[block["offset"]: block["offset"] + size], np.uint8).reshape(block["shape"])
+            if block["key"] == key:
+                return np.frombuffer(bytes(data)[block["offset"]: block["offset"] + size], np.uint8).reshape(block["shape"])
     raise KeyError(key)
 
 
@@ -159,7 +163,8 @@ def test_each_refused_build_comes_back_to_the_control_that_asked(opened):
     panel = opened().run()
     for name, value in (("side", 64), ("noise", 0.3), ("side", 40)): say(panel, kind="set", name=name, value=value)
     until(lambda: len(refusals(panel)) == 2)
-    assert [(name, value in sentence) for (name, sentence), value in zip(refusals(panel), ("got 64", "got 40"))] == [("side", True), ("side", True)]
+    assert [(name, value in sentence) for (name, sentence), value in zip(refusals(panel),
+                                                                         ("got 64", "got 40"))] == [("side", True), ("side", True)]
     assert panel.trainer.run.model.noise == 0.3 and panel.trainer.run.model.side == 4 and not panel._waiting
     until(lambda: panel.trainer.state == "running" and panel.trainer.step_count > 0)
 
@@ -201,7 +206,8 @@ def test_an_event_is_answered_between_two_steps_and_by_one_frame(opened):
     say(panel, kind="event", source="light", type="slide", value=0.5)
     until(lambda: panel.display.asked)
     until(lambda: array(panel, "level").min() == 127, panel)
-    assert panel.display.threads == {"latentlab-trainer"} and panel.view.frame_meta["seq"] == seen + 1 and panel.view.positions == {"light": 0.5}
+    assert (panel.display.threads == {"latentlab-trainer"} and panel.view.frame_meta["seq"] == seen + 1
+            and panel.view.positions == {"light": 0.5})
 
 
 def test_a_refused_event_comes_back_to_its_picture(opened):

@@ -1,4 +1,6 @@
-"""Figures from a journal of runs: what is drawn, intervals as scipy has them, numbers of runs in words, texts of any length inside the page."""
+"""Figures from a journal of runs: what is drawn, intervals as scipy has them, numbers of runs in words, texts of any length
+inside the page.
+"""
 import subprocess
 import sys
 from functools import lru_cache
@@ -23,7 +25,8 @@ def drawn_texts(figure, dpi=100):
     renderer = figure.canvas.get_renderer()
     outside = {t for ax in figure.axes for axis, (low, high) in ((ax.xaxis, sorted(ax.get_xlim())), (ax.yaxis, sorted(ax.get_ylim())))
                for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high for t in (tick.label1,)}
-    hidden = outside | {t for ax in figure.axes if not ax.axison or not ax.get_visible() for t in ax.findobj(lambda o: hasattr(o, "get_text"))}
+    hidden = outside | {t for ax in figure.axes if not ax.axison or not ax.get_visible()
+                        for t in ax.findobj(lambda o: hasattr(o, "get_text"))}
     texts = [t for t in figure.findobj(lambda o: hasattr(o, "get_text")) if t.get_visible() and t.get_text() and t not in hidden]
     return [(t, t.get_window_extent(renderer)) for t in texts]
 
@@ -103,7 +106,8 @@ def test_bands_draw_every_run_their_mean_and_their_interval(theme):
     assert len(ax.lines) == 5 + 2 + 1 + 3 and len(ax.collections) == 2
     low, high = stats.t.interval(0.95, 4, groups[0].values.mean(0), stats.sem(groups[0].values))
     corners = ax.collections[0].get_paths()[0].vertices
-    for x, a, b in zip(STEPS, low, high): assert np.isclose(corners[corners[:, 0] == x][:, 1].min(), a) and np.isclose(corners[corners[:, 0] == x][:, 1].max(), b)
+    for x, a, b in zip(STEPS, low, high):
+        assert np.isclose(corners[corners[:, 0] == x][:, 1].min(), a) and np.isclose(corners[corners[:, 0] == x][:, 1].max(), b)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("training step", "area, share of pixels") and cut_off(figure) == []
 
 
@@ -137,19 +141,24 @@ def test_band_texts_stay_inside_and_are_literal(names):
 
 # groups -----------------------------------------------------------------------------------------------------------------
 
-def point(x, n=4, series="", seed=0, values=None): return runs.GroupPoint(x=x, series=series, values=2 + 0.1 * draw(n, seed=seed) if values is None else values)
+def point(x, n=4, series="", seed=0, values=None):
+    return runs.GroupPoint(x=x, series=series, values=2 + 0.1 * draw(n, seed=seed) if values is None else values)
 
 
 @THEMES
 @pytest.mark.parametrize("log_x", [True, False])
 def test_groups_draw_every_seed_means_and_intervals(theme, log_x):
-    points = [point(x, series=series, seed=i) for i, (x, series) in enumerate([(0.1, "a"), (10.0, "a"), (1.0, "a"), (0.1, "b"), (1.0, "b")])]
-    figure = runs.plot_groups(points, metric="area", unit="share of pixels", x_label="kl scale", series_label="fill", log_x=log_x, theme=theme)
+    points = [point(x, series=series, seed=i) for i, (x, series) in enumerate([(0.1, "a"), (10.0, "a"), (1.0, "a"), (0.1, "b"),
+                                                                               (1.0, "b")])]
+    figure = runs.plot_groups(points, metric="area", unit="share of pixels", x_label="kl scale", series_label="fill", log_x=log_x,
+                              theme=theme)
     ax = figure.axes[0]
     assert ax.get_xscale() == ("log" if log_x else "linear") and (ax.get_xlabel(), ax.get_ylabel()) == ("kl scale", "area, share of pixels")
     assert legend(figure) == ["a", "b"] and figure.legends[0].get_title().get_text() == "fill" and "n = 4 each" in small(figure)
     first, second = ax.containers
-    assert np.allclose(first[0].get_xdata(), [0.1, 1, 10]) and np.allclose(first[0].get_ydata(), [points[i].values.mean() for i in (0, 2, 1)])  # in order of x
+    # in order of x
+    assert (np.allclose(first[0].get_xdata(), [0.1, 1, 10])
+            and np.allclose(first[0].get_ydata(), [points[i].values.mean() for i in (0, 2, 1)]))
     for bar, i in zip(second[2][0].get_segments(), (3, 4)):
         assert np.allclose(bar[:, 1], stats.t.interval(0.95, 3, points[i].values.mean(), stats.sem(points[i].values)))
     dots = [line for line in ax.lines if len(line.get_xdata()) == 4]
@@ -167,7 +176,8 @@ def test_numbers_of_runs_are_written_when_they_vary_or_are_one():
 
 def test_runs_without_a_number_are_counted_in_words():
     gone = np.array([np.nan, 1.0, np.inf, 1.1])
-    figure = runs.plot_groups([point("blur", values=gone, series="s"), point("mean", series="s"), point("black", values=np.full(2, np.nan), series="s")], metric="area")
+    figure = runs.plot_groups([point("blur", values=gone, series="s"), point("mean", series="s"),
+                               point("black", values=np.full(2, np.nan), series="s")], metric="area")
     assert "2 of 4 not finite at blur, s; 2 of 2 not finite at black, s." in small(figure)
     assert [t.get_text() for t in figure.axes[0].texts] == ["n", "2", "4", "0"] and cut_off(figure) == []
     many = runs.missing([point(float(i), values=gone) for i in range(10)])[0]
@@ -189,7 +199,8 @@ def test_group_texts_stay_inside(xs, series):
     for a, b in zip(labels, labels[1:]): assert a.x1 < b.x0 + 1
     lowest = min(box.y0 for t, box in drawn_texts(figure) if t in figure.axes[0].get_xticklabels())
     assert all(box.y1 < lowest + 4 for t, box in drawn_texts(figure) if t in figure.axes[0].texts)  # the table stands below the ticks
-    ends = [line.get_transform().transform([[x, 0]])[0, 0] for line in figure.axes[0].lines if line.get_linestyle() != "None" for x in line.get_xdata()]
+    ends = [line.get_transform().transform([[x, 0]])[0, 0] for line in figure.axes[0].lines if line.get_linestyle() != "None"
+            for x in line.get_xdata()]
     assert len({round(end) for end in ends}) >= (len(xs) if xs[0] != 0.1 else 2)  # settings stand apart
     numbers = [box for t, box in drawn_texts(figure) if t in figure.axes[0].texts]
     for i, a in enumerate(numbers):
@@ -205,22 +216,27 @@ def path(name="a", panel="", n=20, seed=0, **other):
 
 @THEMES
 def test_paths_share_axes_colours_and_one_legend(theme):
-    paths = [path(name, panel, seed=i) for i, (name, panel) in enumerate((name, panel) for name in ("a", "b") for panel in ("-5", "0", "5") for _ in range(2))]
-    figure = runs.plot_paths(paths, x_label="area kept, share of pixels", y_label="distance", panels=["5", "0", "-5"], title="T", theme=theme)
+    paths = [path(name, panel, seed=i) for i, (name, panel) in enumerate((name, panel) for name in ("a", "b") for panel in ("-5", "0", "5")
+                                                                         for _ in range(2))]
+    figure = runs.plot_paths(paths, x_label="area kept, share of pixels", y_label="distance", panels=["5", "0", "-5"], title="T",
+                             theme=theme)
     assert [ax.get_title() for ax in figure.axes] == ["5", "0", "-5"] and {ax.get_xlim() for ax in figure.axes} == {(-0.02, 1.02)}
     assert len({ax.get_ylim() for ax in figure.axes}) == 1 and len(figure.legends) == 1 and not any(ax.get_legend() for ax in figure.axes)
     assert legend(figure) == ["a (6 runs)", "b (6 runs)", "start", "end"]
     for ax in figure.axes:
-        assert len(ax.lines) == 4 * 3 and [line.get_color() for line in ax.lines[::3]] == [runs.looks(["a", "b"], theme)[name].colour for name in "aabb"]
+        assert len(ax.lines) == 4 * 3 and [line.get_color()
+                                           for line in ax.lines[::3]] == [runs.looks(["a", "b"], theme)[name].colour for name in "aabb"]
         assert [line.get_markerfacecolor() == theme.ground for line in ax.lines[1::3]] == [True] * 4  # open at the start
-        assert np.allclose([line.get_xdata()[0] for line in ax.lines[1::3]], 0.9) and np.allclose([line.get_xdata()[0] for line in ax.lines[2::3]], 0.2)
+        assert (np.allclose([line.get_xdata()[0] for line in ax.lines[1::3]], 0.9)
+                and np.allclose([line.get_xdata()[0] for line in ax.lines[2::3]], 0.2))
     assert cut_off(figure) == []
 
 
 def test_a_path_that_went_bad_ends_in_a_cross_and_one_without_points_is_counted():
     bad = path("bad")
     bad.y[10:] = np.nan
-    figure = runs.plot_paths([bad, path("never", x=np.full(20, np.inf)), path("odd", panel="q")], x_label="x", y_label="y", panels=["", "q", "empty"])
+    figure = runs.plot_paths([bad, path("never", x=np.full(20, np.inf)), path("odd", panel="q")], x_label="x", y_label="y",
+                             panels=["", "q", "empty"])
     line, _, end = figure.axes[0].lines
     assert len(line.get_xdata()) == 10 and end.get_marker() == "x" and end.get_xdata()[0] == bad.x[9]
     assert "ended not finite" in legend(figure) and "1 of 3 runs without a finite point" in figure.get_supxlabel()
@@ -229,11 +245,13 @@ def test_a_path_that_went_bad_ends_in_a_cross_and_one_without_points_is_counted(
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_panels_of_any_number_stay_inside(count):
-    figure = runs.plot_paths([path("$n_" * 30, NASTY + str(i), group=f"g{i % 3}") for i in range(count)], x_label="x", y_label="y", title="a $title_")
+    figure = runs.plot_paths([path("$n_" * 30, NASTY + str(i), group=f"g{i % 3}") for i in range(count)], x_label="x", y_label="y",
+                             title="a $title_")
     assert cut_off(figure) == [] and sum(ax.get_visible() for ax in figure.axes) == count
     for column in range(min(count, 4)):  # the lowest panel of every column has its numbers
         assert any(t.get_visible() and t.get_text() for t in figure.axes[max(i for i in range(count) if i % 4 == column)].get_xticklabels())
-    assert legend(figure)[: min(count, 3)] == [f"g{i} ({len(range(i, count, 3))} run{'s' * (len(range(i, count, 3)) > 1)})" for i in range(min(count, 3))]
+    assert legend(figure)[: min(count, 3)] == [f"g{i} ({len(range(i, count, 3))} "
+                                               f"run{'s' * (len(range(i, count, 3)) > 1)})" for i in range(min(count, 3))]
 
 
 @pytest.mark.parametrize(("call", "words"), [

@@ -24,7 +24,8 @@ def model_of(settings): return SSL(settings, generator=generator(0, "model"))
 def context_of(settings, *stream): return Context(live=Live(settings), generator=generator(0, *stream))
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"cast": 0.1}, {"crop": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"flip": False}, {"light": 0.0}, {"blur": 0.0}, {"erase": 0.0}, {"shadow": 0.3}, {"cast": 0.1},
+                                     {"crop": 1.0}])
 @pytest.mark.parametrize(("shape", "size"), [("fashion-mnist", (1, 28, 28)), ("scenes", (3, 64, 64))])
 def test_views_are_images_and_follow_the_generator_alone(changes, shape, size):
     augment = make_augment(SSLSettings(shape=shape).replace(changes), size[-1])
@@ -111,6 +112,7 @@ def test_the_trainer_lowers_the_loss_and_repeats_itself(settings, images):
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ({"crop": 0.01}, "`crop` must be at least"), ({"temperature": 5.0}, "`temperature` must be at most"), ({"projection": 1}, "`projection` must be at least")])
+    ({"crop": 0.01}, "`crop` must be at least"), ({"temperature": 5.0}, "`temperature` must be at most"),
+    ({"projection": 1}, "`projection` must be at least")])
 def test_settings_out_of_range(changes, sentence):
     with pytest.raises(ValueError, match=sentence): SSLSettings(**changes)

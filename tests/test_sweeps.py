@@ -1,4 +1,6 @@
-"""Plans and sweeps: what is to be trained is checked before any time is spent, every run is trained once, and no death, error or stop costs more than itself."""
+"""Plans and sweeps: what is to be trained is checked before any time is spent, every run is trained once, and no death,
+error or stop costs more than itself.
+"""
 import json
 import os
 import signal
@@ -82,23 +84,29 @@ def weights(journal, id): return load_checkpoint(newest_checkpoint(journal.folde
 
 def same_bits(a, b):
     "Checkpoints that stand at the same step with the same weights and optimisers."
-    return a["step"] == b["step"] and all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"]) and str(a["optimisers"]) == str(b["optimisers"])
+    return (a["step"] == b["step"] and all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
+            and str(a["optimisers"]) == str(b["optimisers"]))
 
 
-def finals(journal): return {row["digest"]: (row["steps"], row["metrics"], row["figures"]) for row in journal.rows() if row["state"] == "done"}
+def finals(journal):
+    return {row["digest"]: (row["steps"], row["metrics"], row["figures"]) for row in journal.rows() if row["state"] == "done"}
 
 
-def adds_up(progress): return progress.done + progress.found + progress.failed + progress.left + getattr(progress, "elsewhere", 0) == progress.total and 0 <= progress.running
+def adds_up(progress):
+    return (progress.done + progress.found + progress.failed + progress.left + getattr(progress, "elsewhere", 0) == progress.total
+            and 0 <= progress.running)
 
 
 # Plans ------------------------------------------------------------------------------------------------------------------
 
 def test_a_plan_lists_every_run_before_one_is_trained():
-    plan = Plan(base=RUN, changes=cross(grid({"pull": [0.0, 0.5], "noise": [0.1, 0.2]}), [{"learning_rate": 0.01, "batch": 8}, {"learning_rate": 0.02}]),
+    plan = Plan(base=RUN, changes=cross(grid({"pull": [0.0, 0.5], "noise": [0.1, 0.2]}),
+                                        [{"learning_rate": 0.01, "batch": 8}, {"learning_rate": 0.02}]),
         seeds=range(3), name="all")
     runs = plan.runs()
     assert len(plan) == len(runs) == 24 == len({run.get("seed") * 100 + i for i, run in enumerate(runs)})
-    assert [(r.get("seed"), r.get("pull"), r.get("noise"), r.get("learning_rate"), r.get("batch")) for r in runs[:3]] == [(0, 0.0, 0.1, 0.01, 8), (0, 0.0, 0.1, 0.02,
+    assert [(r.get("seed"), r.get("pull"), r.get("noise"), r.get("learning_rate"), r.get("batch"))
+            for r in runs[:3]] == [(0, 0.0, 0.1, 0.01, 8), (0, 0.0, 0.1, 0.02,
         16), (0, 0.0, 0.2, 0.01, 8)]
     assert [run.get("seed") for run in runs] == [0] * 8 + [1] * 8 + [2] * 8
     table = plan.table()
@@ -107,13 +115,17 @@ def test_a_plan_lists_every_run_before_one_is_trained():
 
 
 @pytest.mark.parametrize("words, said", [
-    (dict(changes=[]), "at least one run: got 0 settings and 1 seeds"), (dict(seeds=[]), "at least one run: got 1 settings and 0 seeds"), (dict(seeds=range(0)),
+    (dict(changes=[]), "at least one run: got 0 settings and 1 seeds"), (dict(seeds=[]), "at least one run: got 1 settings and 0 seeds"),
+    (dict(seeds=range(0)),
     "at least one run"),
-    (dict(changes=[{"no_such": 1}]), "`no_such` must be a field of MeanRun"), (dict(changes=[{"model.seed": 1}]), "`model.seed` must be a field"),
+    (dict(changes=[{"no_such": 1}]), "`no_such` must be a "
+                                     "field of MeanRun"), (dict(changes=[{"model.seed": 1}]), "`model.seed` must be a field"),
     (dict(changes=[{"noise": 2.0}]), "`noise` must be at most 1"), (dict(changes=[{"noise": "x"}]), "`noise` must be a float"),
     (dict(changes=[{"optimiser": "lion"}]), "`optimiser` must be one of"),
-    (dict(seeds=[-1]), "`seed` must be at least 0"), (dict(seeds=[0.5]), "`seed` must be a int"), (dict(seeds=[0, 1, 0]), "each run once: got run 2 equal to run 0"),
-    (dict(changes=[{}, {"pull": 0.0}]), "run 1 equal to run 0"), (dict(changes=[{"pull": 1}, {"pull": 1.0}]), "equal"), (dict(changes=[{"device": "cpu"},
+    (dict(seeds=[-1]), "`seed` must be at least 0"), (dict(seeds=[0.5]), "`seed` must be a int"),
+    (dict(seeds=[0, 1, 0]), "each run once: got run 2 equal to run 0"),
+    (dict(changes=[{}, {"pull": 0.0}]), "run 1 equal to run 0"), (dict(changes=[{"pull": 1}, {"pull": 1.0}]), "equal"),
+    (dict(changes=[{"device": "cpu"},
     {"device": "auto"}]), "equal"),
     (dict(changes=[{"seed": 5}]), "seed"), (dict(changes=[{"train.seed": 5}]), "seed"), (dict(changes=[{"seed": 0}, {"seed": 1}]), "seed"),
 ])
@@ -121,19 +133,22 @@ def test_what_cannot_be_trained_is_refused_at_once(words, said, unchecked):
     with pytest.raises(ValueError, match=said): Plan(base=RUN, **words)
 
 
-@pytest.mark.parametrize("axes, said", [({"pull": []}, "none for pull"), ({"pull": [1.0], "optimiser": "adam"}, "none for optimiser"), ({"a": (), "b": []}, "none for a, b")])
+@pytest.mark.parametrize("axes, said", [({"pull": []}, "none for pull"), ({"pull": [1.0], "optimiser": "adam"}, "none for optimiser"),
+                                        ({"a": (), "b": []}, "none for a, b")])
 def test_an_axis_without_values_is_refused(axes, said):
     with pytest.raises(ValueError, match=said): grid(axes)
 
 
 def test_grids_and_crosses_have_known_sizes():
     assert grid({}) == [{}] and len(grid({"a": [1, 2, 3], "b": [1, 2]})) == 6 and grid({"a": [1, 2], "b": [3, 4]})[1] == {"a": 1, "b": 4}
-    assert cross() == [{}] and cross([{"a": 1}], [{"b": 1}, {"b": 2}]) == [{"a": 1, "b": 1}, {"a": 1, "b": 2}] and cross([{"a": 1}], []) == []
+    assert (cross() == [{}] and cross([{"a": 1}], [{"b": 1}, {"b": 2}]) == [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
+            and cross([{"a": 1}], []) == [])
 
 
 # Bad input --------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("words, said", [(dict(workers=0), "`workers` must be at least 1"), (dict(workers=-2), "`workers` must be at least 1"), (dict(retries=-1),
+@pytest.mark.parametrize("words, said", [(dict(workers=0), "`workers` must be at least 1"),
+                                         (dict(workers=-2), "`workers` must be at least 1"), (dict(retries=-1),
     "`retries` must be at least 0")])
 def test_a_sweep_that_could_never_end_is_refused(tmp_path, words, said):
     with pytest.raises(ValueError, match=said): Sweep(Plan(base=RUN), tmp_path, **words)
@@ -165,14 +180,18 @@ def test_every_run_is_trained_once_and_found_the_second_time(tmp_path):
     sweep = Sweep(plan, tmp_path, workers=2, backend=Here).start().wait(progress=False)
     journal, progress = Journal(tmp_path), sweep.progress()
     rows = journal.rows()
-    assert (progress.done, progress.found, progress.failed, progress.left, progress.running, progress.state) == (6, 0, 0, 0, 0, "done") and str(progress) == "6 of 6 done"
-    assert len(rows) == 6 and {(row["state"], row["steps"], row["sweep"]) for row in rows} == {("done", 40, "mine")} and len({row["digest"] for row in rows}) == 6
+    assert ((progress.done, progress.found, progress.failed, progress.left, progress.running, progress.state) == (6, 0, 0, 0, 0, "done")
+            and str(progress) == "6 of 6 done")
+    assert (len(rows) == 6 and {(row["state"], row["steps"], row["sweep"]) for row in rows} == {("done", 40, "mine")}
+            and len({row["digest"] for row in rows}) == 6)
     assert sorted(journal.group("loss")[("runs", "n")]) == [3, 3] and len(sweep.results()) == 6 and Here.made == made + 1
-    again = Sweep(Plan(base=RUN, changes=grid({"noise": [0.1, 0.2, 0.3]}), seeds=range(3)), tmp_path, workers=2, backend=Here).start().wait(progress=False)
+    again = Sweep(Plan(base=RUN, changes=grid({"noise": [0.1, 0.2, 0.3]}), seeds=range(3)), tmp_path, workers=2,
+                  backend=Here).start().wait(progress=False)
     assert (again.progress().done, again.progress().found) == (3, 6) and len(journal.rows()) == 9
     for row in rows: assert "went_on" not in (journal.folder(row["id"]) / "metrics.jsonl").read_text(), "trained twice"
     made = Here.made
-    assert Sweep(plan, tmp_path, backend=Here).start().wait(progress=False).progress().found == 6 and Here.made == made, "workers were started for nothing"
+    assert Sweep(plan, tmp_path,
+                 backend=Here).start().wait(progress=False).progress().found == 6 and Here.made == made, "workers were started for nothing"
     assert again.start().wait(progress=False).progress().state == "done", "a sweep that has ended may be started again"
 
 
@@ -182,7 +201,8 @@ def test_the_numbers_add_up_at_every_moment(tmp_path):
     sweep = Sweep(plan, tmp_path, workers=2, backend=ByHand, retries=0)
     assert adds_up(sweep.progress()) and sweep.progress().state == "ready" and sweep.progress().seconds_left is None
     sweep.start()
-    answers = [Outcome(state="done", id="a", seconds=10.0), Outcome(state="failed", id="b", error="ValueError: x"), Outcome(state="busy"), WorkerDied("gone"),
+    answers = [Outcome(state="done", id="a", seconds=10.0), Outcome(state="failed", id="b", error="ValueError: x"), Outcome(state="busy"),
+               WorkerDied("gone"),
         Outcome(state="found", id="c"),
                Outcome(state="done", id="d", seconds=20.0), Outcome(state="interrupted")]
     seen = []
@@ -242,7 +262,8 @@ def test_an_interrupt_of_wait_has_stopped_the_sweep(tmp_path):
 
 def test_an_estimate_trains_nothing_into_the_journal(tmp_path):
     found = estimate(Plan(base=RUN, seeds=range(7)), 5, 2)
-    assert found.seconds == pytest.approx(found.each * 3) and found.each == pytest.approx(found.build + 40 * found.step) and 0 < found.step < 1
+    assert (found.seconds == pytest.approx(found.each * 3) and found.each == pytest.approx(found.build + 40 * found.step)
+            and 0 < found.step < 1)
     assert "5 runs to train" in str(found) and list(tmp_path.iterdir()) == []
     assert estimate(Plan(base=RUN, changes=[{"steps": 20}, {"steps": 100}]), 2, 1).steps == 60
     assert [spell(s) for s in (0.4, 99, 100, 5999, 7200)] == ["0 s", "99 s", "2 min", "100 min", "2.0 h"]
@@ -255,9 +276,11 @@ def test_failed_runs_keep_their_error_and_the_sweep_goes_on(tmp_path):
     sweep = Sweep(plan, tmp_path, workers=2, backend=Here).start().wait(progress=False)
     assert (sweep.progress().done, sweep.progress().failed, sweep.state, sweep.error) == (2, 2, "done", None)
     errors = sorted(outcome.error for outcome in sweep.outcomes.values() if outcome.state == "failed")
-    assert "`pull` must stay finite" in errors[0] and errors[0].startswith("NonFiniteStep") and errors[1].startswith("ValueError: `side` must be at most 32")
+    assert ("`pull` must stay finite" in errors[0] and errors[0].startswith("NonFiniteStep")
+            and errors[1].startswith("ValueError: `side` must be at most 32"))
     rows = {row["settings"]["model.poison"]: row for row in Journal(tmp_path).rows() if row["state"] == "failed"}
-    assert list(rows) == [7] and "must stay finite" in rows[7]["error"], "a run that could not be built has no folder; one that failed says why"
+    assert list(
+        rows) == [7] and "must stay finite" in rows[7]["error"], "a run that could not be built has no folder; one that failed says why"
     assert sum(row["state"] == "done" for row in Journal(tmp_path).rows()) == 2 and len(Journal(tmp_path).rows()) == 3
     assert sweep.start().wait(progress=False).progress().failed == 2, "a second attempt tries the failed ones again"
     assert sum(row["state"] == "done" for row in Journal(tmp_path).rows()) == 2
@@ -323,7 +346,8 @@ def test_a_run_that_was_begun_is_gone_on_with(tmp_path):
         outcome = train_one(RUN.replace(seed=steps), tmp_path)
         assert (outcome.state, outcome.id) == ("done", trainer.recorder.id)
         straight = Trainer(RUN.replace(seed=steps)).fit(40, progress=False)
-        assert all(torch.equal(a, b) for a, b in zip(weights(Journal(tmp_path), outcome.id)["model"].values(), straight.model.state_dict().values()))
+        assert all(torch.equal(a, b) for a, b in zip(weights(Journal(tmp_path), outcome.id)["model"].values(),
+                                                     straight.model.state_dict().values()))
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
@@ -398,13 +422,16 @@ print(sorted(o.state for o in sweep.outcomes.values()), sweep.progress())
 def test_two_drivers_train_every_run_once(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    drivers = [subprocess.Popen([sys.executable, script, tmp_path / "runs", tmp_path / "go", str(k)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for k in range(2)]
+    drivers = [subprocess.Popen([sys.executable, script, tmp_path / "runs", tmp_path / "go", str(k)], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True) for k in range(2)]
     said = [driver.communicate(timeout=120) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], said
     journal = Journal(tmp_path / "runs")
     rows = journal.rows()
     assert len(rows) == 12 and {row["state"] for row in rows} == {"done"} and sorted(row["seed"] for row in rows) == list(range(12)), said
-    for row in rows: assert journal.run(row["id"]).metrics().steps == list(range(10, 70, 10)) and "went_on" not in (journal.folder(row["id"]) / "metrics.jsonl").read_text()
+    for row in rows:
+        assert (journal.run(row["id"]).metrics().steps == list(range(10, 70, 10))
+                and "went_on" not in (journal.folder(row["id"]) / "metrics.jsonl").read_text())
     assert not any("failed" in out for out, _ in said) and {row["sweep"] for row in rows} <= {"driver 0", "driver 1"}
 
 
@@ -445,7 +472,8 @@ def slow(tmp_path, monkeypatch):
 
 
 def at_work(journal, *, checkpoint=True):
-    return [row for row in journal.rows() if row["state"] == "running" and (not checkpoint or any((journal.folder(row["id"]) / "checkpoints").glob("*.ckpt")))]
+    return [row for row in journal.rows() if row["state"] == "running"
+            and (not checkpoint or any((journal.folder(row["id"]) / "checkpoints").glob("*.ckpt")))]
 
 
 @pytest.mark.slow
@@ -467,7 +495,8 @@ def test_a_stop_leaves_checkpoints_and_the_next_sweep_ends_with_the_same_bits(tm
     mine = {r["digest"]: r["id"] for r in journal.rows()}
     for other in straight.rows(): assert same_bits(weights(journal, mine[other["digest"]]), weights(straight, other["id"]))
     for digest, (steps, metrics, figures) in finals(straight).items():
-        assert finals(journal)[digest][0] == steps and finals(journal)[digest][2] == figures and finals(journal)[digest][1] == pytest.approx(metrics, rel=1e-12)
+        assert (finals(journal)[digest][0] == steps and finals(journal)[digest][2] == figures
+                and finals(journal)[digest][1] == pytest.approx(metrics, rel=1e-12))
 
 
 def test_a_stop_in_the_middle_of_long_steps_interrupts_each_once(tmp_path, slow):
@@ -476,10 +505,13 @@ def test_a_stop_in_the_middle_of_long_steps_interrupts_each_once(tmp_path, slow)
     until(lambda: at_work(journal, checkpoint=False))
     time.sleep(1.0)
     sweep.stop()
-    assert sorted(o.state for o in sweep.outcomes.values()) == ["interrupted", "interrupted"] or [o.state for o in sweep.outcomes.values()] == ["interrupted"], sweep.outcomes
+    assert sorted(o.state for o in sweep.outcomes.values()) == ["interrupted",
+                                                                "interrupted"] or [o.state
+                                                                                   for o in sweep.outcomes.values()] == ["interrupted"], sweep.outcomes
     assert [row["state"] for row in journal.rows()] in (["interrupted"], ["interrupted", "interrupted"])
     row = journal.rows()[0]
-    assert row["steps"] >= 1 and load_checkpoint(newest_checkpoint(journal.folder(row["id"])))["step"] == row["steps"], "the step in progress was ended, and saved"
+    assert row["steps"] >= 1 and load_checkpoint(newest_checkpoint(
+        journal.folder(row["id"])))["step"] == row["steps"], "the step in progress was ended, and saved"
 
 
 @pytest.mark.slow
@@ -498,21 +530,26 @@ def test_a_killed_worker_costs_one_try_then_its_run_is_given_up_and_the_sweep_go
     kill(first), kill(first)
     sweep.wait(progress=False, timeout=120)
     outcomes = {sweep.dispatcher.runs[name].get("seed"): outcome for name, outcome in sweep.outcomes.items()}
-    assert outcomes[first].state == "failed" and "died in the middle of a run" in outcomes[first].error and "given out 2 times" in outcomes[first].error
+    assert (outcomes[first].state == "failed" and "died in the middle of a run" in outcomes[first].error
+            and "given out 2 times" in outcomes[first].error)
     rows = {row["seed"]: row for row in journal.rows()}
-    assert rows[first]["state"] == "failed" and "died in the middle" in rows[first]["error"] and rows[1 - first]["state"] == "done" and len(rows) == 2
+    assert (rows[first]["state"] == "failed" and "died in the middle" in rows[first]["error"] and rows[1 - first]["state"] == "done"
+            and len(rows) == 2)
     found = read_lines(journal.folder(rows[first]["id"]) / "metrics.jsonl")
     assert found.skipped <= 2 and len(found.rows) > 10, "what it had measured is kept"
 
 
 def test_settings_that_a_worker_cannot_import_end_the_sweep_in_words(tmp_path):
     module = types.ModuleType("only_in_this_process")
-    exec("from dataclasses import dataclass\nfrom latentlab.train.example import MeanRun\n@dataclass(frozen=True, kw_only=True)\nclass Mine(MeanRun): pass", module.__dict__)
+    exec("from dataclasses import dataclass\nfrom latentlab.train.example import MeanRun\n@dataclass(frozen=True, kw_only=True)\nclass "
+         "Mine(MeanRun): pass", module.__dict__)
     sys.modules[module.__name__] = module
     try:
-        sweep = Sweep(Plan(base=module.Mine().replace(steps=5), seeds=range(2)), tmp_path, workers=1, retries=0).start().wait(progress=False, timeout=90)
+        sweep = Sweep(Plan(base=module.Mine().replace(steps=5), seeds=range(2)), tmp_path, workers=1,
+                      retries=0).start().wait(progress=False, timeout=90)
     finally: del sys.modules[module.__name__]
-    assert sweep.state == "done" and sweep.progress().failed == 2 and all("died" in o.error or "only_in_this_process" in o.error for o in sweep.outcomes.values())
+    assert (sweep.state == "done" and sweep.progress().failed == 2
+            and all("died" in o.error or "only_in_this_process" in o.error for o in sweep.outcomes.values()))
 
 
 def test_a_pool_that_was_interrupted_begins_nothing_and_closes_twice():

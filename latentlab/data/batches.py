@@ -41,10 +41,12 @@ def check_points(
 ) -> None:
     "Refuse points that are no floats in rows or not finite. Raises ValueError naming the first."
     if points.dim() != 2 or 0 in points.shape or not points.is_floating_point():
-        raise ValueError(f"`points` must be floats [batch, event] with at least one row: got {points.dtype} {tuple(points.shape)}. One datum a row.")
+        raise ValueError(f"`points` must be floats [batch, event] with at least one row: got {points.dtype} {tuple(points.shape)}. "
+                         "One datum a row.")
     broken = ~torch.isfinite(points).all(1)
     if broken.any():
-        raise ValueError(f"`points` must be finite: got {int(broken.sum())} of {len(points)} rows that are not, the first at {int(broken.nonzero()[0])}. Leave them out.")
+        raise ValueError(f"`points` must be finite: got {int(broken.sum())} of {len(points)} rows that are not, the first at "
+                         f"{int(broken.nonzero()[0])}. Leave them out.")
 
 # %% ../../nbs/data/03_batches.ipynb #3fcdb9aa
 def draw_order(
@@ -61,21 +63,26 @@ class Batches:
 
     def __init__(
         self,
-        images: Shaped[Tensor, "*shape"],  # [total, channel, height, width], uint8 or floats in [0, 1], or points [total, event]; already on the device
+        # [total, channel, height, width], uint8 or floats in [0, 1], or points [total, event]; already on the device
+        images: Shaped[Tensor, "*shape"],
         batch: int,  # Images per batch, 1 to len(images)
         seed: int = 0,  # Decides the order, 0 or above
         *,
         labels: Shaped[Tensor, " total *label"] | None = None,  # Class numbers or factors, one row for each image
-        prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None,  # (rows, their indices, epoch) -> what a step sees; None for `to_unit`
+        # (rows, their indices, epoch) -> what a step sees; None for `to_unit`
+        prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None,
         extra: Mapping[str, Shaped[Tensor, " total *any"]] | None = None,  # Masks, conditions, by name; one row for each image
     ):
         (check_points if images.dim() == 2 else check_image_set)(images)
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= len(images):
-            raise ValueError(f"`batch` must be a whole number from 1 to the {len(images)} images: got {batch!r}. Lower it, or load more images.")
+            raise ValueError(f"`batch` must be a whole number from 1 to the {len(images)} images: got {batch!r}. Lower it, or "
+                             "load more images.")
         self.images, self.batch, self.seed, self.prepare = images, batch, seed, prepare
         known = {} if labels is None else {"labels": labels}
         wrong = {name: len(value) for name, value in {**known, **(extra or {})}.items() if len(value) != len(images)}
-        if wrong: raise ValueError(f"`labels` and `extra` must have one row for each of the {len(images)} images: got {wrong}. Cut them with the same rows.")
+        if wrong:
+            raise ValueError(f"`labels` and `extra` must have one row for each of the {len(images)} images: got {wrong}. Cut them with "
+                             "the same rows.")
         self.labels = None if labels is None else labels.to(images.device)
         self.extra = {name: value.to(images.device) for name, value in (extra or {}).items()}
         self.per_epoch = len(images) // batch  # Batches; the rest of an epoch is dropped

@@ -54,7 +54,8 @@ class DataSettings(Settings):
     """
 
     name: ImageName = setting("fashion-mnist", kind="build", label="images", reason="real, small, and bundled with the package")
-    images: int = setting(60_000, kind="build", low=64, high=100_000, scale="log", unit="images", label="training images", reason="all there are, in the sets of 28 px")
+    images: int = setting(60_000, kind="build", low=64, high=100_000, scale="log", unit="images", label="training images",
+                          reason="all there are, in the sets of 28 px")
 
     def open(
         self,
@@ -70,7 +71,8 @@ def read_labels(
 ) -> tuple[int, ...]:  # Class numbers
     "Labels to leave out of training."
     parts = [part for part in text.replace("[", " ").replace("]", " ").replace(",", " ").split() if part]
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts): raise ValueError(f"`exclude` must be class numbers: got {text!r}. Write 8, or 0, 4, 8.")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ValueError(f"`exclude` must be class numbers: got {text!r}. Write 8, or 0, 4, 8.")
     return tuple(map(int, parts))
 
 

@@ -26,15 +26,19 @@ from ..metrics.ledger import LedgerRow, audit_row
 # %% ../../nbs/latents/02_checks.ipynb #2a467ac7
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LatentProbe:
-    "What a latent-variable model measured about itself on fixed held-out data. Layers from the one nearest the data upward; nats per example."
+    """What a latent-variable model measured about itself on fixed held-out data. Layers from the one nearest the data
+    upward; nats per example.
+    """
     names: tuple[str, ...]  # Of the layers, "1" nearest the data
     samples: int  # S of `iw`, `elbo`, `nll` and `kl`: draws for each example
     elbo: Float[Tensor, " batch"]  # Mean log-weight of the S draws, with weight 1 on every KL and no floor
     iw: Float[Tensor, " batch"]  # Importance-weighted bound of the same S draws
     nll: Float[Tensor, " batch"]  # -log p(x|z), mean of the same draws
     kl: tuple[Float[Tensor, " batch"], ...]  # log q - log p of each layer, mean of the same draws
-    kl_se: tuple[float, ...] = ()  # Standard error of each mean KL over the draws alone; () takes the spread of sampled minus analytic over the examples
-    analytic: tuple[Float[Tensor, " batch"] | None, ...] = ()  # Closed form on the same draws; None for a layer that has none; () when not measured
+    # Standard error of each mean KL over the draws alone; () takes the spread of sampled minus analytic over the examples
+    kl_se: tuple[float, ...] = ()
+    # Closed form on the same draws; None for a layer that has none; () when not measured
+    analytic: tuple[Float[Tensor, " batch"] | None, ...] = ()
     loc: tuple[Float[Tensor, "batch _"], ...] = ()  # E_q z of each layer, mean over the draws below it
     z: tuple[Float[Tensor, "draws _"], ...] = ()  # Posterior draws of each layer; more draws show smaller pockets
     prior: tuple[Float[Tensor, "prior _"], ...] = ()  # Draws of each layer from the model's own prior
@@ -71,7 +75,8 @@ def check_layers(
     for name in ("kl", "kl_se", "analytic", "loc", "z", "prior"):
         parts = getattr(probe, name)
         if (parts or name == "kl") and len(parts) != len(probe.names) and (name, len(parts)) != ("prior", len(probe.names) - 1):
-            raise ValueError(f"`{name}` must have one part for each of the {len(probe.names)} layers: got {len(parts)}. Leave out what was not measured.")
+            raise ValueError(f"`{name}` must have one part for each of the {len(probe.names)} layers: got {len(parts)}. Leave out what was "
+                             "not measured.")
 
 
 def active_units(
@@ -88,7 +93,8 @@ def latent_figures(
 ) -> dict[str, float]:  # Nats, counts and data units, in the order of a table
     "The numbers that the checks look at, for tables and curves over time."
     mean, error = lambda t: t.double().mean().item(), lambda t: (t.double().std() / len(t) ** 0.5).item()
-    found = {"elbo": mean(probe.elbo), "iw": mean(probe.iw), "nll": mean(probe.nll), "gap": mean(probe.iw - probe.elbo), "samples": float(probe.samples)}
+    found = {"elbo": mean(probe.elbo), "iw": mean(probe.iw), "nll": mean(probe.nll), "gap": mean(probe.iw - probe.elbo),
+             "samples": float(probe.samples)}
     if len(probe.elbo) > 1: found |= {"elbo_se": error(probe.elbo), "iw_se": error(probe.iw)}
     if probe.effective is not None: found["effective"] = mean(probe.effective)
     found |= {f"kl_{name}": mean(kl) for name, kl in zip(probe.names, probe.kl)}
@@ -101,15 +107,19 @@ def latent_figures(
 
 # %% ../../nbs/latents/02_checks.ipynb #162d4cbf
 LATENT_LIMITS: Mapping[str, Limit] = {
-    "pockets": Limit(warn=0.02, bad=0.1, reason="share of prior draws that no posterior draw is near; models that cover their prior show none at all"),
+    "pockets": Limit(warn=0.02, bad=0.1, reason="share of prior draws that no posterior draw is near; models that cover their prior "
+                                                "show none at all"),
     "empty": Limit(warn=1.0, bad=math.inf, reason="layers that hold nothing; bad when it is all of them"),
-    "fixed_scale": Limit(warn=0.8, bad=1.0, reason="sd^2 over the largest data variance; at 1 the best linear decoder uses no latent, at .8 one of them holds .1 nat"),
+    "fixed_scale": Limit(warn=0.8, bad=1.0, reason="sd^2 over the largest data variance; at 1 the best linear decoder uses no latent, at "
+                                                   ".8 one of them holds .1 nat"),
     "near_floor": Limit(warn=0.5, bad=math.inf, reason="floor over the smallest sd: within twice the floor, the floor sets the bound"),
-    "floor_share": Limit(warn=0.1, bad=0.1, reason="share of examples whose mean sd is within twice the floor: the bound is made by the floor"),
+    "floor_share": Limit(warn=0.1, bad=0.1, reason="share of examples whose mean sd is within twice the floor: the bound is "
+                                                   "made by the floor"),
     "jump": Limit(warn=8.0, bad=math.inf, reason="a fall in units of the median change; 8 is over 5 standard deviations of steady noise"),
     "bound": Limit(warn=1.0, bad=math.inf, reason="rules of the ledger broken; one is enough"),
     "disagreement": Limit(warn=4.0, bad=6.0, reason="standard errors between two estimates of one KL; 4 by chance once in 16,000"),
-    "weight": Limit(warn=6.0, bad=math.inf, reason="nats a unit while the weight is near 0: trained units hold 0 to 5; sharp decoders without a penalty reach 6 to 7 in 400 steps"),
+    "weight": Limit(warn=6.0, bad=math.inf, reason="nats a unit while the weight is near 0: trained units hold 0 to 5; sharp decoders "
+                                                   "without a penalty reach 6 to 7 in 400 steps"),
     "pressure": Limit(warn=1.1, bad=math.inf, reason="free nats over the largest KL of a layer; above 1 no KL has a gradient"),
     "overfit": Limit(warn=3.0, bad=6.0, reason="standard errors between training and held-out data"),
 }
@@ -188,7 +198,9 @@ def find_pockets(
 ) -> Pockets:
     "Pockets of a layer with two latents, at the finest width that the number of draws allows."
     n = min(len(z), len(prior))
-    if n < 100: raise ValueError(f"`z` and `prior` must have at least 100 rows: got {len(z)} and {len(prior)}. Draw several latents for each example.")
+    if n < 100:
+        raise ValueError(f"`z` and `prior` must have at least 100 rows: got {len(z)} and {len(prior)}. Draw several latents for "
+                         "each example.")
     z, prior = z.double().cpu(), prior.double().cpu()
     middle, spread, relative = prior.mean(0), prior.std(0).clamp_min(1e-9), max(0.08, math.sqrt(20 / n))
     (x0, y0), (x1, y1) = (middle - 3.2 * spread).tolist(), (middle + 3.2 * spread).tolist()
@@ -203,7 +215,8 @@ def find_pockets(
     nothing = torch.zeros_like(disc)
     region, enclosed = (sum(chosen, nothing) > 0 for chosen in (found, [piece for piece in found if not (piece & rim).any()]))
     mass = lambda where: float(p[where].sum()) * cell
-    return Pockets(extent=(x0, x1, y0, y1), region=region, enclosed=enclosed, count=len(found), share=mass(region), share_enclosed=mass(enclosed),
+    return Pockets(extent=(x0, x1, y0, y1), region=region, enclosed=enclosed, count=len(found), share=mass(region),
+                   share_enclosed=mass(enclosed),
                    area=float(region.sum()) * cell, width=relative)
 
 # %% ../../nbs/latents/02_checks.ipynb #88dc4211
@@ -220,7 +233,8 @@ def worst_pockets(
     probe: LatentProbe,  # Any
 ) -> tuple[int, Pockets] | None:  # Index of the layer and its pockets; None when no layer has two latents and 100 draws
     "The layer with two latents whose prior misses its posterior most."
-    flat = [i for i, (z, prior) in enumerate(zip(probe.z, probe.prior)) if z.shape[-1] == prior.shape[-1] == 2 and min(len(z), len(prior)) >= 100]
+    flat = [i for i, (z, prior) in enumerate(zip(probe.z, probe.prior)) if z.shape[-1] == prior.shape[-1] == 2
+            and min(len(z), len(prior)) >= 100]
     usable = [i for i in flat if probe.z[i].isfinite().all() and probe.prior[i].isfinite().all()]
     return max(((i, find_pockets(probe.z[i], probe.prior[i])) for i in usable), key=lambda pair: pair[1].share, default=None)
 
@@ -242,7 +256,8 @@ def pockets(
         there, elsewhere = off[inside].mean().item(), off[~inside].mean().item()
         sentence += f"; {there:.0%} of the samples drawn there lie off the data, {elsewhere:.0%} of the others"
         if there < elsewhere + 0.1: grade = "warn"
-    remedy = "raise beta, or rebuild with one more of layers" if probe.scale is None else "add noise to the data, raise decoder_scale or beta, or rebuild with one more of layers"
+    remedy = ("raise beta, or rebuild with one more of layers" if probe.scale is None
+              else "add noise to the data, raise decoder_scale or beta, or rebuild with one more of layers")
     return judge("pockets", grade, found.share, limit, sentence, remedy)
 
 # %% ../../nbs/latents/02_checks.ipynb #4eec783e
@@ -275,7 +290,8 @@ def collapse(
     each = "; ".join(f"layer {name}: KL {f[f'kl_{name}']:.2f} nats{units(i, name)}" for i, name in enumerate(probe.names))
     sentence = f"{layers_hold(empty)} nothing ({each})" if empty else each
     if empty and young(probe): sentence += f"; only {probe.steps} steps done"
-    remedy = "lower beta, or set warmup_steps or free_nats" if len(empty) == len(probe.names) else "set warmup_steps or free_nats, or rebuild with skips or fewer layers"
+    remedy = ("lower beta, or set warmup_steps or free_nats" if len(empty) == len(probe.names)
+              else "set warmup_steps or free_nats, or rebuild with skips or fewer layers")
     return judge("collapse", grade, float(len(empty)), LATENT_LIMITS["empty"], sentence, "train on" if young(probe) else remedy)
 
 # %% ../../nbs/latents/02_checks.ipynb #b51f1ef7
@@ -290,7 +306,8 @@ def fixed_scale(
     grade = level(ratio, LATENT_LIMITS["fixed_scale"])
     if probe.scale_kind == "annealed" and grade == "bad": grade = "warn"  # on its way down
     sentence = f"the decoder's variance {brief(sd)}^2 is {brief(ratio)} times the largest data variance {brief(most)}"
-    if grade != "ok": sentence += "; at 1 the best linear decoder uses no latent" if ratio < 1 else ": the best linear decoder uses no latent"
+    if grade != "ok":
+        sentence += "; at 1 the best linear decoder uses no latent" if ratio < 1 else ": the best linear decoder uses no latent"
     remedy = f"set decoder_scale below {brief(math.sqrt(most))}, or scale_kind to learnt"
     return judge("fixed_scale", grade, ratio, LATENT_LIMITS["fixed_scale"], sentence, remedy)
 
@@ -306,7 +323,8 @@ def floor(
     name, value = ("floor_share", share) if many else ("near_floor", near)
     sentence = f"smallest decoder scale {least:.2g}, floor {probe.floor:.2g}, {share:.0%} of the examples within twice the floor"
     grade = "bad" if many else level(near, LATENT_LIMITS[name])
-    return judge("floor", grade, value, LATENT_LIMITS[name], sentence, "add noise to the data, set scale_kind to fixed, or raise scale_floor and say so")
+    return judge("floor", grade, value, LATENT_LIMITS[name], sentence, "add noise to the data, set scale_kind to fixed, or raise "
+                                                                       "scale_floor and say so")
 
 # %% ../../nbs/latents/02_checks.ipynb #77346bf4
 def jumps(
@@ -315,7 +333,9 @@ def jumps(
     "Whether the ELBO fell off a cliff lately, and whether it came back; a bound that is not finite is bad at once."
     f = probe.figures()
     wrong = ", ".join(name for name, value in f.items() if not math.isfinite(value))
-    if wrong: return judge("jumps", "bad", math.nan, LATENT_LIMITS["jump"], f"not a finite number: {wrong}", "lower learning_rate or raise scale_floor, then rebuild")
+    if wrong:
+        return judge("jumps", "bad", math.nan, LATENT_LIMITS["jump"], f"not a finite number: {wrong}",
+                     "lower learning_rate or raise scale_floor, then rebuild")
     values = torch.tensor([*probe.history, f["elbo"]], dtype=torch.float64)[-21:]
     if len(values) < 9: return quiet("jumps", f"only {len(values)} probes so far")
     changes = values.diff()
@@ -326,7 +346,8 @@ def jumps(
     back = values[-1].item() > values[at].item() - 0.5 * fall
     grade = "ok" if fall <= 8 * unit else "warn" if back and math.isfinite(fall) else "bad"
     ago = len(changes) - 1 - at
-    sentence = f"largest fall of the ELBO in {len(changes)} probes {brief(max(fall, 0.0))} nats, {brief(max(fall, 0.0) / unit)} times the usual change"
+    sentence = (f"largest fall of the ELBO in {len(changes)} probes {brief(max(fall, 0.0))} nats, {brief(max(fall, 0.0) / unit)} times "
+                "the usual change")
     if grade != "ok": sentence += f", {ago} probes ago, and it {'came back' if back else 'has not come back'}"
     remedy = "lower learning_rate, raise scale_floor, or set scale_kind to fixed" if probe.scale_kind == "learnt" else "lower learning_rate"
     return judge("jumps", grade, fall / unit, LATENT_LIMITS["jump"], sentence, remedy)
@@ -339,15 +360,18 @@ def broken_rules(
     mean = lambda t: t.double().mean().item()
     total, several = sum(probe.kl).double(), len(probe.elbo) > 1
     error = lambda t: (t.double().std() / len(t) ** 0.5).item() if several else 0.0
-    stated = dict(id="probe", model="this", data="held out", split="test", unit="nats", kl_kind="sampled", samples=probe.samples, estimator="iw" if probe.samples > 1 else "elbo")
+    stated = dict(id="probe", model="this", data="held out", split="test", unit="nats", kl_kind="sampled", samples=probe.samples,
+                  estimator="iw" if probe.samples > 1 else "elbo")
     row = LedgerRow(**stated, bound=mean(probe.iw), recon=-mean(probe.nll), kl=mean(total), bound_se=error(probe.iw), oracle=probe.oracle,
                     oracle_se=None if probe.oracle is None else probe.oracle_se or 0.0)
     near = probe.oracle is not None and row.bound <= probe.oracle + 5 * math.hypot(row.oracle_se, row.bound_se)
     chance = {"zero_gap"} | ({"kl_sign"} if mean(total) > -4 * error(total) else set())
-    found = [("suspicious" if one.rule == "oracle" and near else one.severity, one.message) for one in audit_row(row) if one.rule not in chance]
+    found = [("suspicious" if one.rule == "oracle" and near else one.severity, one.message) for one in audit_row(row)
+             if one.rule not in chance]
     slack = 1e-4 * (1 + probe.nll.double().abs() + total.abs())
     below, parts = probe.elbo.double() - probe.iw.double() > slack, (probe.elbo.double() + probe.nll.double() + total).abs() > slack
-    if below.any(): found.append(("wrong", f"the bound is below the ELBO of the same samples for {below.double().mean():.0%} of the examples"))
+    if below.any():
+        found.append(("wrong", f"the bound is below the ELBO of the same samples for {below.double().mean():.0%} of the examples"))
     if probe.samples > 1 and mean(total) > 1 and torch.equal(probe.iw, probe.elbo):
         found.append(("suspicious", f"the bound of {probe.samples} samples is the ELBO, bit for bit"))
     if parts.any(): found.append(("wrong", f"ELBO, nll and KL do not add up for {parts.double().mean():.0%} of the examples"))
@@ -361,7 +385,8 @@ def bound(
     found, f = broken_rules(probe), probe.figures()
     wrong = [sentence for severity, sentence in found if severity == "wrong"]
     ceiling = "" if probe.oracle is None else f", oracle {probe.oracle:.2f}"
-    sentence = "; ".join(wrong or [sentence for _, sentence in found]) or f"ELBO {f['elbo']:.2f}, bound of {probe.samples} samples {f['iw']:.2f} nats{ceiling}"
+    sentence = ("; ".join(wrong or [sentence for _, sentence in found])
+                or f"ELBO {f['elbo']:.2f}, bound of {probe.samples} samples {f['iw']:.2f} nats{ceiling}")
     less = "measure with more samples and on more data, and compare medians: few draws or examples carry the mean"
     remedy = "do not report it: the KL of every draw belongs inside the log-mean-exp, with beta 1" if wrong else less
     return judge("bound", "bad" if wrong else "warn" if found else "ok", float(len(found)), LATENT_LIMITS["bound"], sentence, remedy)
@@ -379,7 +404,8 @@ def kl_agreement(
         error = max(probe.kl_se[i] if probe.kl_se else (difference.std() / len(difference) ** 0.5).item(), rounding)
         away = abs(difference.mean().item()) / error
         sampled, analytic = probe.kl[i].mean().item(), closed.mean().item()
-        found.append((away, f"layer {probe.names[i]}: KL sampled {sampled:.3f}, analytic {analytic:.3f} nats, {brief(away)} standard errors apart"))
+        found.append((away, f"layer {probe.names[i]}: KL sampled {sampled:.3f}, analytic {analytic:.3f} nats, {brief(away)} "
+                            "standard errors apart"))
     away, sentence = max(found, key=lambda pair: (not math.isfinite(pair[0]), pair[0], len(pair[1])))
     limit, remedy = LATENT_LIMITS["disagreement"], "keep kl at sampled, and do not report the analytic one"
     return judge("kl_agreement", level(away, limit), away, limit, sentence, remedy)
@@ -420,7 +446,8 @@ def overfit(
     probe: LatentProbe,  # With the ELBO of training examples
 ) -> Verdict:
     "Whether the training data have a larger bound than held-out data, beyond their errors."
-    if probe.train_elbo is None or min(len(probe.train_elbo), len(probe.elbo)) < 20: return quiet("overfit", "no training examples to compare with")
+    if probe.train_elbo is None or min(len(probe.train_elbo), len(probe.elbo)) < 20:
+        return quiet("overfit", "no training examples to compare with")
     train, held = probe.train_elbo.double(), probe.elbo.double()
     n, m = len(train), len(held)
     error = math.sqrt(train.var().item() / n + held.var().item() / m)
@@ -428,7 +455,8 @@ def overfit(
     wins = (torch.searchsorted(order, train) + torch.searchsorted(order, train, right=True)).mean(dtype=torch.float64).item() / (2 * m)
     difference, rank = train.mean().item() - held.mean().item(), (wins - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))
     away = max(difference / max(error, 1e-9), rank) if math.isfinite(difference) else math.nan
-    sentence = f"ELBO {train.mean():.2f} on training data, {held.mean():.2f} on held-out data: {brief(difference)} nats, {brief(away)} standard errors"
+    sentence = (f"ELBO {train.mean():.2f} on training data, {held.mean():.2f} on held-out data: {brief(difference)} nats, {brief(away)} "
+                "standard errors")
     sentence += f"; in {wins:.0%} of the pairs the training example has the larger one"
     limit, remedy = LATENT_LIMITS["overfit"], "train on more data, stop earlier, raise scale_floor, or rebuild with smaller hidden"
     return judge("overfit", level(away, limit), away, limit, sentence, remedy)

@@ -51,9 +51,11 @@ class DataBounds:
 
     def stream(self) -> torch.Generator: return generator(self.seed, "scores", device=self.x.device)
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any: return self.found[key] if key in self.found else self.found.setdefault(key, make())
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        return self.found[key] if key in self.found else self.found.setdefault(key, make())
 
-    def by(self, model: LatentModel) -> "DataBounds": return self.once(id(model), lambda: replace(self, model=model, live=None, found={}))  # The same noise
+    # The same noise
+    def by(self, model: LatentModel) -> "DataBounds": return self.once(id(model), lambda: replace(self, model=model, live=None, found={}))
 
     def bound(self, k: int = 0, samples: int | None = None) -> Evaluation:
         "L>k and its parts, with S samples."
@@ -80,7 +82,8 @@ class Score:
     says: str  # In words, with its source
     of: Callable[..., Tensor]  # (bounds, k, extra) -> a number for each datum; (latents, extra) where it works on latents
     unit: str = "nats"  # Of the number
-    k: Literal["", "above", "llr", "below", "layer"] = ""  # What `k` counts: layers skipped from below, the first layer from the prior, a layer
+    # What `k` counts: layers skipped from below, the first layer from the prior, a layer
+    k: Literal["", "above", "llr", "below", "layer"] = ""
     fit: Callable[..., Any] | None = None  # (bounds) or (latents) of training data -> extra
     latent: bool = False  # Whether it works on the posterior means of a layer
     needs: Literal["", "images", "background", "ensemble"] = ""  # Beyond the model and the data
@@ -98,19 +101,29 @@ SCORES: Mapping[str, Score] = {
     "elbo": Score(says="-L, mean of S draws", of=lambda r, k, _: -r.bound().elbo),
     "iw": Score(says="minus the importance-weighted bound of S draws", of=lambda r, k, _: -r.bound().iw),
     "above": Score(says="-L>k: layers up to k from the prior. Havtorn 2021, eq. 7", k="above", of=lambda r, k, _: -r.bound(k).elbo),
-    "llr": Score(says="LLR>k: L, or IW of S draws, minus L>k of one. Havtorn 2021, eq. 9", k="llr", of=lambda r, k, _: r.bound().iw - r.bound(k, 1).elbo),
+    "llr": Score(says="LLR>k: L, or IW of S draws, minus L>k of one. "
+                      "Havtorn 2021, eq. 9", k="llr", of=lambda r, k, _: r.bound().iw - r.bound(k, 1).elbo),
     "below": Score(says="-L<l: layers from l on from the prior", k="below", of=lambda r, k, _: -r.below(k)),
     "reconstruction": Score(says="-log p(x|z), mean of S draws", of=lambda r, k, _: r.bound().nll),
     "kl": Score(says="sampled log-ratio of a layer, mean of S draws", k="layer", of=lambda r, k, _: r.bound().kl[k - 1]),
     "norm": Score(says="length of a posterior mean", unit="latent units", k="layer", latent=True, of=lambda z, _: z.norm(dim=-1)),
-    "mahalanobis": Score(says="squared distance from the training means", unit="deviations^2", k="layer", latent=True, of=lambda z, fit: fit.score(z), fit=Mahalanobis.fit),
-    "knn": Score(says="distance to the tenth nearest", unit="latent units", k="layer", latent=True, of=lambda z, fit: knn_distance(fit, z, k=min(10, len(fit))), fit=torch.clone),
-    "typicality": Score(says="distance from the training mean. Nalisnick 2019", of=lambda r, k, fit: typicality(-r.bound().iw, fit), fit=lambda r: -r.bound().iw.mean().item()),
-    "complexity": Score(says="bits by the model minus bits by PNG's method. Serra 2020", unit="bits per dimension", needs="images", of=lambda r, k, _: complexity(r)),
-    "ratio": Score(says="bound of a background model minus L. Ren 2019", needs="background", of=lambda r, k, _: likelihood_ratio(r.bound().iw, r.by(r.background).bound().iw)),
+    "mahalanobis": Score(says="squared distance from the training means", unit="deviations^2", k="layer", latent=True,
+                         of=lambda z, fit: fit.score(z), fit=Mahalanobis.fit),
+    "knn": Score(says="distance to the "
+                      "tenth nearest", unit="latent units", k="layer", latent=True,
+                      of=lambda z, fit: knn_distance(fit, z, k=min(10, len(fit))), fit=torch.clone),
+    "typicality": Score(says="distance from the training mean. "
+                             "Nalisnick 2019", of=lambda r, k, fit: typicality(-r.bound().iw,
+                                                                               fit), fit=lambda r: -r.bound().iw.mean().item()),
+    "complexity": Score(says="bits by the model minus bits by PNG's "
+                             "method. Serra 2020", unit="bits per dimension", needs="images", of=lambda r, k, _: complexity(r)),
+    "ratio": Score(says="bound of a background model "
+                        "minus L. Ren 2019", needs="background",
+                        of=lambda r, k, _: likelihood_ratio(r.bound().iw, r.by(r.background).bound().iw)),
     "waic": Score(says="variance minus mean of the bounds of several models. Choi 2018", unit="nats, nats^2", needs="ensemble",
                   of=lambda r, k, _: waic(torch.stack([r.bound().iw, *(r.by(other).bound().iw for other in r.ensemble)]))),
-    "regret": Score(says="what a better posterior would gain. Xiao 2020", of=lambda r, k, _: regret_score(r.model, r.x, effort=r.effort, seed=r.seed, live=r.live)),
+    "regret": Score(says="what a better posterior would "
+                         "gain. Xiao 2020", of=lambda r, k, _: regret_score(r.model, r.x, effort=r.effort, seed=r.seed, live=r.live)),
 }
 
 
@@ -129,7 +142,8 @@ def ks_of(
     "Every k that a score has for a model."
     if name not in SCORES: raise ValueError(f"`score` must be one of {', '.join(SCORES)}: got {name!r}. `SCORES` says what each is.")
     last = len(model.sizes) + 1
-    return {"": range(1), "above": range(last - 1), "llr": range(1, last - 1), "below": range(2, last), "layer": range(1, len(model.names) + 1)}[SCORES[name].k]
+    return {"": range(1), "above": range(last - 1), "llr": range(1, last - 1), "below": range(2, last),
+            "layer": range(1, len(model.names) + 1)}[SCORES[name].k]
 
 
 def lack(
@@ -139,12 +153,18 @@ def lack(
     ensemble: Sequence[LatentModel] = (),  # Where there is one
 ) -> str:  # "" when nothing is lacking
     "What stands between a model and a score."
-    if not ks_of(model, name): return f"`score` must be one that a model with {len(model.sizes)} layer has: got {name!r}, which skips layers. Train one with two or more."
+    if not ks_of(model, name):
+        return (f"`score` must be one that a model with {len(model.sizes)} layer has: got {name!r}, which skips layers. Train one "
+                "with two or more.")
     needs = SCORES[name].needs
-    if needs == "images" and len(model.shape) != 3: return f"`score` must be one that points have: got {name!r}, which compresses images. Use typicality."
-    if needs == "background" and background is None: return "`background` must be a model of corrupted data for ratio: got None. Train one with `background_setup`."
-    if needs == "ensemble" and not ensemble: return "`ensemble` must hold at least one more model for waic: got none. Train the same run with other seeds, usually four."
-    wrong = [other.shape for other in ((background,) if needs == "background" else ensemble if needs == "ensemble" else ()) if other.shape != model.shape]
+    if needs == "images" and len(model.shape) != 3:
+        return f"`score` must be one that points have: got {name!r}, which compresses images. Use typicality."
+    if needs == "background" and background is None:
+        return "`background` must be a model of corrupted data for ratio: got None. Train one with `background_setup`."
+    if needs == "ensemble" and not ensemble:
+        return "`ensemble` must hold at least one more model for waic: got none. Train the same run with other seeds, usually four."
+    wrong = [other.shape for other in ((background,) if needs == "background" else ensemble if needs == "ensemble" else ())
+             if other.shape != model.shape]
     return f"`{needs}` must be of data shaped {model.shape} as the model: got {wrong[0]}. Train it on the same data." if wrong else ""
 
 # %% ../../nbs/latents/05_detection.ipynb #75506d3c
@@ -158,7 +178,8 @@ def check_k(
     if not allowed: raise ValueError(lack(model, name))
     if k is None: return {"llr": 1, "above": 0, "below": 2, "layer": len(model.sizes)}.get(kind, 0)
     if isinstance(k, bool) or not isinstance(k, int) or k not in allowed:
-        raise ValueError(f"`k` must be {f'from {allowed[0]} to {allowed[-1]}' if kind else 'None'} for {name} of {len(model.names)} layers: got {k!r}. `ks_of` lists them.")
+        raise ValueError(f"`k` must be {f'from {allowed[0]} to {allowed[-1]}' if kind else 'None'} for {name} of {len(model.names)} "
+                         f"layers: got {k!r}. `ks_of` lists them.")
     return k
 
 # %% ../../nbs/latents/05_detection.ipynb #66622d98
@@ -173,7 +194,8 @@ def above_score(
     live: Live | None = None,  # Settings in force; the model's own when None
 ) -> Float[Tensor, " batch"]:  # Nats, higher = more out of distribution
     "-L>k. Source: Havtorn et al. 2021, eq. 7."
-    return SCORES["above"].number(DataBounds(model=model, x=x, samples=samples, seed=seed, skip=skip, live=live), check_k(model, "above", k))
+    return SCORES["above"].number(DataBounds(model=model, x=x, samples=samples, seed=seed, skip=skip, live=live),
+                                  check_k(model, "above", k))
 
 
 def elbo_score(
@@ -222,10 +244,12 @@ class Corrupted:
     rate: float  # Probability that a pixel is replaced
     seed: int  # Of the corruption
 
-    def __call__(self, images: UInt8[Tensor, " batch *event"], index: Int64[Tensor, " batch"], epoch: int) -> Float[Tensor, " batch *event"]:
+    def __call__(self, images: UInt8[Tensor, " batch *event"], index: Int64[Tensor, " batch"],
+                 epoch: int) -> Float[Tensor, " batch *event"]:
         return self.prepare(self.replaced(images, index, epoch), index, epoch)
 
-    def replaced(self, images: UInt8[Tensor, " batch *event"], index: Int64[Tensor, " batch"], epoch: int) -> UInt8[Tensor, " batch *event"]:
+    def replaced(self, images: UInt8[Tensor, " batch *event"], index: Int64[Tensor, " batch"],
+                 epoch: int) -> UInt8[Tensor, " batch *event"]:
         "The bytes after the corruption. Source: Ren et al. 2019, section 3.1."
         before, between = image_keys(index, stream_seed(self.seed, "background"), epoch)
         chance = scramble(torch.arange(images[0].numel(), dtype=torch.int32, device=images.device) ^ before, between)
@@ -241,9 +265,11 @@ def background_setup(
 
     def build(run: Settings, device: torch.device) -> Setup:
         setup = run.build(device)
-        if setup.batches.images.dtype != torch.uint8: raise ValueError(f"`data` must be images for a background model: got {setup.info.get('data')}. Points have no grey levels.")
+        if setup.batches.images.dtype != torch.uint8:
+            raise ValueError(f"`data` must be images for a background model: got {setup.info.get('data')}. Points have no grey levels.")
         corrupted = Corrupted(prepare=setup.batches.prepare, rate=rate, seed=run.train.seed)
-        return replace(setup, batches=setup.batches.with_prepare(corrupted), info={**setup.info, "background": f"{rate:g} of the pixels replaced"})
+        return replace(setup, batches=setup.batches.with_prepare(corrupted),
+                       info={**setup.info, "background": f"{rate:g} of the pixels replaced"})
 
     return build
 
@@ -281,10 +307,12 @@ class Detector:
     ):
         "Raises ValueError before any time is spent when the score cannot be asked for."
         if lacking := lack(model, score, background, ensemble): raise ValueError(lacking)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1: raise ValueError(f"`samples` must be at least 1: got {samples!r}. 1 gives the ELBO.")
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"`samples` must be at least 1: got {samples!r}. 1 gives the ELBO.")
         self.k, self.score, self.extra = check_k(model, score, k), score, None
         self.model, self.what = model, SCORES[score]
-        self.options = dict(samples=samples, seed=seed, skip=skip, background=background, ensemble=tuple(ensemble), effort=effort, live=live)
+        self.options = dict(samples=samples, seed=seed, skip=skip, background=background, ensemble=tuple(ensemble), effort=effort,
+                            live=live)
 
     def bounds(self, x: Tensor | Iterable) -> DataBounds:
         "What the model says about a set, after the set was looked at."
@@ -322,7 +350,8 @@ class Detector:
         if not self.what.latent: raise ValueError(f"`score` must work on latents for features: got {self.score!r}. Use fit and predict.")
 
     def refuse_unfitted(self) -> None:
-        if self.what.fit and self.extra is None: raise ValueError(f"`{self.score}` must be fitted before it predicts: got no training data. Call fit(x_train).")
+        if self.what.fit and self.extra is None:
+            raise ValueError(f"`{self.score}` must be fitted before it predicts: got no training data. Call fit(x_train).")
 
 # %% ../../nbs/latents/05_detection.ipynb #39c01aa0
 @dataclass(frozen=True, kw_only=True)
@@ -352,9 +381,12 @@ class ScoreTable:
 
     def __str__(self) -> str:
         head = f"{'score':14s}  k     S  AUROC                 AUPRC FPR80 FPR95 control"
-        body = [f"{one['score']:14s} {one['k'] or '':>2}{'*' if one['chosen_afterwards'] else ' '}{one['samples']:>5d}  {one['auroc']:.3f} [{one['low']:.3f}, {one['high']:.3f}]  "
-                f"{one['auprc']:.3f} {one['fpr80']:.3f} {one['fpr95']:.3f} {'' if one['control'] is None else format(one['control'], '.3f')}" for one in self.lines()]
-        return "\n".join([head, *body, f"{self.rows[0].figures.n_in:,} data in and as many out of distribution; * best k, chosen afterwards"])
+        body = [f"{one['score']:14s} {one['k'] or '':>2}{'*' if one['chosen_afterwards'] else ' '}{one['samples']:>5d}  {one['auroc']:.3f} "
+                f"[{one['low']:.3f}, {one['high']:.3f}]  "
+                f"{one['auprc']:.3f} {one['fpr80']:.3f} {one['fpr95']:.3f} "
+                f"{'' if one['control'] is None else format(one['control'], '.3f')}" for one in self.lines()]
+        return "\n".join([head, *body, f"{self.rows[0].figures.n_in:,} data in and as many out of distribution; * best k, "
+                                       "chosen afterwards"])
 
 # %% ../../nbs/latents/05_detection.ipynb #c869d551
 def score_table(
@@ -374,12 +406,15 @@ def score_table(
     live: Live | None = None,  # Settings in force; the model's own when None
 ) -> ScoreTable:
     "Every score and every k on two sets, with the control of training against held-out data."
-    options = dict(samples=samples, seed=seed, skip=skip, background=background, ensemble=tuple(ensemble), effort=effort or Effort(), live=live)
+    options = dict(samples=samples, seed=seed, skip=skip, background=background, ensemble=tuple(ensemble), effort=effort or Effort(),
+                   live=live)
     sets = dict(inside=x_in, outside=x_out) | ({} if x_train is None else dict(fit=x_train[::2], seen=x_train[1::2]))
-    later = {"regret": "" if effort else "it takes long: give an `effort`", "iw": "of one sample it is elbo: give `samples`" if samples == 1 else ""}
+    later = {"regret": "" if effort else "it takes long: "
+                                         "give an `effort`", "iw": "of one sample it is elbo: give `samples`" if samples == 1 else ""}
     later |= {name: "it is fitted: give `x_train`" for name in SCORES if SCORES[name].fit and x_train is None}
     reason = {name: lack(model, name, background, ensemble) or later.get(name, "") for name in names or SCORES}
-    if wrong := [why for why in reason.values() if why and names]: raise ValueError(wrong[0] if wrong[0][0] == "`" else f"`names` must be scores that can be asked: {wrong[0]}.")
+    if wrong := [why for why in reason.values() if why and names]:
+        raise ValueError(wrong[0] if wrong[0][0] == "`" else f"`names` must be scores that can be asked: {wrong[0]}.")
     bounds = {name: DataBounds(model=model, x=x.to(model.steps.device), **options) for name, x in sets.items()}
 
     def row(name: str, k: int) -> ScoreRow:
@@ -387,7 +422,8 @@ def score_table(
         number = {part: SCORES[name].number(one, k, extra).float() for part, one in bounds.items() if part != "fit"}
         seen = control(number["seen"], number["inside"], seed=seed, resamples=resamples) if "seen" in number else None
         figures = compare_sets(number["inside"], number["outside"], seed=seed, resamples=resamples, k=k if SCORES[name].k else None)
-        return ScoreRow(score=name, k=k, samples=effort.samples if effort and name == "regret" else samples, unit=SCORES[name].unit, figures=figures, control=seen)
+        return ScoreRow(score=name, k=k, samples=effort.samples if effort and name == "regret" else samples, unit=SCORES[name].unit,
+                        figures=figures, control=seen)
 
     rows = [row(name, k) for name, why in reason.items() if not why for k in ks_of(model, name) if k or name != "above"]
     families = [(name, {one.k: one.figures for one in rows if one.score == name}) for name in reason]

@@ -38,7 +38,8 @@ class Evaluation:
         of = lambda t: t.double().mean().item()
         error = lambda t: (t.double().std() / len(t) ** 0.5).item() if len(t) > 1 else float("nan")
         layers = {f"kl_{name}": of(kl) for name, kl in zip(self.names, self.kl)}
-        return {"elbo": of(self.elbo), "elbo_se": error(self.elbo), "iw": of(self.iw), "iw_se": error(self.iw), "samples": float(self.samples),
+        return {"elbo": of(self.elbo), "elbo_se": error(self.elbo), "iw": of(self.iw), "iw_se": error(self.iw),
+                "samples": float(self.samples),
                 "nll": of(self.nll), **layers, "effective": of(self.effective)}
 
 # %% ../../nbs/latents/03_evaluate.ipynb #a968bbb7
@@ -66,8 +67,10 @@ def evaluate(
     tile: int = 10,  # Samples at a time
 ) -> Evaluation:
     "Bounds of every datum. With `above` = k it is L>k, whose divergences below k are no part of it."
-    for name, value, use in (("samples", samples, "1 gives the ELBO"), ("chunk", chunk, "500 data fit anywhere"), ("tile", tile, "10 samples are a good tile")):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise ValueError(f"`{name}` must be at least 1: got {value!r}. {use}.")
+    for name, value, use in (("samples", samples, "1 gives the ELBO"), ("chunk", chunk, "500 data fit anywhere"),
+                             ("tile", tile, "10 samples are a good tile")):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be at least 1: got {value!r}. {use}.")
     check_data(model, x, live)
     parts = []
     for part in x.split(chunk):
@@ -126,19 +129,22 @@ def probe_latents(
     state = generator.get_state()
     trace = model.trace(x, samples=samples, generator=generator, live=live)
     generator.set_state(state)
-    closed = [kl.mean(0) for kl in model.trace(x, samples=samples, generator=generator, live=live, analytic=True).kl] if has_closed_form(model) else ()
+    closed = ([kl.mean(0) for kl in model.trace(x, samples=samples, generator=generator, live=live, analytic=True).kl]
+              if has_closed_form(model) else ())
     trained = model.trace(reference, samples=samples, generator=generator, live=live).log_w.mean(0)
     prior, raw = model.sample_prior(len(x), generator=generator)
     _, scale = decoder_numbers(model, trace.raw, live)
     likelihood = model.likelihood(live)
     drawn = likelihood.sample(raw[..., :likelihood.parameters, :], generator)[0]
-    return LatentProbe(names=model.names, samples=samples, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w), effective=effective_samples(trace.log_w),
+    return LatentProbe(names=model.names, samples=samples, elbo=trace.log_w.mean(0), iw=iw_bound(trace.log_w),
+                       effective=effective_samples(trace.log_w),
                        nll=trace.nll.mean(0), kl=tuple(kl.mean(0) for kl in trace.kl), analytic=tuple(closed),
                        loc=posterior_means(trace), z=tuple(z[0] for z in trace.z), prior=tuple(z[0] for z in prior),
                        x=x.flatten(1), generated=drawn, generated_z=prior[-1][0],
                        scale=None if scale is None else scale.mean((0, -1)), scale_min=None if scale is None else scale.min().item(),
                        floor=live.values["scale_floor"] if live.scale_kind == "learnt" else None,
-                       scale_kind="" if scale is None else live.scale_kind, train_elbo=trained, live=dict(live.values), steps=int(model.steps), discrete=likelihood.discrete)
+                       scale_kind="" if scale is None else live.scale_kind, train_elbo=trained, live=dict(live.values),
+                       steps=int(model.steps), discrete=likelihood.discrete)
 
 # %% ../../nbs/latents/03_evaluate.ipynb #935aab8b
 def latent_views(
@@ -148,5 +154,6 @@ def latent_views(
     "z1, z2, ... and prior1, prior2, ... (two units each), kl in nats, active and width."
     two = lambda z: z[0, :, :2] if z.shape[-1] > 1 else torch.cat([z[0], torch.zeros_like(z[0])], -1)
     found = {f"z{i + 1}": two(z) for i, z in enumerate(trace.z)} | {f"prior{i + 1}": two(z) for i, z in enumerate(prior)}
-    return found | {"kl": torch.stack([kl.mean() for kl in trace.kl]), "active": torch.stack([active_units(loc).sum() for loc in posterior_means(trace)]),
+    return found | {"kl": torch.stack([kl.mean() for kl in trace.kl]),
+                    "active": torch.stack([active_units(loc).sum() for loc in posterior_means(trace)]),
                     "width": torch.tensor([float(z.shape[-1]) for z in trace.z])}

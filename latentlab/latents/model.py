@@ -34,7 +34,8 @@ def read_sizes(
 ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
     "Sizes of layers as a setting holds them. Raises ValueError for anything but whole numbers of at least 1."
     found = read_lists(name, value)
-    if name == "latents" and isinstance(found[0], list): raise ValueError(f"`latents` must be numbers, not lists: got {found}. Widths between layers go into `hidden`.")
+    if name == "latents" and isinstance(found[0], list):
+        raise ValueError(f"`latents` must be numbers, not lists: got {found}. Widths between layers go into `hidden`.")
     return tuple(tuple(part) if isinstance(part, list) else part for part in found)
 
 
@@ -49,52 +50,73 @@ def layers_named(
 @dataclass(frozen=True, kw_only=True)
 class VAESettings(Settings):
     "What a latent-variable model is built from and trained with."
-    kind: Literal["hierarchical", "ladder", "auxiliary"] = setting("hierarchical", kind="build", label="model", reason="bottom-up; with one layer it is the VAE")
-    layers: int = setting(1, kind="build", low=1, high=6, unit="stochastic layers", reason="the VAE is the baseline; longer lists of `latents` say more")
-    latents: tuple[int, ...] = setting((2,), kind="build", low=1, high=8192, suggest=("2", "8", "64"), label="latent sizes", read_old=partial(read_sizes, "latents"),
+    kind: Literal["hierarchical", "ladder", "auxiliary"] = setting("hierarchical", kind="build", label="model",
+                                                                   reason="bottom-up; with one layer it is the VAE")
+    layers: int = setting(1, kind="build", low=1, high=6, unit="stochastic layers",
+                          reason="the VAE is the baseline; longer lists of `latents` say more")
+    latents: tuple[int, ...] = setting((2,), kind="build", low=1, high=8192, suggest=("2", "8", "64"), label="latent sizes",
+                                       read_old=partial(read_sizes, "latents"),
                                        reason="two can be drawn; one size for all layers, or one for each: 64, 32, 16")
     hidden: tuple[int, ...] | tuple[tuple[int, ...], ...] = setting(
-        (64, 64), kind="build", low=1, high=8192, suggest=("64, 64", "64, 64, 32, 32", "512, 512"), label="hidden widths", read_old=partial(read_sizes, "hidden"),
+        (64, 64), kind="build", low=1, high=8192, suggest=("64, 64", "64, 64, 32, 32", "512, 512"), label="hidden widths",
+        read_old=partial(read_sizes, "hidden"),
         reason="as in the journal; halved for each layer above, or one list for each")
-    activation: Literal["tanh", "leaky_relu", "relu", "elu"] = setting("tanh", kind="build", folded=True, reason="smooth, for points; leaky_relu for images")
+    activation: Literal["tanh", "leaky_relu", "relu", "elu"] = setting("tanh", kind="build", folded=True,
+                                                                       reason="smooth, for points; leaky_relu for images")
     net: Literal["mlp", "conv"] = setting("mlp", kind="build", reason="points have no neighbours")
-    skips: bool = setting(False, kind="build", label="skip connections", reason="off, as in the journal; they keep upper layers alive on images")
-    merge: Literal["precision", "learnt"] = setting("precision", kind="build", when=("kind", "ladder"), reason="as published, without a weight of its own")
-    auxiliary: int = setting(2, kind="build", low=1, high=512, when=("kind", "auxiliary"), label="auxiliary size", reason="as in the journal")
-    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic_mixture"] = setting("auto", kind="build", reason="gaussian for points and grey values, bernoulli for bits")
-    components: int = setting(5, kind="build", low=1, high=30, folded=True, when=("likelihood", "logistic_mixture"), reason="peaks a pixel may have")
+    skips: bool = setting(False, kind="build", label="skip connections", reason="off, as in the journal; they keep upper layers "
+                                                                                "alive on images")
+    merge: Literal["precision", "learnt"] = setting("precision", kind="build", when=("kind", "ladder"),
+                                                    reason="as published, without a weight of its own")
+    auxiliary: int = setting(2, kind="build", low=1, high=512, when=("kind", "auxiliary"), label="auxiliary size",
+                             reason="as in the journal")
+    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic_mixture"] = setting("auto", kind="build",
+                                                                                       reason="gaussian for points and grey values, bernoulli for bits")
+    components: int = setting(5, kind="build", low=1, high=30, folded=True, when=("likelihood", "logistic_mixture"),
+                              reason="peaks a pixel may have")
     objective: Literal["elbo", "iw"] = setting("elbo", kind="live", reason="the bound that everybody reports")
-    samples: int = setting(1, kind="live", low=1, high=1000, scale="log", unit="samples", label="samples S", reason="one draw a step, averaged by the batch")
+    samples: int = setting(1, kind="live", low=1, high=1000, scale="log", unit="samples", label="samples S",
+                           reason="one draw a step, averaged by the batch")
     gradient: Literal["plain", "stl", "dreg"] = setting("plain", kind="live", reason="needs nothing; dreg learns more from many samples")
     kl: Literal["sampled", "analytic"] = setting("sampled", kind="live", label="KL", reason="valid for every model; the closed form is not")
     beta: float = setting(1.0, kind="live", low=0.0, high=10.0, step=0.05, reason="the bound itself")
     warmup_steps: int = setting(0, kind="live", low=0, high=100_000, unit="steps", label="warm-up", reason="off, as in the journal")
-    free_nats: float = setting(0.0, kind="live", low=0.0, high=20.0, step=0.1, unit="nats a layer", label="free nats", reason="off: what is minimised is the bound")
-    free_kind: Literal["batch", "example"] = setting("batch", kind="live", folded=True, label="free nats on", reason="the floor on single draws is biased")
+    free_nats: float = setting(0.0, kind="live", low=0.0, high=20.0, step=0.1, unit="nats a layer", label="free nats",
+                               reason="off: what is minimised is the bound")
+    free_kind: Literal["batch", "example"] = setting("batch", kind="live", folded=True, label="free nats on",
+                                                     reason="the floor on single draws is biased")
     free_steps: int = setting(0, kind="live", low=0, high=200_000, unit="steps", folded=True, label="free nats fade until",
                               reason="0 keeps them for ever; else full for half of the time, then fading")
-    scale_kind: Literal["learnt", "fixed", "annealed"] = setting("learnt", kind="live", label="scale kind", reason="a learnt one says how sure the decoder is")
-    decoder_scale: float = setting(0.1, kind="live", low=1e-3, high=2.0, scale="log", label="decoder scale", unit="data units", reason="where it is fixed, or where annealing ends")
-    anneal_steps: int = setting(2000, kind="live", low=1, high=100_000, unit="steps", folded=True, when=("scale_kind", "annealed"), reason="from 1 down to `decoder_scale`")
-    scale_floor: float = setting(1e-3, kind="live", low=1e-8, high=0.5, scale="log", unit="data units", folded=True, when=("scale_kind", "learnt"), label="scale floor",
+    scale_kind: Literal["learnt", "fixed", "annealed"] = setting("learnt", kind="live", label="scale kind",
+                                                                 reason="a learnt one says how sure the decoder is")
+    decoder_scale: float = setting(0.1, kind="live", low=1e-3, high=2.0, scale="log", label="decoder scale", unit="data units",
+                                   reason="where it is fixed, or where annealing ends")
+    anneal_steps: int = setting(2000, kind="live", low=1, high=100_000, unit="steps", folded=True, when=("scale_kind", "annealed"),
+                                reason="from 1 down to `decoder_scale`")
+    scale_floor: float = setting(1e-3, kind="live", low=1e-8, high=0.5, scale="log", unit="data units", folded=True,
+                                 when=("scale_kind", "learnt"), label="scale floor",
                                  reason="a density on a curve runs to infinity without one")
 
     def __post_init__(self):
         for name in ("latents", "hidden"): object.__setattr__(self, name, read_sizes(name, getattr(self, name)))
         super().__post_init__()
-        if self.layers == 1: object.__setattr__(self, "layers", max(layers_named(name, getattr(self, name)) for name in ("latents", "hidden")))
+        if self.layers == 1:
+            object.__setattr__(self, "layers", max(layers_named(name, getattr(self, name)) for name in ("latents", "hidden")))
         super().__post_init__()
         if self.layers > 1 and self.kind == "auxiliary":
-            raise ValueError(f"`layers` must be 1 for the auxiliary model: got {self.layers}. Its second latent has a size of its own, `auxiliary`.")
+            raise ValueError(f"`layers` must be 1 for the auxiliary model: got {self.layers}. Its second latent has a size of its "
+                             "own, `auxiliary`.")
         layer_sizes(self.latents, self.layers), hidden_sizes(self.hidden, self.layers)
-        reason = "the auxiliary latent is drawn before the other" if self.kind == "auxiliary" else refuse_analytic(self.layers, self.kind == "hierarchical", self.objective == "iw")
+        reason = ("the auxiliary latent is drawn before the other" if self.kind == "auxiliary"
+                  else refuse_analytic(self.layers, self.kind == "hierarchical", self.objective == "iw"))
         if self.kl == "analytic" and reason:
             raise ValueError(f"`kl` must be sampled here: got analytic. Reason: {reason}.")
         if self.gradient != "plain" and (self.kind != "hierarchical" or self.kl == "analytic"):
             raise ValueError(f"`gradient` must be plain for {self.kind} models and analytic divergences: got {self.gradient}. "
                              "Where the proposal contains decoder weights, holding it would drop a part of the gradient.")
         if self.objective == "iw" and self.free_nats:
-            raise ValueError(f"`free_nats` must be 0 for the importance-weighted bound: got {self.free_nats:g}. The floor belongs to the divergences of the ELBO.")
+            raise ValueError(f"`free_nats` must be 0 for the importance-weighted bound: got {self.free_nats:g}. The floor belongs to the "
+                             "divergences of the ELBO.")
 
 # %% ../../nbs/latents/01_model.ipynb #d4223120
 def match_layers(
@@ -102,12 +124,15 @@ def match_layers(
     name: str,  # What somebody changes: layers, a list, the kind, or anything else
     value: Any,  # To what
 ) -> dict[str, Any]:  # That change first, then those that have to come with it
-    "Lists follow the number of layers, and the number follows a list: cut from above, or the last entry repeated. Raises ValueError for a text that is no list."
+    """Lists follow the number of layers, and the number follows a list: cut from above, or the last entry repeated. Raises
+    ValueError for a text that is no list.
+    """
     lists = {n: read_sizes(n, value if n == name else getattr(model, n)) for n in ("latents", "hidden")}
     long = {n: found for n, found in lists.items() if layers_named(n, found) > 1}
     layers = value if name == "layers" else 1 if (name, value) == ("kind", "auxiliary") else len(long[name]) if name in long else 0
     if not isinstance(layers, int) or layers < 1: return {name: value}
-    return {name: value, "layers": layers} | {n: (found + found[-1:] * layers)[:layers] for n, found in long.items() if n != name and len(found) != layers}
+    return {name: value, "layers": layers} | {n: (found + found[-1:] * layers)[:layers] for n, found in long.items() if n != name
+                                              and len(found) != layers}
 
 # %% ../../nbs/latents/01_model.ipynb #ae5d9d58
 class LatentModel(nn.Module):
@@ -116,7 +141,8 @@ class LatentModel(nn.Module):
     A model of a kind brings `trace` and `sample_prior`.
     """
 
-    units: Mapping[str, str] = MappingProxyType({name: "nats" for name in ("nll", "kl", "iw_loss", "elbo", "loss", *(f"kl_{i}" for i in (1, 2, 3, 4, 5, 6, "a")))})
+    units: Mapping[str, str] = MappingProxyType({name: "nats" for name in ("nll", "kl", "iw_loss", "elbo", "loss",
+                                                                           *(f"kl_{i}" for i in (1, 2, 3, 4, 5, 6, "a")))})
 
     def __init__(
         self,
@@ -125,10 +151,12 @@ class LatentModel(nn.Module):
     ):
         super().__init__()
         if settings.net == "conv" and len(shape) != 3:
-            raise ValueError(f"`net` must be mlp for data that are no images: got conv for a datum of shape {tuple(shape)}. Set net to mlp.")
+            raise ValueError(f"`net` must be mlp for data that are no images: got conv for a datum of shape {tuple(shape)}. "
+                             "Set net to mlp.")
         self.settings, self.shape, self.event = settings, tuple(shape), torch.Size(shape).numel()
         self.sizes, self.widths = layer_sizes(settings.latents, settings.layers), hidden_sizes(settings.hidden, settings.layers)
-        self.meaning = settings.likelihood if settings.likelihood != "auto" else "gaussian"  # A run knows better what its data are, and says so
+        # A run knows better what its data are, and says so
+        self.meaning = settings.likelihood if settings.likelihood != "auto" else "gaussian"
         self.parameters_each = {"bernoulli": 1, "gaussian": 2, "logistic_mixture": 3 * settings.components}[self.meaning]
         self.names, self._live = tuple(str(i + 1) for i in range(settings.layers)), None
         self.register_buffer("steps", torch.zeros(()))
@@ -147,7 +175,8 @@ class LatentModel(nn.Module):
         live, settings = live or self.live, self.settings
         if self.meaning != "gaussian": return make_likelihood(self.meaning, components=settings.components)
         if live.scale_kind == "learnt": return Gaussian(floor=live.values["scale_floor"])
-        return FixedGaussian(live.decoder_scale if live.scale_kind == "fixed" else live.decoder_scale ** ramp(self.steps, live.anneal_steps))
+        return FixedGaussian(live.decoder_scale if live.scale_kind == "fixed"
+                             else live.decoder_scale ** ramp(self.steps, live.anneal_steps))
 
     def rows(
         self,
@@ -157,7 +186,8 @@ class LatentModel(nn.Module):
         "Data as rows. Raises ValueError for data of another shape or type, and for no samples."
         if x.shape[1:] not in (self.shape, (self.event,)):
             raise ValueError(f"`x` must be a batch of data of shape {self.shape}: got {tuple(x.shape)}. Build the model with that shape.")
-        if x.dtype != self.steps.dtype: raise ValueError(f"`x` must be {self.steps.dtype}, as the model is: got {x.dtype}. Call x.to({self.steps.dtype}).")
+        if x.dtype != self.steps.dtype:
+            raise ValueError(f"`x` must be {self.steps.dtype}, as the model is: got {x.dtype}. Call x.to({self.steps.dtype}).")
         if samples < 1: raise ValueError(f"`samples` must be at least 1: got {samples}. 1 gives the ELBO.")
         return x.reshape(len(x), self.event)
 
@@ -228,7 +258,8 @@ def data_encoder(
 ) -> nn.Module:  # Called with the datum as rows, then what stands beside it
     "The network that reads the data, of the first layer's widths."
     make, hidden = dict(activation=model.settings.activation, generator=generator), model.widths[0]
-    return ConvDown(model.shape, beside, hidden, outputs, **make) if model.settings.net == "conv" else Dense([model.event, *beside], hidden, outputs, **make)
+    return (ConvDown(model.shape, beside, hidden, outputs, **make) if model.settings.net == "conv"
+            else Dense([model.event, *beside], hidden, outputs, **make))
 
 
 def data_decoder(
@@ -315,10 +346,13 @@ def latent_terms(
 ) -> Terms:  # Nats per example
     "What a latent-variable model minimises and shows."
     weights, iw = Weights(), live.objective == "iw"
-    trace = model.trace(x, samples=live.samples, generator=generator, live=live, detach_q=live.gradient != "plain", analytic=live.kl == "analytic",
+    trace = model.trace(x, samples=live.samples, generator=generator, live=live, detach_q=live.gradient != "plain",
+                        analytic=live.kl == "analytic",
                       weights=weights if iw and live.gradient == "dreg" else None)
     seen = {f"kl_{name}": kl.detach().mean(0) for name, kl in zip(model.names, trace.kl)} | {"elbo": trace.log_w.detach().mean(0)}
-    if iw: return Terms({"iw_loss": iw_objective(-trace.nll - model.beta(live) * sum(trace.kl), weights, live.gradient, beta=model.beta(live))}, observed=seen)
+    if iw:
+        return Terms({"iw_loss": iw_objective(-trace.nll - model.beta(live) * sum(trace.kl), weights, live.gradient,
+                                              beta=model.beta(live))}, observed=seen)
     layers = [kl.mean(0) for kl in trace.kl]
     if live.values["free_nats"]: layers = [free_nats(kl, model.floor(live), live.free_kind) for kl in layers]
     return Terms({"nll": trace.nll.mean(0), "kl": sum(layers)}, observed=seen)

@@ -32,22 +32,28 @@ class Effort:
     bound: Literal["elbo", "iw"] = "elbo"  # Which bound; the ELBO makes the regret a divergence, iw is the published choice
 
     def __post_init__(self):
-        if self.what not in ("latent", "encoder"): raise ValueError(f"`what` must be latent or encoder: got {self.what!r}. latent is the cheap one.")
-        if self.bound not in ("elbo", "iw"): raise ValueError(f"`bound` must be elbo or iw: got {self.bound!r}. elbo makes the regret a divergence.")
+        if self.what not in ("latent", "encoder"):
+            raise ValueError(f"`what` must be latent or encoder: got {self.what!r}. latent is the cheap one.")
+        if self.bound not in ("elbo", "iw"):
+            raise ValueError(f"`bound` must be elbo or iw: got {self.bound!r}. elbo makes the regret a divergence.")
         for name in ("steps", "draws", "samples"):
-            if getattr(self, name) < 1: raise ValueError(f"`{name}` must be at least 1: got {getattr(self, name)}. 100 is usual for steps and samples.")
-        if self.rate is not None and not self.rate > 0: raise ValueError(f"`rate` must be above 0: got {self.rate}. Use None for the usual one.")
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1: got {getattr(self, name)}. 100 is usual for steps and samples.")
+        if self.rate is not None and not self.rate > 0:
+            raise ValueError(f"`rate` must be above 0: got {self.rate}. Use None for the usual one.")
 
     def check(self, n: int) -> None:
         "Refuse more data than an encoder for each is meant for."
-        if self.what == "encoder" and n > 200: raise ValueError(f"`x` must hold at most 200 data for an encoder each: got {n:,}. Take fewer, or the effort of kind latent.")
+        if self.what == "encoder" and n > 200:
+            raise ValueError(f"`x` must hold at most 200 data for an encoder each: got {n:,}. Take fewer, or the effort of kind latent.")
 
 # %% ../../nbs/latents/04_regret.ipynb #09864f34
 def heads(
     model: LatentModel,  # Any kind
 ) -> list[nn.Module]:  # From the data upwards
     "The networks whose outputs are a posterior's location and raw scale."
-    found = [getattr(model, name) for name in ("encoder", "encoder_a", "encoder_z", "encoders", "messages", "merges") if hasattr(model, name)]
+    found = [getattr(model, name) for name in ("encoder", "encoder_a", "encoder_z", "encoders", "messages", "merges")
+             if hasattr(model, name)]
     return [head for one in found for head in (one if isinstance(one, nn.ModuleList) else [one])]
 
 
@@ -81,7 +87,8 @@ def improve(
     for step in range(effort.steps):
         for group in adam.param_groups: group["lr"] = rate * (1 - step / effort.steps if latent else 1)
         adam.zero_grad()
-        with torch.enable_grad(): (-model.trace(x, samples=effort.draws, generator=generator, live=live, detach_q=latent).log_w.mean(0).sum()).backward()
+        with torch.enable_grad():
+            (-model.trace(x, samples=effort.draws, generator=generator, live=live, detach_q=latent).log_w.mean(0).sum()).backward()
         adam.step()
 
 # %% ../../nbs/latents/04_regret.ipynb #81fffd08
@@ -105,10 +112,12 @@ def regret_score(
     for part in x.detach().split(chunk if effort.what == "latent" else 1):
         mine.load_state_dict(weights)
         ask = dict(samples=effort.samples, live=live, chunk=len(part), tile=max(10, 5000 // len(part)))
-        judged = lambda part=part, ask=ask: getattr(evaluate(mine, part, generator=generator(seed, "scores", device=x.device), **ask), effort.bound)
+        judged = lambda part=part, ask=ask: getattr(evaluate(mine, part, generator=generator(seed, "scores", device=x.device), **ask),
+                                                    effort.bound)
         shifts = Shifts(mine) if effort.what == "latent" else None
         before = judged()
-        moving = list(shifts.values.values()) if shifts else [p.requires_grad_() for network in (*heads(mine), *getattr(mine, "up", ())) for p in network.parameters()]
+        moving = list(shifts.values.values()) if shifts else [p.requires_grad_() for network in (*heads(mine), *getattr(mine, "up", ()))
+                                                              for p in network.parameters()]
         improve(mine, part, moving, effort, generator=stream, live=live)
         parts.append((judged() - before).clamp_min(0))
         if shifts: shifts.close()

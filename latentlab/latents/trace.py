@@ -21,14 +21,16 @@ from ..losses.gaussian import HALF_LOG_TWO_PI, Normal
 class Trace:
     "Latents drawn for a batch, and what the draw is worth."
     nll: Float[Tensor, "sample batch"]  # -log p(x|z), nats
-    kl: tuple[Float[Tensor, "sample batch"], ...]  # log q - log p of each layer, nats, may be negative for one draw; 0 for a layer drawn from the prior
+    # log q - log p of each layer, nats, may be negative for one draw; 0 for a layer drawn from the prior
+    kl: tuple[Float[Tensor, "sample batch"], ...]
     z: tuple[Float[Tensor, "... _latent"], ...]  # Latents of each layer, [sample, batch, latent]; without samples where they are a mode
     q: tuple[Normal | None, ...]  # What they were drawn from; None for the prior
     raw: Float[Tensor, "sample batch parameter event"]  # The decoder's numbers
 
     def __post_init__(self):
         if not len(self.nll) or any(kl.shape != self.nll.shape for kl in self.kl):
-            raise ValueError(f"`kl` and `nll` must be [sample, batch], with 1 sample or more: got {[tuple(t.shape) for t in (self.nll, *self.kl)]}. "
+            raise ValueError("`kl` and `nll` must be [sample, batch], with 1 sample or more: got "
+                             f"{[tuple(t.shape) for t in (self.nll, *self.kl)]}. "
                              "One KL for all samples is no log-weight.")
 
     @property
@@ -67,7 +69,8 @@ def noise(
     "Standard normal noise."
     if isinstance(generator, Common): return noise((*shape[:-2], 1, shape[-1]), like, generator.generator).expand(*shape)
     if generator.device.type != like.device.type:
-        raise ValueError(f"`generator` must be on the device of the data, {like.device}: got one on {generator.device}. Make it with torch.Generator({str(like.device)!r}).")
+        raise ValueError(f"`generator` must be on the device of the data, {like.device}: got one on {generator.device}. Make it with "
+                         f"torch.Generator({str(like.device)!r}).")
     return torch.randn(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
 
 
@@ -77,4 +80,5 @@ def check_above(
 ) -> None:
     "Refuse a k that leaves no layer to infer."
     if isinstance(above, bool) or not isinstance(above, int) or not 0 <= above < layers:
-        raise ValueError(f"`above` must be from 0 to {layers - 1}, below the {layers} layer{'s' * (layers > 1)}: got {above!r}. 0 is the ELBO.")
+        raise ValueError(f"`above` must be from 0 to {layers - 1}, below the {layers} layer{'s' * (layers > 1)}: got {above!r}. "
+                         "0 is the ELBO.")

@@ -32,7 +32,8 @@ def needed(
     "A library of the extra `scale`. Raises ModuleNotFoundError naming it when it is not there."
     try: return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"`{package}` must be installed {purpose}: got no such module. pip install latentlab[scale]", name=package) from error
+        raise ModuleNotFoundError(f"`{package}` must be installed {purpose}: got no such module. pip install "
+                                  "latentlab[scale]", name=package) from error
 
 # %% ../../nbs/sweeps/03_cluster.ipynb #2b68d4eb
 def called(
@@ -88,8 +89,10 @@ class DaskCalls:
         client: Any,  # A distributed.Client that waits for its answers, or a scheduler's address
     ):
         distributed = needed("distributed", "to train on Dask")
-        if not isinstance(client, str | distributed.Client): raise ValueError(f'`client` must be a Client or an address: got {type(client).__name__}. Use on_dask("tcp://host:8786").')
-        if not isinstance(client, str) and client.asynchronous: raise ValueError("`client` must not be asynchronous: got one that is. Give a plain Client.")
+        if not isinstance(client, str | distributed.Client):
+            raise ValueError(f'`client` must be a Client or an address: got {type(client).__name__}. Use on_dask("tcp://host:8786").')
+        if not isinstance(client, str) and client.asynchronous:
+            raise ValueError("`client` must not be asynchronous: got one that is. Give a plain Client.")
         self._own = isinstance(client, str)
         self._client = distributed.Client(client, set_as_default=False) if self._own else client
         self.token, self._given, self._lock = f"latentlab-{secrets.token_hex(6)}", {}, threading.Lock()
@@ -135,7 +138,8 @@ class SlurmJob(Settings):
 
     def parameters(self) -> dict[str, Any]:  # In submitit's words
         "What submitit is told."
-        words = {"name": "latentlab", "timeout_min": self.minutes, "cpus_per_task": self.cpus, "mem_gb": self.memory_gb, "gpus_per_node": self.gpus}
+        words = {"name": "latentlab", "timeout_min": self.minutes, "cpus_per_task": self.cpus, "mem_gb": self.memory_gb,
+                 "gpus_per_node": self.gpus}
         return words | ({} if self.partition is None else {"slurm_partition": self.partition})
 
 # %% ../../nbs/sweeps/03_cluster.ipynb #9c88f75a
@@ -203,7 +207,8 @@ class SlurmJobs:
         try: future.set_result(job.result())
         except self._submitit.core.utils.FailedJobError as error: future.set_exception(error)
         except Exception as error:  # no result
-            died = CancelledError() if self.file.exists() else WorkerDied(f"job {job.job_id} ended without a result: killed, out of memory or crashed; see {job.paths.stderr.name}")
+            died = CancelledError() if self.file.exists() else WorkerDied(f"job {job.job_id} ended without a result: killed, out of memory "
+                                                                          f"or crashed; see {job.paths.stderr.name}")
             died.__cause__ = error
             future.set_exception(died)
 

@@ -20,7 +20,9 @@ def grid(
 ) -> list[dict[str, Any]]:  # One change for each combination, the last axis fastest
     "Every combination of some values."
     empty = [name for name, values in axes.items() if isinstance(values, str) or not len(values)]
-    if empty: raise ValueError(f"`axes` must give each field a list of values: got none for {', '.join(empty)}. Leave the field out, or list what it shall be.")
+    if empty:
+        raise ValueError(f"`axes` must give each field a list of values: got none for {', '.join(empty)}. Leave the field out, or list "
+                         "what it shall be.")
     return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
 
 
@@ -48,11 +50,14 @@ class Plan:
         if any(self.base.path(name) == self.base.path("seed") for change in self.changes for name in change):
             raise ValueError("`changes` must leave the seed alone: got a change of it. List the seeds in `seeds`.")
         runs = self.runs()
-        if not runs: raise ValueError(f"`changes` times `seeds` must be at least one run: got {len(self.changes)} settings and {len(self.seeds)} seeds. Give each a value.")
+        if not runs:
+            raise ValueError(f"`changes` times `seeds` must be at least one run: got {len(self.changes)} settings and {len(self.seeds)} "
+                             "seeds. Give each a value.")
         known: dict[str, int] = {}
         for number, run in enumerate(runs):
             if (first := known.setdefault(digest(as_dict(run)), number)) != number:
-                raise ValueError(f"`changes` and `seeds` must make each run once: got run {number} equal to run {first}. Take the repeated value out.")
+                raise ValueError(f"`changes` and `seeds` must make each run once: got run {number} equal to run {first}. Take the "
+                                 "repeated value out.")
 
     def runs(self) -> list[Settings]:  # Seeds outermost
         "The settings of every run, validated."

@@ -203,7 +203,8 @@ class Sweep:
         "How far it is."
         states = [outcome.state for outcome in list(self.outcomes.values())]
         done, found, failed, elsewhere = (states.count(name) for name in ("done", "found", "failed", "busy"))
-        running, spent = min(len(self.dispatcher.given), self.workers), [o.seconds for o in list(self.outcomes.values()) if o.state == "done"]
+        running, spent = min(len(self.dispatcher.given), self.workers), [o.seconds for o in list(self.outcomes.values())
+                                                                         if o.state == "done"]
         left = len(self.dispatcher.runs) - done - found - failed - elsewhere
         each = sum(spent) / len(spent) if spent else None
         return Progress(total=len(self.dispatcher.runs), done=done, found=found, failed=failed, elsewhere=elsewhere,

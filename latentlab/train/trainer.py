@@ -409,7 +409,8 @@ class Trainer:
         if is_due(step, train.check_every) and not self._measured: self._measure()
         if step and step % train.checkpoint_every == 0:
             self._try_checkpoint()
-            if self.recorder.record: self.recorder.picture("last", self.session, draw_views(self.session, self._live))  # for the report of a run in progress
+            # for the report of a run in progress
+            if self.recorder.record: self.recorder.picture("last", self.session, draw_views(self.session, self._live))
 
     def _step(self) -> None:
         with self._setting: live, self._next = self._live, self.step_count + 1

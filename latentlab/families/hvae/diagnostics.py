@@ -85,9 +85,12 @@ class PointDiagnostics:
         field = model.trace(self.grid, generator=Common(generator), live=live).log_w[0].view(PLANE_SIDE, PLANE_SIDE)
         trace, prior = model.trace(self.preview, generator=generator, live=live), model.sample_prior(len(self.preview), generator=generator)
         likelihood = model.likelihood(live)
-        drawn, scale = likelihood.sample(prior.raw[..., :likelihood.parameters, :], generator)[0], decoder_numbers(model, trace.raw, live)[1]
-        found = {"field": field, "extent": self.extent, "points": self.preview, "labels": self.labels.float(), "samples": drawn, "scale": scale[0].mean(-1)}
-        return found | latent_views(trace, prior.z) | self.history.regions | ({} if self.density is None else {"field_oracle": self.density})
+        drawn, scale = likelihood.sample(prior.raw[..., :likelihood.parameters, :],
+                                         generator)[0], decoder_numbers(model, trace.raw, live)[1]
+        found = {"field": field, "extent": self.extent, "points": self.preview, "labels": self.labels.float(), "samples": drawn,
+                 "scale": scale[0].mean(-1)}
+        return found | latent_views(trace, prior.z) | self.history.regions | ({} if self.density is None
+                                                                              else {"field_oracle": self.density})
 
 
 def point_diagnostics(
@@ -104,8 +107,10 @@ def point_diagnostics(
     grid = torch.stack([x.expand(PLANE_SIDE, PLANE_SIDE), y[:, None].expand(PLANE_SIDE, PLANE_SIDE)], -1).view(-1, 2)
     density = log_density(held_out.name, grid, held_out.noise).view(PLANE_SIDE, PLANE_SIDE).float().to(device) if oracle else None
     extent = torch.tensor([low[0], high[0], low[1], high[1]])
-    return PointDiagnostics(held_out=held_out.points.to(device), preview=preview.points.to(device), labels=preview.labels.to(device), reference=reference.to(device),
-                            extent=extent.to(device), grid=grid.to(device), density=density, oracle=oracle, variance=largest_variance(reference))
+    return PointDiagnostics(held_out=held_out.points.to(device), preview=preview.points.to(device), labels=preview.labels.to(device),
+                            reference=reference.to(device),
+                            extent=extent.to(device), grid=grid.to(device), density=density, oracle=oracle,
+                            variance=largest_variance(reference))
 
 # %% ../../../nbs/families/hvae/01_diagnostics.ipynb #373cc9bd
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +139,8 @@ class ImageDiagnostics:
         found = {f"recon{k}": picture(model.trace(x, generator=generator, live=live, above=k, temperature=0.0).raw) for k in above}
         prior = model.sample_prior(max(len(x), 200), generator=generator)
         trace = model.trace(self.inside, generator=generator, live=live)
-        found |= {"generated": picture(prior.raw[:, :len(x)]), "labels": self.labels.float()} | latent_views(trace, prior.z) | self.history.regions
+        found |= {"generated": picture(prior.raw[:, :len(x)]),
+                  "labels": self.labels.float()} | latent_views(trace, prior.z) | self.history.regions
         for side, images in (("in", self.inside), ("out", self.outside)):
             bounds = [evaluate(model, images, generator=generator, live=live, above=k).elbo for k in above]
             found |= {f"{side}_elbo": -bounds[0]} | {f"{side}_llr{k}": bounds[0] - bounds[k] for k in above if k}

@@ -32,25 +32,38 @@ OUTSIDE = ("mnist", "fashion-mnist", "omniglot", "scenes")  # Sets that can be t
 @dataclass(frozen=True, kw_only=True)
 class HVAEData(Settings):
     "What a latent-variable model is trained on, and what it is tried on."
-    name: Literal["moons", "spirals", "fashion-mnist", "mnist", "omniglot"] = setting("moons", kind="build", label="data", reason="seen whole on one screen")
-    noise: float = setting(0.05, kind="build", low=0.0, high=0.5, step=0.01, unit="plane units", reason="above 0 the density is finite and its oracle known; points only")
+    name: Literal["moons", "spirals", "fashion-mnist", "mnist", "omniglot"] = setting("moons", kind="build", label="data",
+                                                                                      reason="seen whole on one screen")
+    noise: float = setting(0.05, kind="build", low=0.0, high=0.5, step=0.01, unit="plane units",
+                           reason="above 0 the density is finite and its oracle known; points only")
     points: int = setting(10_000, kind="build", low=200, high=100_000, scale="log", unit="points", reason="as in the journal; points only")
-    images: int = setting(60_000, kind="build", low=500, high=60_000, scale="log", unit="images", label="training images", reason="all there are; images only")
-    bits: Literal["dynamic", "static", "deterministic", "grey"] = setting("dynamic", kind="build", label="binarisation", reason="published figures redraw each epoch; images only")
-    exclude: str = setting("", kind="build", label="labels left out", suggest=("", "8", "0, 4, 8"), reason="none; their images become the out-of-distribution set; images only")
-    outside: str = setting("mnist", kind="build", label="out of distribution", suggest=("mnist", "fashion-mnist", "omniglot", "inverted:mnist", "inverted:fashion-mnist", "scenes"),
+    images: int = setting(60_000, kind="build", low=500, high=60_000, scale="log", unit="images", label="training images",
+                          reason="all there are; images only")
+    bits: Literal["dynamic", "static", "deterministic", "grey"] = setting("dynamic", kind="build", label="binarisation",
+                                                                          reason="published figures redraw each epoch; images only")
+    exclude: str = setting("", kind="build", label="labels left out", suggest=("", "8", "0, 4, 8"),
+                           reason="none; their images become the out-of-distribution set; images only")
+    outside: str = setting("mnist", kind="build", label="out of distribution",
+                           suggest=("mnist", "fashion-mnist", "omniglot", "inverted:mnist", "inverted:fashion-mnist", "scenes"),
                            reason="the published failure of the likelihood; images only")
 
     def __post_init__(self):
         super().__post_init__()
-        labels, classes, plain = read_labels(self.exclude), known_set(self.name, "train").classes if self.images_wanted else (), self.outside.removeprefix("inverted:")
-        if labels and not self.images_wanted: raise ValueError(f"`exclude` must be empty for points: got {self.exclude!r}. Points have no classes to leave out.")
+        labels, classes, plain = read_labels(self.exclude), known_set(self.name,
+                                                                      "train").classes if self.images_wanted else (), self.outside.removeprefix("inverted:")
+        if labels and not self.images_wanted:
+            raise ValueError(f"`exclude` must be empty for points: got {self.exclude!r}. Points have no classes to leave out.")
         if classes and max(labels, default=0) >= len(classes):
-            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {self.exclude!r}. Leave out 8, or 0, 4, 8.")
-        if classes and len(set(labels)) == len(classes): raise ValueError(f"`exclude` must leave a class to train on: got {self.exclude!r}, all of {self.name}. Name fewer.")
-        if 0 < self.noise < 1e-4: raise ValueError(f"`noise` must be 0, or at least 0.0001: got {self.noise:g}. The work for the oracle grows as 1 / noise; use 0.01 or more.")
+            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {self.exclude!r}. Leave "
+                             "out 8, or 0, 4, 8.")
+        if classes and len(set(labels)) == len(classes):
+            raise ValueError(f"`exclude` must leave a class to train on: got {self.exclude!r}, all of {self.name}. Name fewer.")
+        if 0 < self.noise < 1e-4:
+            raise ValueError(f"`noise` must be 0, or at least 0.0001: got {self.noise:g}. The work for the oracle grows as 1 / noise; use "
+                             "0.01 or more.")
         if plain not in OUTSIDE:
-            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got {self.outside!r}. Score others with `score_table`.")
+            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got {self.outside!r}. "
+                             "Score others with `score_table`.")
 
     @property
     def images_wanted(self) -> bool: return self.name not in ("moons", "spirals")
@@ -66,7 +79,8 @@ class HVAERun(Settings):
 
     data: HVAEData = field(default_factory=HVAEData)  # What is learnt
     model: VAESettings = field(default_factory=VAESettings)  # What learns
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=1e-3, batch=256, optimiser="adam", weight_decay=0.0, clip=None, steps=4000))
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(learning_rate=1e-3, batch=256, optimiser="adam", weight_decay=0.0,
+                                                                       clip=None, steps=4000))
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,7 +90,8 @@ class HVAERun(Settings):
         if self.data.images_wanted and wanted == "logistic_mixture" and bits != "grey":
             raise ValueError(f"`bits` must be grey for a logistic mixture: got {bits}. It is a distribution over 256 levels.")
         if self.data.images_wanted and wanted == "gaussian" and bits != "grey":
-            raise ValueError(f"`bits` must be grey for a gaussian likelihood: got {bits}. A density of bits has no upper end: set likelihood to auto or bernoulli.")
+            raise ValueError(f"`bits` must be grey for a gaussian likelihood: got {bits}. A density of bits has no upper end: set "
+                             "likelihood to auto or bernoulli.")
 
     @property
     def built(self) -> VAESettings:
@@ -98,14 +113,17 @@ def build_points(
 ) -> Setup:
     "Points, their oracle where it is finite, and a model."
     data = run.data
-    train, held, more = (make_toy(data.name, n, noise=data.noise, seed=seed) for n, seed in ((data.points - data.points % 2, 0), (1000, 2), (500, 3)))
+    train, held, more = (make_toy(data.name, n, noise=data.noise, seed=seed)
+                         for n, seed in ((data.points - data.points % 2, 0), (1000, 2), (500, 3)))
     oracle = expected_log_density(data.name, data.noise, draws=4000, seed=0) if data.noise > 0 else None
     diagnostics = point_diagnostics(held, more, train.points[:1000], oracle, device)
     model = make_model(run.built, (2,), generator=generator(run.train.seed, "weights")).to(device)
-    info = {"data": data.name, "source": f"{len(train):,} points, noise {data.noise:g}", "device": str(device), "classes": "arm 0 | arm 1", "held_out": f"{len(held):,}"}
+    info = {"data": data.name, "source": f"{len(train):,} points, noise {data.noise:g}", "device": str(device), "classes": "arm 0 | arm 1",
+            "held_out": f"{len(held):,}"}
     if oracle: info |= {"oracle": f"{oracle.mean:.3f}", "oracle_se": f"{oracle.se:.3f}"}
     batches = Batches(train.points.to(device), run.train.batch, run.train.seed, labels=train.labels)
-    return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=diagnostics.preview, held_out=diagnostics.held_out, info=info)
+    return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=diagnostics.preview, held_out=diagnostics.held_out,
+                 info=info)
 
 
 def build_images(
@@ -117,14 +135,16 @@ def build_images(
     train, (test, outside) = training_images(data.name, data.images, exclude), trial_images(data.name, exclude, data.outside)
     rows = torch.randperm(len(test), generator=generator(0, "held out"))[:1000]
     some = lambda images, stream: torch.randperm(len(images), generator=generator(0, stream))[:500]
-    x, other = (fixed_bits(part, data.bits, device, stream) for part, stream in ((test.subset(rows), "test"), (outside.subset(some(outside, "outside")), "outside")))
+    x, other = (fixed_bits(part, data.bits, device, stream) for part, stream in ((test.subset(rows), "test"),
+                                                                                 (outside.subset(some(outside, "outside")), "outside")))
     seen = some(train, "reference")
     reference = bits(train.images[seen], seen, 0).to(device)  # the very bits of training where they are drawn once
     labels, left_out = test.labels[rows], ", ".join(test.classes[k] for k in sorted(set(exclude)))
     model = make_model(run.built, x.shape[1:], generator=generator(run.train.seed, "weights")).to(device)
     model.likelihood().check(x.flatten(1))
     shown = torch.tensor([int((labels == k).nonzero()[0]) for k in labels.unique()])[:8]
-    diagnostics = ImageDiagnostics(held_out=x, preview=x[shown], labels=labels[500:].to(device), reference=reference, inside=x[500:], outside=other)
+    diagnostics = ImageDiagnostics(held_out=x, preview=x[shown], labels=labels[500:].to(device), reference=reference, inside=x[500:],
+                                   outside=other)
     columns = " | ".join(test.classes[int(labels[i])] for i in shown)
     info = {"data": train.name, "source": train.source, "outside": left_out or outside.name, "device": str(device), "held_out": "500"}
     info |= {"columns": columns, "classes": " | ".join(test.classes)}
@@ -132,5 +152,6 @@ def build_images(
     return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=diagnostics.preview, held_out=x, info=info)
 
 # %% ../../../nbs/families/hvae/02_experiment.ipynb #bd24b94e
-FAMILY = Family(name="hvae", title="Hierarchies of latents: what does each layer hold?", experiment=HVAERun, display="latentlab.families.hvae.display:HVAEDisplay",
+FAMILY = Family(name="hvae", title="Hierarchies of latents: what does "
+                                   "each layer hold?", experiment=HVAERun, display="latentlab.families.hvae.display:HVAEDisplay",
                 summary=("held_out/elbo", "held_out/iw", "kl"), lab="hvae.ipynb")

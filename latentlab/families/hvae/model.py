@@ -32,7 +32,8 @@ def inferred_layers(
     check_above(above, layers)
     if below is None: return tuple(i >= above for i in range(layers))
     if above or isinstance(below, bool) or not isinstance(below, int) or not 2 <= below <= layers:
-        raise ValueError(f"`below` must be from 2 to {layers} with `above` 0: got {below!r} and {above}. Below 2 nothing comes from the data; use `above` for the other end.")
+        raise ValueError(f"`below` must be from 2 to {layers} with `above` 0: got {below!r} and {above}. Below 2 nothing comes from the "
+                         "data; use `above` for the other end.")
     return tuple(i + 1 < below for i in range(layers))
 
 
@@ -42,7 +43,8 @@ def prior_draw(
     skip: Literal["mode", "sample"],  # Which of the two
 ) -> Tensor:  # Latents
     "A skipped layer: its prior's mode, as in the published code, or a sample, as in the published formula."
-    if skip not in ("mode", "sample"): raise ValueError(f"`skip` must be mode or sample: got {skip!r}. mode is what the published figures use.")
+    if skip not in ("mode", "sample"):
+        raise ValueError(f"`skip` must be mode or sample: got {skip!r}. mode is what the published figures use.")
     return p.loc.expand(draw.shape) if skip == "mode" else p.sample(draw)
 
 # %% ../../../nbs/families/hvae/00_model.ipynb #fcb696de
@@ -61,7 +63,8 @@ class Decoders(nn.ModuleList):
         super().__init__(found)
         self.sizes, self.skips = sizes, skips
 
-    def __getitem__(self, i: int | slice) -> nn.Module: return nn.ModuleList(list(self)[i]) if isinstance(i, slice) else super().__getitem__(i)
+    def __getitem__(self, i: int | slice) -> nn.Module:
+        return nn.ModuleList(list(self)[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def below(
         self,
@@ -216,9 +219,12 @@ class HierarchicalVAE(LatentModel):
         z, p = pass_down(self.decoders, up, down, inferred, "sample" if below else skip, weights)
         density = lambda i: q[i] if not detach_q else q[i].detach() if i == 0 else self.encode(i, [x, *z], detach=True)
         if analytic: ratios = [kl_to_standard_normal(q[0].loc, q[0].scale).sum(-1).expand(samples, -1)]
-        else: ratios = [density(i).log_prob(z[i]) - prior_log_prob(p[i], z[i]) if on else x.new_zeros(samples, len(x)) for i, on in enumerate(inferred)]
+        else:
+            ratios = [density(i).log_prob(z[i]) - prior_log_prob(p[i], z[i]) if on else x.new_zeros(samples, len(x))
+                      for i, on in enumerate(inferred)]
         raw = self.split(self.decoders.below(0, z))
-        return Trace(nll=self.nll(x, raw, live), kl=tuple(ratios), z=tuple(z), q=tuple(q[i] if on else None for i, on in enumerate(inferred)), raw=raw)
+        return Trace(nll=self.nll(x, raw, live), kl=tuple(ratios), z=tuple(z),
+                     q=tuple(q[i] if on else None for i, on in enumerate(inferred)), raw=raw)
 
 # %% ../../../nbs/families/hvae/00_model.ipynb #60f85b5d
 class LadderVAE(LatentModel):
@@ -241,8 +247,10 @@ class LadderVAE(LatentModel):
         first = data_encoder(self, [], features[0], generator)
         self.up = nn.ModuleList([first, *(Dense([below], hidden, hidden[-1], **make) for below, hidden in zip(features, self.widths[1:]))])
         top = len(self.sizes) - 1
-        self.messages = nn.ModuleList(linear(feature, 2 * size, 1.0, generator) for i, (feature, size) in enumerate(zip(features, self.sizes)) if not learnt or i == top)
-        self.merges = nn.ModuleList(Dense([feature, 2 * size], [feature], 2 * size, **make) for feature, size in zip(features[:-1], self.sizes) if learnt)
+        self.messages = nn.ModuleList(linear(feature, 2 * size, 1.0, generator)
+                                      for i, (feature, size) in enumerate(zip(features, self.sizes)) if not learnt or i == top)
+        self.merges = nn.ModuleList(Dense([feature, 2 * size], [feature], 2 * size, **make)
+                                    for feature, size in zip(features[:-1], self.sizes) if learnt)
 
     def sample_prior(
         self,
@@ -294,11 +302,13 @@ class LadderVAE(LatentModel):
         for i in reversed(range(len(draws))):
             p = self.decoders.prior(i, z)
             if not inferred[i]:
-                z[i], ratios[i] = draws[i] if p is None else prior_draw(p, draws[i], "sample" if below else skip), x.new_zeros(samples, len(x))
+                z[i], ratios[i] = draws[i] if p is None else prior_draw(p, draws[i],
+                                                                        "sample" if below else skip), x.new_zeros(samples, len(x))
                 continue
             q[i] = self.infer(i, features, p)
             z[i] = q[i].sample(draws[i])
-            if analytic: ratios[i] = (kl(q[i], p) if p is not None else kl_to_standard_normal(q[i].loc, q[i].scale)).sum(-1).expand(samples, -1)
+            if analytic:
+                ratios[i] = (kl(q[i], p) if p is not None else kl_to_standard_normal(q[i].loc, q[i].scale)).sum(-1).expand(samples, -1)
             else: ratios[i] = q[i].log_prob(z[i]) - prior_log_prob(p, z[i])
         raw = self.split(self.decoders.below(0, z))
         return Trace(nll=self.nll(x, raw, live), kl=tuple(ratios), z=tuple(z), q=tuple(q), raw=raw)
@@ -353,7 +363,9 @@ class AuxiliaryVAE(LatentModel):
     ) -> Trace:
         "Both latents and what they are worth: z first, then a."
         check_above(above, 1)
-        if analytic: raise ValueError("`analytic` must be False for an auxiliary model: got True. Reason: the auxiliary latent is drawn before the other.")
+        if analytic:
+            raise ValueError("`analytic` must be False for an auxiliary model: got True. Reason: the auxiliary latent is drawn "
+                             "before the other.")
         x = self.rows(x, samples)
         q_a = to_normal(self.encoder_a(x))
         a = q_a.sample(temperature * noise((samples, *q_a.loc.shape), x, generator))

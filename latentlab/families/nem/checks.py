@@ -63,7 +63,8 @@ MASK_LIMITS: Mapping[str, Limit] = {
     "jump": Limit(warn=0.02, bad=0.02, reason="share of blank that one pixel of movement adds; masks of things add up to .013"),
     "line": Limit(warn=15.0, bad=25.0, reason="a row of the mean mask .3 (.5) above its neighbours; trained masks reach 12"),
     "border": Limit(warn=1.5, bad=1.7, reason="ring over mean; trained masks reach 1.4, two full pixels around a quarter make 1.8"),
-    "saturated": Limit(warn=0.99, bad=math.inf, reason="beyond 6 the sigmoid is a hundred times flatter than at 0; it slows, it does not lie"),
+    "saturated": Limit(warn=0.99, bad=math.inf, reason="beyond 6 the sigmoid is a hundred times flatter than at 0; it slows, "
+                                                       "it does not lie"),
     "switches": Limit(warn=1.0, bad=math.inf, reason="one is enough to misread a picture, and may be meant"),
 }
 
@@ -91,7 +92,8 @@ def collapse_findings(
         ("hidden", hidden, empty, f"lower {weight}, then rebuild with a mask_bias of 2 to 5"),
         ("flat", 1 / max(span, 1e-9), f"constant: the logits of an image span {span:.1g}", f"lower {weight}, or rebuild with another seed"),
         ("common", shared, f"one mask for all: images share {brief(common)} of the masks' variance", f"raise layers, or lower {weight}"),
-        ("kept", area, f"all kept: area {brief(area)}; expected at the start from a high mask_bias", f"train on; if it stays, raise {weight}"),
+        ("kept", area, f"all kept: area {brief(area)}; expected at the start from a "
+                       "high mask_bias", f"train on; if it stays, raise {weight}"),
     )
 
 
@@ -101,12 +103,14 @@ def mask_collapse(
     "Whether the masks still say anything: not when all is kept or hidden, when a map is constant, or the same for every image."
     f = probe.figures()
     wrong = ", ".join(name for name, value in f.items() if not math.isfinite(value))
-    if wrong: return judge("collapse", "bad", math.nan, MASK_LIMITS["hidden"], f"not a finite number: {wrong}", "lower learning_rate, or rebuild")
+    if wrong:
+        return judge("collapse", "bad", math.nan, MASK_LIMITS["hidden"], f"not a finite number: {wrong}", "lower learning_rate, or rebuild")
     findings = collapse_findings(probe)
     for grade in ("bad", "warn"):
         for name, value, sentence, remedy in findings:
             if level(value, MASK_LIMITS[name]) == grade: return judge("collapse", grade, value, MASK_LIMITS[name], sentence, remedy)
-    return judge("collapse", "ok", f["area"], MASK_LIMITS["kept"], f"area {brief(f['area'])}; masks share {brief(f['common'])} of their variance", "")
+    return judge("collapse", "ok", f["area"], MASK_LIMITS["kept"], f"area {brief(f['area'])}; masks share {brief(f['common'])} of "
+                                                                   "their variance", "")
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #80c3f7e1
 def mask_dimming(
@@ -170,10 +174,12 @@ def mask_saturation(
     value = probe.figures()["saturated"]
     grade = level(value, MASK_LIMITS["saturated"])
     sentence = f"{value:.1%} of the logits lie beyond 6" + ("" if grade == "ok" else ": the mask will hardly follow a slider")
-    return judge("saturation", grade, value, MASK_LIMITS["saturated"], sentence, "rebuild with a mask_bias of 2 to 5, or lower learning_rate")
+    return judge("saturation", grade, value, MASK_LIMITS["saturated"], sentence, "rebuild with a mask_bias of 2 to 5, or lower "
+                                                                                 "learning_rate")
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #5e0f7e66
-TERMS = {"kl_scale": "KL", "area_scale": "area", "variation_scale": "total variation", "tv_scale": "total variation"}  # Where a name is not the words
+# Where a name is not the words
+TERMS = {"kl_scale": "KL", "area_scale": "area", "variation_scale": "total variation", "tv_scale": "total variation"}
 
 
 def term_words(
@@ -220,4 +226,5 @@ def mask_switches(
     return judge("switches", grade, float(len(words)), MASK_LIMITS["switches"], sentence, "set it back, or say it beside the picture")
 
 
-NEM_CHECKS: tuple[Callable[[MaskProbe], Verdict], ...] = (mask_collapse, mask_dimming, mask_lines, mask_border, mask_combs, mask_saturation, mask_switches)
+NEM_CHECKS: tuple[Callable[[MaskProbe], Verdict], ...] = (mask_collapse, mask_dimming, mask_lines, mask_border, mask_combs,
+                                                          mask_saturation, mask_switches)

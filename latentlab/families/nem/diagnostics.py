@@ -37,7 +37,8 @@ def compare_masks(
     masks = [keep, hard, torch.zeros_like(hard), *(move(hard, down, right) for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
     shown = model.encoder.embed(torch.cat([blend(x, mask, fill) for mask in masks]))
     soft, of_hard, blank, *moved = (model.distances[live.distance](code.embedding, part) for part in shown.chunk(len(masks)))
-    return MaskProbe(images=x, keep=keep, logits=logits, distance_soft=soft, distance_hard=of_hard, distance_moved=torch.stack(moved).mean(0),
+    return MaskProbe(images=x, keep=keep, logits=logits, distance_soft=soft, distance_hard=of_hard,
+                     distance_moved=torch.stack(moved).mean(0),
                      distance_blank=blank, distance_name=live.distance, live=live.values)
 
 # %% ../../../nbs/families/nem/02_diagnostics.ipynb #62368b9e
@@ -59,4 +60,5 @@ class MaskDiagnostics:
         "keep and logits [batch, height, width], and the fill [batch, channel, height, width] of the masked images."
         x, live, generator = self.preview, context.live, context.generator
         logits = model.unet(model.encoder.features(x), x.shape[-2:])
-        return {"keep": model.keep(logits, live, generator, training=False), "logits": logits, "fill": model.fill(live.fill, x, generator=generator)}
+        return {"keep": model.keep(logits, live, generator, training=False), "logits": logits,
+                "fill": model.fill(live.fill, x, generator=generator)}

@@ -23,7 +23,8 @@ from ...nn.encoders import FrozenEncoder, load_encoder
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
-ENCODERS = ("simclr", "swav", "untrained", "planted:red", "planted:green", "planted:blue", "planted:yellow", "planted:magenta", "planted:cyan")
+ENCODERS = ("simclr", "swav", "untrained", "planted:red", "planted:green", "planted:blue", "planted:yellow", "planted:magenta",
+            "planted:cyan")
 
 
 def encoder_for(
@@ -55,7 +56,8 @@ class NEMRun(Settings):
     """
 
     data: ImageName = setting("fashion-mnist", kind="build", label="images", reason="real, small, and bundled with the package")
-    encoder: str = setting("simclr", kind="build", suggest=ENCODERS, reason="trained here, without labels; names with a colon are taken as they are")
+    encoder: str = setting("simclr", kind="build", suggest=ENCODERS, reason="trained here, without labels; names with a colon are "
+                                                                            "taken as they are")
     images: int = setting(4000, kind="build", low=64, high=100_000, scale="log", label="training images",
                           reason="masks stop improving there; scenes of this number are drawn in seconds")
     model: NEMSettings = field(default_factory=NEMSettings)  # The masker
@@ -70,12 +72,15 @@ class NEMRun(Settings):
     ) -> Setup:  # 8 images are shown, 32 measured
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
         if self.train.precision != "float32":
-            raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are differences of nearly equal embeddings.")
+            raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are "
+                             "differences of nearly equal embeddings.")
         device, name = choose_device(str(device)), self.encoder
-        if images is not None and len(images) <= 40: raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
+        if images is not None and len(images) <= 40:
+            raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)
         must_have = name.split(":")[1] if name.startswith("planted:") and self.data == "scenes" else "any"
-        if images is None: parts = (open_images(self.data, split, limit, must_have=must_have) for split, limit in (("train", self.images), ("test", 200)))
+        if images is None:
+            parts = (open_images(self.data, split, limit, must_have=must_have) for split, limit in (("train", self.images), ("test", 200)))
         else: parts = (images.subset(rows) for rows in (range(len(images) - 40), range(len(images) - 40, len(images))))
         train, test = (fit_to_encoder(part, encoder) for part in parts)
         encoder.check(test.float().to(device))
@@ -86,10 +91,13 @@ class NEMRun(Settings):
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())])[:32]
         preview, held_out = (test.subset(rows).float().to(device) for rows in (shown, rest))
         columns = " | ".join(test.classes[int(i)] for i in test.labels[shown])
-        info = {"data": train.name, "encoder": encoder.name, "source": train.source, "columns": columns, "device": str(device), "held_out": str(len(held_out))}
+        info = {"data": train.name, "encoder": encoder.name, "source": train.source, "columns": columns, "device": str(device),
+                "held_out": str(len(held_out))}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
-        return Setup(model=model, batches=batches, diagnostics=MaskDiagnostics(preview=preview, held_out=held_out), preview=preview, held_out=held_out, info=info)
+        return Setup(model=model, batches=batches, diagnostics=MaskDiagnostics(preview=preview, held_out=held_out), preview=preview,
+                     held_out=held_out, info=info)
 
 
-FAMILY = Family(name="nem", title="Explanation masks: which pixels does an encoder look at?", experiment=NEMRun, display="latentlab.families.nem.display:NEMDisplay",
+FAMILY = Family(name="nem", title="Explanation masks: which pixels does an "
+                                  "encoder look at?", experiment=NEMRun, display="latentlab.families.nem.display:NEMDisplay",
                 summary=("loss", "held_out/distance_hard", "held_out/area"), lab="nem.ipynb")

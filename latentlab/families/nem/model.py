@@ -38,12 +38,16 @@ class NEMSettings(Settings):
     distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting("half_cosine", kind="live",
                                                                                            reason="as in the published code, in [0, 1]")
     fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting("blur", kind="live",
-                                                                      reason="a blurred copy keeps its brightness, so a mask cannot explain by dimming")
+                                                                      reason="a blurred copy keeps its brightness, so a mask cannot "
+                                                                             "explain by dimming")
     neighbourhood: Literal["off", "train", "always"] = setting("off", kind="live", label="neighbourhood averaging",
                                                                reason="it makes masks fat; the journal had it on unnoticed")
-    gate: Literal["soft", "straight_through"] = setting("soft", kind="live", folded=True, reason="an honest gradient; dimming is watched by a check")
-    smoothing: float = setting(0.0, kind="live", low=0.0, high=8.0, unit="px", folded=True, reason="off: nothing stands between logits and picture")
-    jitter: int = setting(1, kind="live", low=0, high=4, unit="px", label="mask jitter", reason="without it strided encoders are explained by combs")
+    gate: Literal["soft", "straight_through"] = setting("soft", kind="live", folded=True,
+                                                        reason="an honest gradient; dimming is watched by a check")
+    smoothing: float = setting(0.0, kind="live", low=0.0, high=8.0, unit="px", folded=True,
+                               reason="off: nothing stands between logits and picture")
+    jitter: int = setting(1, kind="live", low=0, high=4, unit="px", label="mask jitter",
+                          reason="without it strided encoders are explained by combs")
     complement_scale: float = setting(0.0, kind="live", low=0.0, high=2.0, label="complement weight", folded=True,
                                       reason="off: it sharpens deletion and brings patterns back")
     variation_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="total variation weight", folded=True,
@@ -93,7 +97,8 @@ class NEM(nn.Module):
         with torch.no_grad(): embeddings = encoder.embed(images)
         self.distances = {name: make_distance(name, embeddings) for name in DISTANCES}
         grid = {"1": 1.0, "1/2": 0.5, "1/4": 0.25}[settings.grid]
-        self.unet = MaskUNet(encoder.channels, layers=settings.layers, width=settings.width, bias=settings.mask_bias, grid=grid, generator=generator)
+        self.unet = MaskUNet(encoder.channels, layers=settings.layers, width=settings.width, bias=settings.mask_bias, grid=grid,
+                             generator=generator)
         self.to(images.device, memory_format=torch.channels_last)
 
     @property
@@ -115,7 +120,8 @@ class NEM(nn.Module):
     ) -> Float[Tensor, "batch height width"]:  # In [0, 1]
         "Sigmoid, smoothing, neighbourhood averaging and gate, in this order."
         keep = gaussian(logits.sigmoid(), live.values["smoothing"])
-        if live.neighbourhood == "always" or (training and live.neighbourhood == "train"): keep = neighbourhood_average(keep, generator=generator)
+        if live.neighbourhood == "always" or (training and live.neighbourhood == "train"):
+            keep = neighbourhood_average(keep, generator=generator)
         return straight_through(keep) if live.gate == "straight_through" else keep
 
     @torch.no_grad()

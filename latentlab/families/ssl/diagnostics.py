@@ -25,12 +25,14 @@ from ...losses.distances import cosine_distance
 def measure_spread(
     model: SSL,  # Left as it was
     x: Float[Tensor, "batch channel height width"],  # Images in [0, 1]
-) -> dict[str, float]:  # spread: mean 1-cos between embeddings of different images, 0 when collapsed; dead: share of units that are 0 on every image
+) -> dict[str, float]:  # spread: mean 1-cos between embeddings of different images, 0 when collapsed; dead: share of units that are 0 on
+    # every image
     "How different the embeddings of different images are."
     was = model.training
     embeddings = model.eval().encoder(x)
     model.train(was)
-    return {"spread": cosine_distance(embeddings, embeddings.roll(1, 0)).mean().item(), "dead": (embeddings.amax(0) == 0).float().mean().item()}
+    return {"spread": cosine_distance(embeddings, embeddings.roll(1, 0)).mean().item(),
+            "dead": (embeddings.amax(0) == 0).float().mean().item()}
 
 
 SPREAD_LIMIT = Limit(warn=200.0, bad=2000.0, reason="1 / mean 1-cos between different images; an untrained encoder has about 20 to 60")

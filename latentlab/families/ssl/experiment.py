@@ -36,7 +36,8 @@ class SSLRun(Settings):
     def __post_init__(self):
         super().__post_init__()
         fits = "fashion-mnist" if self.data.name in GREY else "scenes"
-        if self.model.shape != fits: raise ValueError(f"`shape` must be {fits} for {self.data.name}: got {self.model.shape}. Change both together.")
+        if self.model.shape != fits:
+            raise ValueError(f"`shape` must be {fits} for {self.data.name}: got {self.model.shape}. Change both together.")
 
     def build(
         self,
@@ -52,8 +53,10 @@ class SSLRun(Settings):
         columns = " | ".join(test.classes[int(i)] for i in test.labels[shown])
         info = {"data": train.name, "source": train.source, "columns": columns, "device": str(device), "held_out": str(len(held_out))}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
-        return Setup(model=model, batches=batches, diagnostics=SSLDiagnostics(preview=preview, held_out=held_out), preview=preview, held_out=held_out, info=info)
+        return Setup(model=model, batches=batches, diagnostics=SSLDiagnostics(preview=preview, held_out=held_out), preview=preview,
+                     held_out=held_out, info=info)
 
 
-FAMILY = Family(name="ssl", title="Encoders without labels: SimCLR and SwAV", experiment=SSLRun, display="latentlab.families.ssl.display:SSLDisplay",
+FAMILY = Family(name="ssl", title="Encoders without labels: "
+                                  "SimCLR and SwAV", experiment=SSLRun, display="latentlab.families.ssl.display:SSLDisplay",
                 summary=("contrastive", "held_out/spread"), lab="ssl.ipynb")

@@ -33,10 +33,12 @@ class SSLSettings(Settings):
                                                         reason="channels and strides of the encoder: grey 28 px, or colour 64 px")
     temperature: float = setting(0.2, kind="live", low=0.02, high=2.0, scale="log",
                                  reason="between the published .1 and .5; small classes repeat in a batch")
-    projection: int = setting(64, kind="build", low=2, high=1024, unit="dimensions", reason="half of the embedding, thrown away after training")
+    projection: int = setting(64, kind="build", low=2, high=1024, unit="dimensions",
+                              reason="half of the embedding, thrown away after training")
     prototypes: int = setting(64, kind="build", low=2, high=4096, when=("method", "swav"),
                               reason="several per kind of thing, and a quarter of the batch")
-    epsilon: float = setting(0.05, kind="build", low=1e-3, high=10.0, scale="log", when=("method", "swav"), reason="as published; larger is softer")
+    epsilon: float = setting(0.05, kind="build", low=1e-3, high=10.0, scale="log", when=("method", "swav"),
+                             reason="as published; larger is softer")
     crop: float = setting(0.4, kind="build", low=0.05, high=1.0, unit="share of the area",
                           reason="smallest crop; below .3 a crop of a garment is any garment")
     flip: bool = setting(True, kind="build", reason="left and right mean nothing here")
