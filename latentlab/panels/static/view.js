@@ -54,7 +54,8 @@ LL.render = ({ model, el }) => {
     if (closed()) return;
     const now = seen();
     if (now && told === false) received = performance.now(); // the frames were silent because nobody looked: that is no reason to warn
-    told = now; record.alive += 1; model.send({ kind: "alive", visible: now });
+    told = now; record.alive += 1;
+    try { model.send({ kind: "alive", visible: now }); } catch { /* the kernel is gone: the panel says so once no frames come */ }
   };
 
   // name -> value that waits for a rebuild; undefined where Python named the control only
