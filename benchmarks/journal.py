@@ -189,10 +189,9 @@ def sweep(a, folder):
     train_one(plan.base.replace(steps=5), folder / "warm")
     rows, ratios = [], []
     for turn in range(a.turns):
-        alone, ended = timed(lambda: Sweep(plan, folder / f"alone-{turn}", workers=1,
-                                           backend=Here).start().wait(progress=False))  # noqa: B023
-        together, both = timed(lambda: Sweep(plan, folder / f"both-{turn}", workers=2,
-                                             backend=Ready).start().wait(progress=False))  # noqa: B023
+        one, two = (Sweep(plan, folder / f"{name}-{turn}", workers=n, backend=backend) for name, n, backend in (("alone", 1, Here), ("both", 2, Ready)))
+        alone, ended = timed(lambda sweep=one: sweep.start().wait(progress=False))
+        together, both = timed(lambda sweep=two: sweep.start().wait(progress=False))
         assert ended.progress().done == both.progress().done == 8, (ended.outcomes, both.outcomes)
         working = Ready.ended - Ready.begun
         ratios.append((working / alone, together / alone))

@@ -109,8 +109,8 @@ def test_points_have_no_classes_to_leave_out(name):
 @pytest.mark.parametrize("name", ["moons", "spirals", "fashion-mnist", "mnist", "omniglot"])
 def test_data_and_likelihood_agree_or_are_refused(name):
     for bits, likelihood in itertools.product(BITS, ("auto", "bernoulli", "gaussian", "logistic_mixture")):
-        make, grey = lambda: HVAERun(data=HVAEData(name=name, bits=bits),
-                                     model=VAESettings(likelihood=likelihood)), bits == "grey"  # noqa: B023
+        grey = bits == "grey"
+        make = lambda b=bits, kind=likelihood: HVAERun(data=HVAEData(name=name, bits=b), model=VAESettings(likelihood=kind))
         if name in TOYS:
             wrong = "" if likelihood in ("auto", "gaussian") else f"`likelihood` must be auto or gaussian for points: got {likelihood}."
         else:

@@ -30,7 +30,7 @@ from latentlab.journal.report import harmless, markdown_table, run_facts
 from latentlab.journal.runs import mean_interval
 from latentlab.journal.writer import Writer, has_checkpoint, newest_checkpoint
 
-from latentlab.panels.view import View
+from latentlab.panels.run_browser import keep_measured
 from latentlab.sweeps.workers import known_run, left_alone
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.example import MeanRun
@@ -1139,24 +1139,25 @@ def test_a_book_has_a_table_for_each_kind_with_its_own_columns(tmp_path):
     assert [part.count("| done |") for part in (data, mean)] == [2, 2] and text.count("## Repeats") == 1
 
 
-def test_a_card_says_of_which_step_its_checks_are(tmp_path):
+def test_a_report_says_of_which_step_its_checks_are(tmp_path):
     trainer = Trainer(RUN.replace(check_every=10), journal=tmp_path).start(35).wait()
     trainer.stop()
-    assert [sentence.split(":")[0] for *_, sentence in run_facts(Journal(tmp_path).run(trainer.recorder.id), "done").checks] == ["step 35"]
+    facts = run_facts(Journal(tmp_path).run(trainer.recorder.id), "done")
+    assert [row["step"] for row in facts["checks"]] == [35] and "of step 35" in facts["checks_when"]
 
 
-def test_a_card_asked_for_while_training_looks_first(tmp_path):
-    "Checks, picture and the step beside the card are of one moment."
-    trainer, view = Trainer(RUN.replace(check_every=10**6), journal=tmp_path), View([], {"title": "mean"})
+def test_what_is_kept_while_training_is_of_one_moment(tmp_path):
+    "Checks, picture and the step that is named are of one moment."
+    trainer = Trainer(RUN.replace(check_every=10**6), journal=tmp_path)
     trainer.start()
     until(lambda: trainer.step_count > 50)
-    try: Buttons(trainer, view, ["loss"], lambda name, value: None)._do_card(None)
+    try: trainer.submit(keep_measured).result()
     finally: trainer.pause()
     run = Journal(tmp_path).run(trainer.recorder.id)
     steps = [row["step"] for row in run.checks()]
     trainer.stop()
-    step = view.card_meta["step"]
-    assert step > 50 and step in steps and (run.folder / "figures" / f"step-{step}.npz").exists()
+    kept = [int(path.stem.removeprefix("step-")) for path in (run.folder / "figures").glob("step-*.npz")]
+    assert kept and kept[0] > 50 and kept[0] in steps
 
 
 def test_a_change_early_in_a_long_run_is_not_forgotten(tmp_path):
@@ -1255,14 +1256,14 @@ def test_a_kill_between_two_moves_of_a_checkpoint_costs_nothing(tmp_path, monkey
             moves.append(new)
             return replace(old, new)
 
-        trainer._rig.step += 1  # there is something new to save
+        trainer.session.step += 1  # there is something new to save
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
             with pytest.raises(Killed): trainer.checkpoint()
         assert len(moves) == kill
         found = newest_checkpoint(tmp_path / trainer.recorder.id)
         assert load_checkpoint(found)["step"] >= trainer.step_count - 1
-        trainer._rig.step -= 1
+        trainer.session.step -= 1
         trainer.checkpoint()
     trainer.stop()
 
@@ -1328,6 +1329,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_words(copied, trained):
     path = newest_checkpoint(journal.folder(trained.name))
     state = load_checkpoint(path)
     save_checkpoint(state | {"settings": json.dumps({"version": "9.9", "settings": other_version(as_dict(RUN))})}, path)
+    for older in path.parent.glob("*.previous"): older.unlink()  # one that can be read would be taken instead
     for call in (Trainer(RUN, journal=journal).resume, Trainer(RUN, journal=journal).load):
         with pytest.raises(ValueError, match="known keys"): call(trained.name)
     assert to_json(RUN) == state["settings"]

@@ -296,8 +296,8 @@ def test_a_sweep_whose_driver_is_killed(prey, straight, tmp_path, number):
     plan, draw, journal, kills = Plan(base=LONG.replace(steps=3000), seeds=range(2)), random.Random(number), Journal(tmp_path / "runs"), 0
     for _ in range(4):
         driver, before = prey("drive", plan, journal.root), {row["id"]: row["steps"] for row in journal.rows()}
-        until(lambda: not driver.is_alive() or any(row["steps"] > before.get(row["id"], 0)
-                                                   for row in running(journal)), pause=0.01)  # noqa: B023
+        grown = lambda d=driver, b=before: not d.is_alive() or any(row["steps"] > b.get(row["id"], 0) for row in running(journal))
+        until(grown, pause=0.01)
         driver.join(draw.uniform(0, 0.5))
         if not driver.is_alive() or kills == 2: break
         workers = [(pid, process_began(pid)) for pid in children(driver.pid)]

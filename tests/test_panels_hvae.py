@@ -126,7 +126,7 @@ def test_another_number_of_layers_brings_its_lists(open_panel: Callable[..., Pan
     for name, value, layers, latents in cases:
         panel.view._receive(panel.view, dict(kind="set", name=name, value=value), None)
         limit = time.monotonic() + 20
-        found = lambda: (panel.trainer.run.get(name) == value or name == "latents", panel.trainer.run.model.layers,
-                         panel.trainer.run.model.latents)
+        found = lambda n=name, v=value: (panel.trainer.run.get(n) == v or n == "latents", panel.trainer.run.model.layers,
+                                         panel.trainer.run.model.latents)
         while found() != (True, layers, latents) and time.monotonic() < limit: time.sleep(0.01)
         assert found() == (True, layers, latents) and not panel.trainer.notice

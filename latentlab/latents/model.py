@@ -71,7 +71,7 @@ class VAESettings(Settings):
     auxiliary: int = setting(2, kind="build", low=1, high=512, when=("kind", "auxiliary"), label="auxiliary size",
                              reason="as in the journal")
     likelihood: Literal["auto", "bernoulli", "gaussian", "logistic_mixture"] = setting("auto", kind="build",
-                                                                                       reason="gaussian for points and grey values, bernoulli for bits")
+        reason="gaussian for points and grey values, bernoulli for bits")
     components: int = setting(5, kind="build", low=1, high=30, folded=True, when=("likelihood", "logistic_mixture"),
                               reason="peaks a pixel may have")
     objective: Literal["elbo", "iw"] = setting("elbo", kind="live", reason="the bound that everybody reports")

@@ -50,7 +50,7 @@ class HVAEData(Settings):
     def __post_init__(self):
         super().__post_init__()
         labels, classes, plain = read_labels(self.exclude), known_set(self.name,
-                                                                      "train").classes if self.images_wanted else (), self.outside.removeprefix("inverted:")
+            "train").classes if self.images_wanted else (), self.outside.removeprefix("inverted:")
         if labels and not self.images_wanted:
             raise ValueError(f"`exclude` must be empty for points: got {self.exclude!r}. Points have no classes to leave out.")
         if classes and max(labels, default=0) >= len(classes):
