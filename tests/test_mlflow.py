@@ -1,4 +1,4 @@
-"Runs of a journal in MLflow: each once, whatever its state, and nothing lost on the way without a word."
+"Journal of a journal in MLflow: each once, whatever its state, and nothing lost on the way without a word."
 import json
 import math
 import os
@@ -12,7 +12,7 @@ from latentlab.core.checks import Verdict
 from latentlab.journal import mlflow as module
 from latentlab.journal.index import surviving
 from latentlab.journal.mlflow import PARAMETER, TAG, Store, cut, name_of, points_of, to_mlflow
-from latentlab.journal.runs import Runs
+from latentlab.journal.journal import Journal
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
 
@@ -28,10 +28,10 @@ def uri(tmp_path: Path, monkeypatch) -> str:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Runs: return Runs(tmp_path / "runs")
+def journal(tmp_path: Path) -> Journal: return Journal(tmp_path / "runs")
 
 
-def begun(journal: Runs, changes: dict | None = None, lines: int = 3):
+def begun(journal: Journal, changes: dict | None = None, lines: int = 3):
     "A record with some lines in it."
     record = journal.begin(MeanRun().replace(changes or {}), weights={"square": 1.0, "pull": 0.0})
     for n in range(1, lines + 1): record.log(10 * n, 0.1 * n, {"square": 1.0 / n, "pull": 0.5}, {"square": 1.0, "pull": 0.0}, 10)
@@ -49,9 +49,9 @@ def killed(root: Path) -> str:
     "A run whose process ended in the middle."
     script = f"""
 import os
-from latentlab.journal.runs import Runs
+from latentlab.journal.journal import Journal
 from latentlab.train.example import MeanRun
-record = Runs({str(root)!r}).ready().begin(MeanRun())
+record = Journal({str(root)!r}).ready().begin(MeanRun())
 record.log(10, 0.1, {{'square': 0.5}}, {{'square': 1.0}}, 10)
 print(record.id, flush=True)
 os._exit(9)
@@ -59,7 +59,7 @@ os._exit(9)
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip()
 
 
-def test_every_state_has_its_status(uri: str, journal: Runs) -> None:
+def test_every_state_has_its_status(uri: str, journal: Journal) -> None:
     ids = {"lost": killed(journal.root)}
     for state in ("running", "done", "interrupted", "failed"):
         record = begun(journal)
@@ -79,7 +79,7 @@ def test_every_state_has_its_status(uri: str, journal: Runs) -> None:
             and "latentlab.error" not in there["done"].data.tags)
 
 
-def test_all_numbers_arrive_at_their_steps(uri: str, journal: Runs) -> None:
+def test_all_numbers_arrive_at_their_steps(uri: str, journal: Journal) -> None:
     "A real run with a live change: every term, weight and figure of its lines, and no other."
     trainer = Trainer(MeanRun().replace(steps=60, check_every=20), journal=journal).fit(30, progress=False)
     trainer.set(pull=0.5)
@@ -97,7 +97,7 @@ def test_all_numbers_arrive_at_their_steps(uri: str, journal: Runs) -> None:
             and len(there.data.params) == len(MeanRun().fields()))
 
 
-def test_a_second_export_adds_only_what_is_new(uri: str, journal: Runs) -> None:
+def test_a_second_export_adds_only_what_is_new(uri: str, journal: Journal) -> None:
     record = begun(journal)
     (first,), (same,) = to_mlflow(journal, uri=uri), to_mlflow(journal, uri=uri)
     record.log(40, 0.4, {"square": 0.1, "pull": 0.5}, {"square": 1.0, "pull": 0.3}, 10)
@@ -111,7 +111,7 @@ def test_a_second_export_adds_only_what_is_new(uri: str, journal: Runs) -> None:
     record.close(), other.close()
 
 
-def test_a_change_without_new_lines_is_seen(uri: str, journal: Runs) -> None:
+def test_a_change_without_new_lines_is_seen(uri: str, journal: Journal) -> None:
     record = begun(journal)
     to_mlflow(journal, uri=uri)
     record.state("done", step=30, seconds=0.3), record.close()
@@ -122,7 +122,7 @@ def test_a_change_without_new_lines_is_seen(uri: str, journal: Runs) -> None:
     assert tags["mlflow.note.content"] == "well <done> & over" and tags["latentlab.kept"] == "True"
 
 
-def test_steps_that_were_trained_anew_stand_once(uri: str, journal: Runs) -> None:
+def test_steps_that_were_trained_anew_stand_once(uri: str, journal: Journal) -> None:
     record = begun(journal)
     record.close()
     to_mlflow(journal, uri=uri)
@@ -134,7 +134,7 @@ def test_steps_that_were_trained_anew_stand_once(uri: str, journal: Runs) -> Non
     back.close()
 
 
-def test_an_export_that_was_cut_short_is_made_anew(uri: str, journal: Runs, monkeypatch) -> None:
+def test_an_export_that_was_cut_short_is_made_anew(uri: str, journal: Journal, monkeypatch) -> None:
     record = begun(journal, lines=5)
     with monkeypatch.context() as broken:
         broken.setattr(module, "send_files", lambda *words: 1 / 0)
@@ -146,7 +146,7 @@ def test_an_export_that_was_cut_short_is_made_anew(uri: str, journal: Runs, monk
 
 
 @pytest.mark.parametrize("odd", [NAN, float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite_are_kept_and_counted(odd: float, uri: str, journal: Runs) -> None:
+def test_numbers_that_are_not_finite_are_kept_and_counted(odd: float, uri: str, journal: Journal) -> None:
     record = begun(journal, lines=2)
     record.log(30, 0.3, {"square": odd, "pull": 0.5}, {"square": 1.0, "pull": 0.0}, 10)
     record.judged(30, {"level": odd}, [])
@@ -158,7 +158,7 @@ def test_numbers_that_are_not_finite_are_kept_and_counted(odd: float, uri: str, 
     record.close()
 
 
-def test_long_values_are_cut_and_named(uri: str, journal: Runs) -> None:
+def test_long_values_are_cut_and_named(uri: str, journal: Journal) -> None:
     record = begun(journal)
     record.facts["settings"] = record.facts["settings"] | {"story": "s" * 9000, "short": "s" * PARAMETER}
     record.save()
@@ -172,7 +172,7 @@ def test_long_values_are_cut_and_named(uri: str, journal: Runs) -> None:
     record.close()
 
 
-def test_files_arrive_as_they_are(uri: str, journal: Runs, tmp_path: Path) -> None:
+def test_files_arrive_as_they_are(uri: str, journal: Journal, tmp_path: Path) -> None:
     record = begun(journal)
     record.judged(10, {"level": 0.5}, [Verdict(name="range", level="bad", value=2.0, threshold=1.05, sentence="too high",
                                                remedy="lower it")])
@@ -191,17 +191,17 @@ def test_files_arrive_as_they_are(uri: str, journal: Runs, tmp_path: Path) -> No
     record.close()
 
 
-def test_a_picture_of_a_run_is_drawn_with_the_package_s_own_plots(uri: str, journal: Runs) -> None:
-    from latentlab.plots.card import plot_views
+def test_a_picture_of_a_run_is_drawn_with_the_package_s_own_plots(uri: str, journal: Journal) -> None:
+    from latentlab.journal.report import plot_tiles
     from latentlab.plots.style import figure_png
 
     trainer = Trainer(MeanRun().replace(steps=20), journal=journal).fit(progress=False)
-    to_mlflow(journal, uri=uri, draw=lambda views: figure_png(plot_views(views)))
+    to_mlflow(journal, uri=uri, draw=lambda views: figure_png(plot_tiles(views)))
     client, run = Store(uri, "latentlab").client, in_mlflow(uri, trainer.scribe.id)
     assert "figures/last.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
 
 
-def test_only_the_runs_asked_for_and_damaged_ones_said(uri: str, journal: Runs) -> None:
+def test_only_the_runs_asked_for_and_damaged_ones_said(uri: str, journal: Journal) -> None:
     records = [begun(journal, {"seed": seed}) for seed in range(3)]
     assert [e.id for e in to_mlflow(str(journal.root), uri=uri, ids=[records[1].id])] == [records[1].id]
     for record in records: record.close()
@@ -212,7 +212,7 @@ def test_only_the_runs_asked_for_and_damaged_ones_said(uri: str, journal: Runs) 
     assert to_mlflow(journal, uri=uri, ids=[]) == []
 
 
-def test_many_runs_and_many_numbers(uri: str, journal: Runs) -> None:
+def test_many_runs_and_many_numbers(uri: str, journal: Journal) -> None:
     "More than one batch of numbers, and a listing of more runs than one."
     record = begun(journal, lines=1300)
     record.close()
@@ -222,7 +222,7 @@ def test_many_runs_and_many_numbers(uri: str, journal: Runs) -> None:
             and [e.what for e in to_mlflow(journal, uri=uri)] == ["same"] * 4)
 
 
-def test_a_damaged_line_is_counted(uri: str, journal: Runs) -> None:
+def test_a_damaged_line_is_counted(uri: str, journal: Journal) -> None:
     record = begun(journal)
     record.close()
     with (journal.folder(record.id) / "metrics.jsonl").open("a") as file: file.write("{half a line\n")
@@ -230,13 +230,13 @@ def test_a_damaged_line_is_counted(uri: str, journal: Runs) -> None:
     assert in_mlflow(uri, record.id).data.tags["latentlab.damaged_lines"] == "1"
 
 
-def test_a_folder_that_mlflow_refuses_says_what_to_set(tmp_path: Path, monkeypatch, journal: Runs) -> None:
+def test_a_folder_that_mlflow_refuses_says_what_to_set(tmp_path: Path, monkeypatch, journal: Journal) -> None:
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     with pytest.raises(ValueError, match="`uri` must be a store that MLflow can write: .*MLFLOW_ALLOW_FILE_STORE=true"):
         to_mlflow(journal, uri=(tmp_path / "no").as_uri())
 
 
-def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Runs, uri: str) -> None:
+def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Journal, uri: str) -> None:
     "With mlflow-skinny alone there is no database, and the message says which package has it."
     place, record = f"sqlite:///{tmp_path / 'runs.db'}", begun(journal)
     record.close()
@@ -246,13 +246,13 @@ def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Run
     else: assert [e.what for e in (*to_mlflow(journal, uri=place), *to_mlflow(journal, uri=place))] == ["new", "same"]
 
 
-def test_an_experiment_in_the_trash_is_refused(uri: str, journal: Runs) -> None:
+def test_an_experiment_in_the_trash_is_refused(uri: str, journal: Journal) -> None:
     store = Store(uri, "old")
     store.client.delete_experiment(store.experiment)
     with pytest.raises(ValueError, match="`experiment` must not be deleted: got old"): to_mlflow(journal, uri=uri, experiment="old")
 
 
-def test_a_missing_library_is_named(uri: str, journal: Runs, monkeypatch) -> None:
+def test_a_missing_library_is_named(uri: str, journal: Journal, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ModuleNotFoundError, match="`mlflow` must be installed to export runs: got no such module. pip install "
                                                   "latentlab.mlflow."):

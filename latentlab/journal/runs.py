@@ -86,7 +86,7 @@ class Run:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return {}
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error): return {}
 
     def picture_step(
         self,
