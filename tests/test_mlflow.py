@@ -85,7 +85,7 @@ def test_all_numbers_arrive_at_their_steps(uri: str, journal: Journal) -> None:
     trainer.set(pull=0.5)
     trainer.fit(30, progress=False)
     to_mlflow(journal, uri=uri)
-    run, there = journal.run(trainer.scribe.id), in_mlflow(uri, trainer.scribe.id)
+    run, there = journal.run(trainer.recorder.id), in_mlflow(uri, trainer.recorder.id)
     metrics = run.metrics()
     for name, values in metrics.terms.items(): assert history(uri, there, f"terms/{name}") == list(zip(metrics.steps, values))
     for name, pairs in metrics.probes.items(): assert history(uri, there, f"figures/{name}") == pairs
@@ -197,7 +197,7 @@ def test_a_picture_of_a_run_is_drawn_with_the_package_s_own_plots(uri: str, jour
 
     trainer = Trainer(MeanRun().replace(steps=20), journal=journal).fit(progress=False)
     to_mlflow(journal, uri=uri, draw=lambda views: figure_png(plot_tiles(views)))
-    client, run = Store(uri, "latentlab").client, in_mlflow(uri, trainer.scribe.id)
+    client, run = Store(uri, "latentlab").client, in_mlflow(uri, trainer.recorder.id)
     assert "figures/last.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
 
 
