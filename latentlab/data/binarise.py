@@ -86,7 +86,7 @@ Binarise = Literal["dynamic", "static", "deterministic", "grey"]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    "Bytes to what a step sees. Example: `Batches(images, 256, 0, make_prepare('dynamic', 0))`."
+    "Bytes to what a step sees. Example: `Batches(images, 256, 0, prepare=make_prepare('dynamic', 0))`."
     kind: Binarise  # How bits are made
     seed: int  # Of the draws, 0 or above
 
