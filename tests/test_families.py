@@ -16,7 +16,7 @@ import torch
 from latentlab.core.batch import Batch
 from latentlab.core.checks import Verdict
 from latentlab.core.graph import Graph
-from latentlab.core.registry import family_names, family_of, find_family
+from latentlab.core.registry import families, family_names, family_of, find_family
 from latentlab.core.settings import Range
 from latentlab.facade import make_run, restore, setting_path
 from latentlab.journal.journal import Journal
@@ -314,3 +314,9 @@ def test_a_sweep_on_two_workers_a_journal_and_a_report(tmp_path: Path) -> None:
     assert "could not be drawn" not in report.html and report.png[:4] == b"\x89PNG"
     assert all(math.isfinite(row["metrics"]["reading"]) for row in journal.rows())
     assert journal.book().exists()
+
+
+def test_every_family_of_the_package_has_its_lab():
+    labs = Path(__file__).resolve().parents[1] / "nbs" / "labs"
+    ours = [one for one in families() if one.experiment.__module__.startswith("latentlab.")]
+    assert ours and [one.lab for one in ours if not (labs / one.lab).is_file()] == []
