@@ -261,7 +261,7 @@ def test_slurm_is_asked_for_what_a_job_may_use_and_a_waiting_job_is_cancelled(tm
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     job = SlurmJob(partition="short", minutes=90, cpus=2, memory_gb=6.0, gpus=1)
     sweep = swept(Plan(base=MeanRun(), seeds=range(3)), tmp_path / "runs", on_slurm(folder, job), workers=1).start()
-    script = until(lambda: list(folder.glob("*.sh")))[0].read_text()
+    script = until(lambda: next((text for path in folder.glob("*.sh") if (text := path.read_text())), ""))  # written a moment after it is made
     for words in ("partition=short", "time=90", "cpus-per-task=2", "mem=6GB", "gpus-per-node=1", "job-name=latentlab", "nodes=1"):
         assert f"#SBATCH --{words}\n" in script, script
     until(lambda: list(folder.glob("4711*")))

@@ -362,7 +362,7 @@ def test_a_training_that_is_failing_says_why_and_what_it_measured(tmp_path):
     journal = Journal(tmp_path)
     row = only(journal)
     assert row["state"] == "failed" and "finite" in row["error"] and "Traceback" in journal.run(row["id"]).facts["error"]
-    assert logged(journal.folder(row["id"])) == [10, 20, 25] and np.isnan(row["metrics"]["pull"]), "stored as it was"
+    assert logged(journal.folder(row["id"])) == [10, 20, 25] and np.isfinite(row["metrics"]["pull"]), "a step that failed counts nowhere"
     assert row["steps"] == 25 and np.isfinite(row["metrics"]["square"])
 
 

@@ -264,9 +264,6 @@ def step(
     finite = torch.isfinite(torch.stack([values[name] for index in due for name in own_curves(session, index)])).all() if due else None
     on_cpu = session.device.type == "cpu"
     if due and on_cpu and not finite:
-        session.curves.write(session.step, values)  # what became infinite is recorded as it was
-        session.curves.fetch()
-        session.curves.bad = None
         raise nonfinite(session.step, next(name for name, value in values.items() if not torch.isfinite(value)), live)
     session.whole = False
     for index in due:
