@@ -56,6 +56,12 @@ def test_a_run_goes_on_from_its_checkpoint(journal, monkeypatch):
     assert snapshot_of(journal.run(POINTS)).step == 40, "it has a picture from now on"
 
 
+def test_a_run_is_found_by_its_settings_though_their_sizes_were_text(journal):
+    trainer = Trainer(snapshot_settings(journal), journal=journal).resume()
+    assert trainer.step_count == 30 and trainer.recorder.id == POINTS
+    with pytest.raises(ValueError, match="no run of runs has these settings"): Trainer(trainer.run.replace(seed=9), journal=journal).resume()
+
+
 def snapshot_settings(journal):
     "The settings of the run of points, read by the class of today."
     from latentlab.core.registry import find_family

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.runtime import set_threads
-from ..core.settings import Settings, as_dict
+from ..core.settings import Settings
 from ..journal.files import Lock
-from ..journal.record import digest
-from ..journal.writer import Writer, has_checkpoint, kind_of
+from ..journal.writer import Writer, has_checkpoint, runs_with
 from ..train.trainer import Trainer
 
 # %% ../../nbs/sweeps/01_workers.ipynb #bde1bba1
@@ -56,7 +55,7 @@ def known_run(
     """The run of exactly these settings and this seed to build on: a finished one if there is any, else the newest with a
     checkpoint, else the newest that can go on.
     """
-    rows = [row for row in journal.rows(kind_of(run)) if row["digest"] == digest(as_dict(run)) and not row["changes"]]
+    rows = [row for row in runs_with(journal, run) if not row["changes"]]
     left = [row for row in reversed(rows) if row["state"] in ("done", "interrupted", "lost", "running") and left_alone(journal, row["id"])]
     able = (row for row in left if has_checkpoint(journal.folder(row["id"])))
     return next((row for row in rows if finished(row, run)), None) or next(able, None) or next(iter(left), None)

@@ -26,10 +26,9 @@ import torch
 
 from ..core.model import Model, Setup
 from ..core.runtime import choose_device
-from ..core.settings import Live, Settings, as_dict, from_json
+from ..core.settings import Live, Settings, from_json
 from ..core.snapshot import Change, Measurement, Snapshot
-from ..journal.record import digest
-from ..journal.writer import has_checkpoint, kind_of, newest_checkpoint
+from ..journal.writer import has_checkpoint, newest_checkpoint, runs_with
 from . import session as steps_of
 from .checkpoint import Checkpoints, newest_usable, writable
 from .recorder import Recorder, recorded_measurements
@@ -383,9 +382,8 @@ class Trainer:
         journal = self.recorder.journal
         if journal is None or isinstance(path, Path) or (path and Path(path).is_file()):
             return (self.checkpoints.path(self.run) if path is None else Path(path)), None
-        mine = digest(as_dict(self.run))
-        ids = [path] if path is not None else [row["id"] for row in reversed(journal.rows(kind_of(self.run))) if row["digest"] == mine
-                                               and row["state"] != "running"]
+        mine = [] if path is not None else runs_with(journal, self.run)
+        ids = [path] if path is not None else [row["id"] for row in reversed(mine) if row["state"] != "running"]
         if not ids:
             raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or "
                              "start with fit().")
