@@ -149,7 +149,8 @@ def test_pausing_at_odd_moments_loses_no_step(mean):
 # Resume -------------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, torch
+import signal, sys, torch
+signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup and by some shells
 torch.set_num_threads(1)
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
