@@ -224,7 +224,9 @@ def meanings(package: Path) -> list[str]:
         for node in module.tree.body:
             names = ([node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef)
                      and not any("patch" in ast.unparse(d) for d in node.decorator_list) else [])
-            if isinstance(node, ast.Assign): names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.Assign | ast.AnnAssign):  # also `A, B = 1, 2` and `A: int = 1`
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)]
             for name in names:
                 if not name.startswith("_") and name not in MANY: places[name].append(module.at(node))
     return [f"`{name}` means {len(found)} things: {', '.join(found)}" for name, found in sorted(places.items()) if len(found) > 1]
@@ -272,6 +274,8 @@ PLANTED = [
                                        "self.rate = 1", "reads self.rate"),
     (meanings, "train/trainer.py", "def square(x): return x", "`square` means 2 things: latentlab/core/settings.py:1, "
                                                               "latentlab/train/trainer.py:1"),
+    (meanings, "train/trainer.py", "low, square = 1, 2", "`square` means 2 things"),
+    (meanings, "train/trainer.py", "square: int = 2", "`square` means 2 things"),
 ]
 ALLOWED = [
     ("families/nem/model.py", "import torch\nfrom latentlab.losses.masks import area\nfrom latentlab import __version__\nfrom .checks "

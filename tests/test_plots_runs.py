@@ -89,7 +89,7 @@ def test_identical_runs_have_an_interval_of_no_width():
 
 @THEMES
 def test_eight_looks_differ_and_are_seen(theme):
-    eight = list(runs.looks([str(i) for i in range(8)], theme).values())
+    eight = list(runs.series_styles([str(i) for i in range(8)], theme).values())
     assert len({look.colour for look in eight}) == len({look.mark for look in eight}) == 8
     ground = np.array([int(theme.ground[i : i + 2], 16) for i in (1, 3, 5)])
     for look in eight: assert np.abs(ground - [int(look.colour[i : i + 2], 16) for i in (1, 3, 5)]).max() > 80
@@ -225,7 +225,7 @@ def test_paths_share_axes_colours_and_one_legend(theme):
     assert legend(figure) == ["a (6 runs)", "b (6 runs)", "start", "end"]
     for ax in figure.axes:
         assert len(ax.lines) == 4 * 3 and [line.get_color()
-                                           for line in ax.lines[::3]] == [runs.looks(["a", "b"], theme)[name].colour for name in "aabb"]
+                                           for line in ax.lines[::3]] == [runs.series_styles(["a", "b"], theme)[name].colour for name in "aabb"]
         assert [line.get_markerfacecolor() == theme.ground for line in ax.lines[1::3]] == [True] * 4  # open at the start
         assert (np.allclose([line.get_xdata()[0] for line in ax.lines[1::3]], 0.9)
                 and np.allclose([line.get_xdata()[0] for line in ax.lines[2::3]], 0.2))

@@ -258,7 +258,7 @@ def test_the_page_knows_the_places_that_a_layout_leaves_out():
 
 
 RUN = "20261121-120544-nem-3fa9c2"
-GRANTED = [("save", None, None), ("card", None, None), ("cancel", None, None), ("runs", None, None), ("note", " a <b> \n", "a <b>"),
+GRANTED = [("save", None, None), ("report", None, None), ("cancel", None, None), ("runs", None, None), ("note", " a <b> \n", "a <b>"),
            ("note", "x" * 4000, "x" * 4000),
            ("note", " " * 5000 + "x", "x"), ("repeat", 2, 2), ("repeat", 100, 100), ("load", RUN, RUN), ("load", "a", "a"),
            ("load", "A.b_c-9", "A.b_c-9"),
@@ -291,7 +291,7 @@ def test_what_is_loaded_must_be_the_id_of_a_run(value):
     assert not is_run_id(value)
 
 
-@pytest.mark.parametrize("name", ["save", "card", "cancel", "runs"])
+@pytest.mark.parametrize("name", ["save", "report", "cancel", "runs"])
 @pytest.mark.parametrize("value", ["", "now", 0, False])
 def test_other_wishes_carry_nothing(name, value):
     with pytest.raises(ValueError, match=f"`value` must be None: got .*Ask `{name}` of the journal again"):
@@ -311,21 +311,21 @@ def test_a_journal_is_told_and_comes_back_with_the_state():
     "One message; plain numbers; a page that is loaded afresh gets it all."
     view, seen = View([control("a")], PLAN), []
     state = view.get_state()
-    assert (state["journal"], state["runs"], state["card"], state["card_meta"]) == ({}, [], b"", {})
+    assert (state["journal"], state["runs"], state["report"], state["report_meta"]) == ({}, [], b"", {})
     view._send = lambda message, buffers=None: seen.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
     view.tell({"journal": {"run": {"id": RUN, "best": {"value": np.float32(0.5)}}},
                "runs": [{"id": RUN, "metrics": {"loss": np.nan}, "steps": np.int64(3)}]})
-    view.show_card(PNG_MARK + b"1", {"id": RUN, "step": np.int64(640)})
-    assert seen == [{"journal", "runs"}, {"card", "card_meta"}]
+    view.show_report(PNG_MARK + b"1", {"id": RUN, "step": np.int64(640)})
+    assert seen == [{"journal", "runs"}, {"report", "report_meta"}]
     state = view.get_state()
     assert state["journal"]["run"]["best"] == {"value": 0.5} and state["runs"] == [{"id": RUN, "metrics": {"loss": None}, "steps": 3}]
-    assert bytes(state["card"]) == PNG_MARK + b"1" and state["card_meta"] == {"id": RUN, "step": 640, "seq": 1}
-    view.show_card(PNG_MARK + b"1", {"id": RUN, "step": 640})
-    assert view.card_meta["seq"] == 2 and seen[2:] == [{"card_meta"}]  # the bytes are there already
+    assert bytes(state["report"]) == PNG_MARK + b"1" and state["report_meta"] == {"id": RUN, "step": 640, "seq": 1}
+    view.show_report(PNG_MARK + b"1", {"id": RUN, "step": 640})
+    assert view.report_meta["seq"] == 2 and seen[2:] == [{"report_meta"}]  # the bytes are there already
 
 
-@pytest.mark.parametrize("name", ["card", "card_meta", "frame", "_esm"])
-def test_a_card_is_not_told_in_words(name):
+@pytest.mark.parametrize("name", ["report", "report_meta", "frame", "_esm"])
+def test_a_report_is_not_told_in_words(name):
     with pytest.raises(ValueError, match=f"`changes` must name what is told in words: got {name}"):
         View([control("a")], PLAN).tell({name: {}})
 
@@ -334,10 +334,10 @@ def test_a_card_is_not_told_in_words(name):
                                                     (b"GIF89a", {"id": RUN}, "`png` must be a PNG: got 6 bytes"),
                                                     (PNG_MARK, {}, "`meta` must hold the id of a run: got None"),
                                                     (PNG_MARK, {"id": "../a"}, "got '../a'. It names the file")])
-def test_a_card_that_is_none_is_refused(png, meta, match):
+def test_a_report_that_is_none_is_refused(png, meta, match):
     view = View([control("a")], PLAN)
-    with pytest.raises(ValueError, match=match): view.show_card(png, meta)
-    assert view.card == b"" and view.card_meta == {}
+    with pytest.raises(ValueError, match=match): view.show_report(png, meta)
+    assert view.report == b"" and view.report_meta == {}
 
 
 PICTURES = [{"kind": "scatter", "clicks": True, "panels": [{"key": "z1"}]}, {"kind": "scatter", "panels": [{"key": "z2"}]},

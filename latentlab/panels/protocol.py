@@ -30,7 +30,7 @@ JOURNAL_VALUES = {  # Wish -> the rule for its value, and the test of it
     "note": ("a text of 1 to 4,000 characters", lambda value: isinstance(value, str) and 1 <= len(value.strip()) <= 4000),
     "repeat": ("a whole number of seeds from 2 to 100", lambda value: type(value) is int and 2 <= value <= 100),
     "load": ("the id of a run", is_run_id)}
-JOURNAL_COMMANDS = ("save", "note", "card", "repeat", "load", "cancel", "runs")
+JOURNAL_COMMANDS = ("save", "note", "report", "repeat", "load", "cancel", "runs")
 
 
 def shorten(

@@ -98,7 +98,7 @@ def keep_measured(
 class RunBrowser:
     """What a panel shows of a journal, and what its buttons do there.
 
-    browser = RunBrowser(trainer, view, ["loss"], panel.submit).start(); browser.put("card"); browser.close()
+    browser = RunBrowser(trainer, view, ["loss"], panel.submit).start(); browser.put("report"); browser.close()
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RunBrowser:
         self.journal, self.sweep = Journal(trainer.recorder.journal.root), None
         self._told, self._message, self._rows, self._listed, self._wait, self._ended = {}, "", [], 0.0, 3.0, False
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._answers = {"save": self._save, "note": self._note, "card": self._picture, "repeat": self._repeat, "cancel": self._cancel,
+        self._answers = {"save": self._save, "note": self._note, "report": self._picture, "repeat": self._repeat, "cancel": self._cancel,
                          "load": self._load, "runs": lambda value: None}
 
     def start(self) -> "RunBrowser":  # Itself
@@ -185,7 +185,7 @@ class RunBrowser:
 
     def _picture(self, value: None) -> None:
         id, step = self._run(), self.trainer.submit(keep_measured).result()
-        self.view.show_card(self.journal.report(id).png, {"id": id, "step": step})
+        self.view.show_report(self.journal.report(id).png, {"id": id, "step": step})
 
     def _repeat(self, seeds: int) -> None:
         if self.sweep and self.sweep.state == "running":

@@ -164,8 +164,8 @@ class View(anywidget.AnyWidget):
     positions = traitlets.Dict().tag(sync=True)  # Source -> last slide, scrub or edit that was accepted
     journal = traitlets.Dict().tag(sync=True)  # folder, run, message, error, sweep; empty without a journal
     runs = traitlets.List().tag(sync=True)  # Newest first: id, when, state, kept, steps, seed, metrics, changes, note, action, current
-    card = traitlets.Bytes().tag(sync=True)  # A PNG; empty when none was asked for
-    card_meta = traitlets.Dict().tag(sync=True)  # seq, id of the run, step
+    report = traitlets.Bytes().tag(sync=True)  # A PNG; empty when none was asked for
+    report_meta = traitlets.Dict().tag(sync=True)  # seq, id of the run, step
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class View(anywidget.AnyWidget):
         super().__init__(schema=plain(list(schema)), plan=plain(plan))
         self._lock, self._still, self._receiver = threading.RLock(), still, None
         self._resting, self._sight = Resting(), Sight()
-        self._sequence, self._cards, self._curves_at = 0, 0, 0.0
+        self._sequence, self._reports, self._curves_at = 0, 0, 0.0
         self._shapes: dict[str, tuple[int, ...]] = {}  # Arrays of the last frame
         self._before: dict[str, Any] = {}  # Source -> its position before the last one; None where it had none
         self.on_msg(self._receive)
@@ -215,18 +215,18 @@ class View(anywidget.AnyWidget):
             if packed is not None:
                 self.curves, self.curves_meta, self._curves_at = packed.data, {"columns": list(packed.columns)}, time.monotonic()
 
-    def show_card(
+    def show_report(
         self,
-        png: bytes,  # The card of a run
+        png: bytes,  # The report of a run
         meta: Mapping[str, Any],  # id of the run, which names the file that is downloaded; step
     ) -> None:
-        "Send a card; the page that asked for it opens it."
+        "Send a report; the page that asked for it opens it."
         if png[:8] != PNG_MARK: raise ValueError(f"`png` must be a PNG: got {len(png)} bytes that begin with {png[:8]!r}. Use figure_png.")
         if not is_run_id(meta.get("id")):
             raise ValueError(f"`meta` must hold the id of a run: got {meta.get('id')!r}. It names the file that is downloaded.")
         with self._lock, self.hold_sync():
-            self._cards += 1
-            self.card, self.card_meta = png, plain({**meta, "seq": self._cards})
+            self._reports += 1
+            self.report, self.report_meta = png, plain({**meta, "seq": self._reports})
 
     def on_request(
         self,

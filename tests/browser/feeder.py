@@ -191,7 +191,7 @@ class Feeder:
 
 
 def png(width=900, height=520):
-    "A made-up card: a PNG of a colour ramp with bars, written by hand so that nothing is drawn with a plot library."
+    "A made-up report: a PNG of a colour ramp with bars, written by hand so that nothing is drawn with a plot library."
     y, x = np.mgrid[0:height, 0:width]
     bars = (y > height - 60 - 300 * np.abs(np.sin(x // 60))) & (x % 60 > 8) & (y < height - 50)
     grey = np.where(bars[..., None], [0, 114, 178], 250 - 20 * (y / height)[..., None] * np.ones(3)).astype(np.uint8)
@@ -262,7 +262,7 @@ class JournalFeeder(Feeder):
         self.heard.append(request)
         if request.name == "save": self.kept = self.kept | dict(kept=True)
         if request.name == "note": self.kept = self.kept | dict(notes=[*self.kept["notes"], request.value])
-        if request.name == "card": self.view.show_card(png(), dict(id=RUN_ID, step=self.step))
+        if request.name == "report": self.view.show_report(png(), dict(id=RUN_ID, step=self.step))
         if request.name == "load" and request.value == BEST:
             raise ValueError(f"`value` must be a run that this version can read: got {BEST}. Look at it in a notebook.")
         if request.name == "repeat": return self.count(0, total=request.value, seconds_left=None)

@@ -38,16 +38,16 @@ def test_a_change_makes_a_run_of_its_own_and_is_said(nem):
     nem.shot("journal-difference", 1200)
 
 
-def test_note_save_and_card(nem):
-    "A note with HTML stays text, Save marks the run, the card opens as a picture."
+def test_note_save_and_report(nem):
+    "A note with HTML stays text, Save marks the run, the report opens as a picture."
     press(nem, "Note")
     nem.page.keyboard.type("the <b>width</b> helps")
     nem.page.keyboard.press("Enter")
     press(nem, "Save")
     nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('Kept')", timeout=20_000)
-    press(nem, "Card")
+    press(nem, "Report")
     nem.page.wait_for_function("() => [...document.querySelectorAll('.ll img')].some((i) => i.naturalWidth > 800)", timeout=60_000)
-    nem.shot("journal-card", 1200)
+    nem.shot("journal-report", 1200)
     nem.page.keyboard.press("Escape")
     assert rows(nem)[-1][3:] == [True, "the <b>width</b> helps"] and nem.page.locator(".ll b", has_text="width helps").count() == 0
     assert not nem.errors

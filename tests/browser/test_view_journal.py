@@ -13,7 +13,8 @@ WINDOW = {"width": 1400, "height": 1150}
 
 CUT = """[...document.querySelectorAll('.ll *')].filter((e) => !e.closest('.uplot') && !e.matches('.ll-clip[title]') && e.clientWidth && e.scrollWidth > e.clientWidth + 1
     && getComputedStyle(e).overflowX !== 'visible').map((e) => e.className + ': ' + e.textContent.slice(0, 60))"""  # Elements whose text does not fit
-WIDE = """(() => { const box = document.querySelector('.ll-box').getBoundingClientRect(); return [...document.querySelectorAll('.ll-journal *, .ll-foot.since *, .ll-card-sheet *')]
+WIDE = """(() => { const box = document.querySelector('.ll-box').getBoundingClientRect();
+    return [...document.querySelectorAll('.ll-journal *, .ll-foot.since *, .ll-report-sheet *')]
     .filter((e) => e.offsetParent && e.getBoundingClientRect().right > box.right + 0.5).map((e) => e.className + ': ' + e.textContent.slice(0, 60)); })()"""
 
 
@@ -50,12 +51,12 @@ def test_without_a_journal_there_is_no_bar(open_notebook):
     "A panel that records nothing looks as it always did; with a journal but no step yet, its buttons say why they wait."
     plain = open_notebook(["from feeder import Feeder, JournalFeeder\nfeeder = Feeder().start()\nfeeder.view"], name="plain")
     plain.wait_data("Number(d.painted) > 1")
-    for part in (".ll-journal", ".ll-drawer", ".ll-foot.since", ".ll-card-over"): assert plain.page.locator(part).is_hidden(), part
+    for part in (".ll-journal", ".ll-drawer", ".ll-foot.since", ".ll-report-over"): assert plain.page.locator(part).is_hidden(), part
     assert (plain.data("runs"), plain.data("run"), plain.data("sweep")) == ("0", "", "")
     plain.execute("feeder.view.tell({'journal': {'folder': 'journal', 'run': {}, 'message': '', 'error': '', 'sweep': {}}})")
     plain.page.locator(".ll-journal").wait_for(state="visible", timeout=5000)
     assert "records from the first step" in plain.page.locator(".ll-run").inner_text()
-    for name in ("save", "note", "card", "repeat"):
+    for name in ("save", "note", "report", "repeat"):
         assert button(plain, name).is_disabled() and "first step" in button(plain, name).get_attribute("title")
     button(plain, "runs").click()
     assert plain.page.locator(".ll-runs").inner_text() == "no earlier runs yet"
@@ -174,31 +175,31 @@ def test_a_run_is_loaded_from_the_keyboard(panel):
     panel.wait_data("d.state === 'running'", 5)
 
 
-def test_the_card_opens_where_it_was_asked_for(panel):
-    "A card that nobody here asked for stays closed; Escape closes one; its file has the name of the run."
-    over = panel.page.locator(".ll-card-over")
-    panel.execute("from feeder import png\nfeeder.view.show_card(png(90, 50), {'id': RUN_ID, 'step': 3})")
+def test_the_report_opens_where_it_was_asked_for(panel):
+    "A report that nobody here asked for stays closed; Escape closes one; its file has the name of the run."
+    over = panel.page.locator(".ll-report-over")
+    panel.execute("from feeder import png\nfeeder.view.show_report(png(90, 50), {'id': RUN_ID, 'step': 3})")
     panel.page.wait_for_timeout(500)
     assert over.is_hidden()
     for closing in ("Escape", "button"):
-        button(panel, "card").click()
+        button(panel, "report").click()
         over.wait_for(state="visible", timeout=5000)
-        panel.page.wait_for_function("() => document.querySelector('.ll-card-sheet img').naturalWidth === 900", timeout=5000)
-        inside = panel.page.evaluate("""() => { const [a, b] = ['.ll-card-over', '.ll-box'].map((s) => document.querySelector(s).getBoundingClientRect());
+        panel.page.wait_for_function("() => document.querySelector('.ll-report-sheet img').naturalWidth === 900", timeout=5000)
+        inside = panel.page.evaluate("""() => { const [a, b] = ['.ll-report-over', '.ll-box'].map((s) => document.querySelector(s).getBoundingClientRect());
             return a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom; }""")
-        assert inside and panel.page.locator(".ll-card-sheet").get_by_text("nem-3fa9c2").is_visible()
-        assert panel.page.locator(".ll-card-sheet a").get_attribute("download") == f"{RUN_ID}.png"
+        assert inside and panel.page.locator(".ll-report-sheet").get_by_text("nem-3fa9c2").is_visible()
+        assert panel.page.locator(".ll-report-sheet a").get_attribute("download") == f"{RUN_ID}.png"
         if closing == "Escape":
-            with panel.page.expect_download(timeout=5000) as caught: panel.page.locator(".ll-card-sheet a").click()
+            with panel.page.expect_download(timeout=5000) as caught: panel.page.locator(".ll-report-sheet a").click()
             assert caught.value.suggested_filename == f"{RUN_ID}.png" and caught.value.path().read_bytes().startswith(b"\x89PNG")
-            panel.page.locator(".ll-card-sheet img").click()  # the focus is anywhere
-            first = panel.page.locator(".ll-card-sheet img").get_attribute("src")
+            panel.page.locator(".ll-report-sheet img").click()  # the focus is anywhere
+            first = panel.page.locator(".ll-report-sheet img").get_attribute("src")
             panel.page.keyboard.press("Escape")
-        else: panel.page.locator(".ll-card-sheet").get_by_role("button", name="Close").click()
+        else: panel.page.locator(".ll-report-sheet").get_by_role("button", name="Close").click()
         over.wait_for(state="hidden", timeout=5000)
-        assert button(panel, "card").evaluate("(e) => e === document.activeElement")
+        assert button(panel, "report").evaluate("(e) => e === document.activeElement")
     gone = panel.page.evaluate("(address) => fetch(address).then(() => false, () => true)", first)
-    assert gone, "the address of the card before must be given back"
+    assert gone, "the address of the report before must be given back"
 
 
 def test_a_repeat_shows_how_far_it_is(panel):
@@ -254,10 +255,10 @@ def test_it_fits(panel, theme):
         cut, wide = panel.page.evaluate(CUT), panel.page.evaluate(WIDE)
         assert not cut, f"cut off at {width} px: {cut}"
         assert not wide, f"too wide at {width} px: {wide}"
-    button(panel, "card").click()
-    panel.page.locator(".ll-card-over").wait_for(state="visible", timeout=5000)
+    button(panel, "report").click()
+    panel.page.locator(".ll-report-over").wait_for(state="visible", timeout=5000)
     panel.page.wait_for_timeout(200)
-    panel.shot(f"journal-card-{theme}", 800)
+    panel.shot(f"journal-report-{theme}", 800)
     panel.page.keyboard.press("Escape")
     assert panel.errors == []
 
@@ -283,7 +284,7 @@ feeder.write(error=long * 4)""")
 
 
 def test_a_reload_brings_the_journal_back(panel):
-    "Bar, runs, notes, sweep from the traits; the drawer may be closed; no card opens by itself."
+    "Bar, runs, notes, sweep from the traits; the drawer may be closed; no report opens by itself."
     panel.execute("feeder.count(3)")
     panel.wait_data("d.sweep === '3/5'", 5)
     panel.command("docmanager:save")
@@ -293,7 +294,7 @@ def test_a_reload_brings_the_journal_back(panel):
     assert panel.page.locator(".ll-journal").is_visible() and panel.page.locator(".ll-run-notes > div").count() == 1
     assert button(panel, "save").inner_text() == "★ Kept" and "(12)" in button(panel, "runs").inner_text()
     panel.page.wait_for_timeout(500)
-    assert panel.page.locator(".ll-card-over").is_hidden()
+    assert panel.page.locator(".ll-report-over").is_hidden()
     drawer(panel, True)
     assert panel.page.locator(".ll-runs tbody tr").count() == 12
     assert panel.errors == []

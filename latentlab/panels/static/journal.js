@@ -61,7 +61,7 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
 
   const save = button("save", "☆ Save", "keep this moment: its state can be loaded again", () => ask("save"));
   const note = button("note", "✎ Note", "write a sentence beside this run", () => write(editor.hidden));
-  const picture = button("card", "▣ Card", "this run as one picture to show or send", () => { card.ask(); ask("card"); buttons(); });
+  const picture = button("report", "▣ Report", "this run as one picture to show or send", () => { report.ask(); ask("report"); buttons(); });
   const seeds = LL.el("input", { type: "number", min: 2, max: 100, step: 1, value: 5, "aria-label": "seeds of a repeat" });
   const repeat = button("repeat", "⟳ Repeat", "train these settings again from other seeds, in the background", () => again());
   const group = LL.el("span", { class: "ll-repeat" }, repeat, "with", seeds, "seeds");
@@ -71,7 +71,7 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
     LL.el("button", { type: "button", class: "ll-button", text: "Cancel", on: { click: () => write(false) } }), LL.el("span", { class: "ll-note", text: "Enter saves, Escape cancels" }));
   const progress = LL.el("div", { class: "ll-sweep", hidden: true });
   host.append(LL.el("div", { class: "ll-journal-line" }, label, LL.el("div", { class: "ll-journal-buttons", role: "group", "aria-label": "journal" }, save, note, picture, group), toggle), editor, error, progress, notes);
-  const sweep = LL.sweep(progress, ask), since = LL.since(foot), runs = LL.runs(drawer, ask), card = LL.card(box);
+  const sweep = LL.sweep(progress, ask), since = LL.since(foot), runs = LL.runs(drawer, ask), report = LL.report(box);
   drawer.id = `ll${Math.random().toString(36).slice(2, 8)}-runs`; toggle.setAttribute("aria-controls", drawer.id);
 
   const write = (open) => { editor.hidden = !open; note.setAttribute("aria-expanded", String(open)); if (open) text.focus(); else { text.value = ""; error.hidden = true; note.focus(); } };
@@ -92,7 +92,7 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
     save.classList.toggle("kept", Boolean(run.kept)); LL.put(save, run.kept ? "★ Kept" : "☆ Save");
     if (run.kept) save.title = "kept; press again to keep this later moment, too";
     LL.put(note, run.notes?.length ? `✎ Note (${run.notes.length})` : "✎ Note");
-    LL.put(picture, card.asked() ? "▣ Card …" : "▣ Card"); picture.classList.toggle("asked", card.asked());
+    LL.put(picture, report.asked() ? "▣ Report …" : "▣ Report"); picture.classList.toggle("asked", report.asked());
     LL.put(toggle, `Runs (${LL.number(rows)}) ${drawer.hidden ? "▾" : "▴"}`); toggle.setAttribute("aria-expanded", String(!drawer.hidden));
     if (none && !editor.hidden) write(false);
     const held = document.activeElement; // what goes away must not take the keyboard's place with it
@@ -115,14 +115,14 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   return {
     show, shut: (yes) => { if (closed !== yes) { closed = yes; show(now); } },
     runs: (list) => { rows = list.length; waiting.delete("runs"); waiting.delete("load"); runs.rows(list); runs.answered(); buttons(); },
-    card: (bytes, meta) => { card.show(bytes, meta); buttons(); },
+    report: (bytes, meta) => { report.show(bytes, meta); buttons(); },
     answered: runs.answered,
     waits: (name) => waiting.has(name),
     refused: (name, sentence) => {
-      if (host.hidden || !["save", "note", "card", "repeat", "load", "cancel", "runs"].includes(name)) return false;
-      waiting.delete(name); if (name === "card") card.answered(); runs.answered(); say(sentence); buttons();
+      if (host.hidden || !["save", "note", "report", "repeat", "load", "cancel", "runs"].includes(name)) return false;
+      waiting.delete(name); if (name === "report") report.answered(); runs.answered(); say(sentence); buttons();
       return true;
     },
-    stop: () => { clearTimeout(hide); card.stop(); },
+    stop: () => { clearTimeout(hide); report.stop(); },
   };
 };

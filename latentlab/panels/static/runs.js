@@ -1,4 +1,4 @@
-// Earlier runs as a table in a drawer, and a run's card above the panel. Texts are data: they only ever become text nodes.
+// Earlier runs as a table in a drawer, and a run's report above the panel. Texts are data: they only ever become text nodes.
 LL.RUN_STATES = {
   running: ["●", "running", "its steps are being written now"], done: ["✓", "done", "ended as it was meant to"], interrupted: ["❙❙", "interrupted", "stopped by hand before its end"],
   failed: ["✕", "failed", "ended with an error, which was recorded"], lost: ["?", "lost", "its process vanished without a word: what it had written is there"],
@@ -78,12 +78,12 @@ LL.runs = (host, wish) => {
   };
 };
 
-// A card opens on the page that asked for it; a page that is loaded afresh finds the bytes and leaves them alone.
-LL.card = (box) => {
+// A report opens on the page that asked for it; a page that is loaded afresh finds the bytes and leaves them alone.
+LL.report = (box) => {
   const image = LL.el("img", { alt: "" }), title = LL.el("b"), detail = LL.el("span", { class: "ll-note" }), download = LL.el("a", { class: "ll-button primary", text: "Download" });
   const close = LL.el("button", { type: "button", class: "ll-button", text: "Close", title: "Escape closes it, too", on: { click: () => show(false) } });
-  const dialog = LL.el("div", { class: "ll-card-sheet", role: "dialog", tabindex: "-1", "aria-modal": "true", "aria-label": "card of the run" }, LL.el("div", { class: "ll-card-head" }, title, detail, download, close), image);
-  const over = LL.el("div", { class: "ll-card-over", hidden: true, on: { click: (event) => { if (event.target === over) show(false); } } }, dialog);
+  const dialog = LL.el("div", { class: "ll-report-sheet", role: "dialog", tabindex: "-1", "aria-modal": "true", "aria-label": "report of the run" }, LL.el("div", { class: "ll-report-head" }, title, detail, download, close), image);
+  const over = LL.el("div", { class: "ll-report-over", hidden: true, on: { click: (event) => { if (event.target === over) show(false); } } }, dialog);
   box.append(over);
   let address = null, asked = false, back = null, timer = null;
   const escape = (event) => { if (event.key === "Escape" && over.offsetParent !== null) { event.preventDefault(); event.stopPropagation(); show(false); } };
@@ -103,7 +103,7 @@ LL.card = (box) => {
       if (!asked || !bytes) return;
       answered(); forget();
       address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
-      image.src = address; image.alt = `card of run ${meta.id}`;
+      image.src = address; image.alt = `report of run ${meta.id}`;
       download.href = address; download.download = `${meta.id}.png`;
       LL.put(title, LL.shortId(meta.id)); title.title = String(meta.id ?? ""); LL.put(detail, meta.step === undefined || meta.step === null ? "" : `step ${LL.number(meta.step)}`);
       show(true);

@@ -188,7 +188,7 @@ LL.render = ({ model, el }) => {
     journal.show(now); readNotes(); say();
   };
   const readRuns = () => { const list = model.get("runs") ?? []; root.dataset.runs = String(list.length); journal.runs(list); };
-  const readCard = () => journal.card(LL.bytes(model.get("card")), model.get("card_meta") ?? {});
+  const readReport = () => journal.report(LL.bytes(model.get("report")), model.get("report_meta") ?? {});
   const readMessage = (content) => {
     if (content?.kind !== "refused") return;
     waiting.delete(content.name); asks.delete(content.name);
@@ -203,7 +203,7 @@ LL.render = ({ model, el }) => {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
     "change:held_meta": readHeld, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
     "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")),
-    "change:positions": readPositions, "change:journal": readJournal, "change:runs": readRuns, "change:card_meta": readCard, "msg:custom": readMessage,
+    "change:positions": readPositions, "change:journal": readJournal, "change:runs": readRuns, "change:report_meta": readReport, "msg:custom": readMessage,
   };
 
   theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
