@@ -25,7 +25,11 @@ from machine import machine, table  # noqa: E402
 IMPORTS = "import latentlab as ll\nimport latentlab.families.nem.display\nimport time; imported = time.time()"
 PANEL = 'panel = ll.lab("nem", journal="runs")\npanel'
 METER = """
-import json, os, psutil, sys, time
+import ctypes, gc, json, os, psutil, sys, time
+def trimmed():
+    gc.collect()
+    if hasattr(ctypes.CDLL(None), "malloc_trim"): ctypes.CDLL(None).malloc_trim(0)  # free pages go back to the system: what is left is in use
+    print(psutil.Process().memory_info().rss)
 def meter():
     if panel.pump.error is not None: raise panel.pump.error
     print(json.dumps(dict(steps=panel.trainer.step_count, cpu=time.process_time(), wall=time.perf_counter(), frames=panel.pump.frames,
@@ -140,19 +144,20 @@ def picture_back(lab: Notebook, reloads: int) -> list[tuple[str, str, str]]:
 
 
 def memory(lab: Notebook, steps: int, points: int = 10) -> list[tuple[str, str, str]]:
-    "Kernel and browser memory while the panel paints; the browser's after a collection, the kernel's as the system sees it."
+    "Kernel and browser memory while the panel paints: the kernel's as the system sees it and without free pages, the browser's after a collection."
     devtools = lab.page.context.new_cdp_session(lab.page)
     devtools.send("Performance.enable")
     begun, found = meter(lab)["steps"], []
     for point in range(points + 1):
         while (now := meter(lab))["steps"] < begun + point * steps / points: time.sleep(0.5)
+        used = int(lab.execute("trimmed()")) / 2**20
         devtools.send("HeapProfiler.collectGarbage")
         heap = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}["JSHeapUsedSize"]
-        found.append((now["steps"] - begun, now["rss"] / 2**20, heap / 2**20))
-        print(f"  step {found[-1][0]:>6}: kernel {found[-1][1]:.1f} MiB, browser {found[-1][2]:.1f} MiB", flush=True)
+        found.append((now["steps"] - begun, now["rss"] / 2**20, used, heap / 2**20))
+        print(f"  step {found[-1][0]:>6}: kernel {now['rss'] / 2**20:.1f} MiB, in use {used:.1f}, browser {found[-1][3]:.1f} MiB", flush=True)
     at, *columns = np.array(found).T
     third, rows = max(1, len(at) // 3), []
-    for name, values in zip(("kernel RSS", "browser JS heap, after collection"), columns):
+    for name, values in zip(("kernel RSS", "kernel memory in use, free pages given back", "browser JS heap, after collection"), columns):
         slope = np.polyfit(at / 1000, values, 1)[0]
         rows.append((f"{name}, first and last third of "
                      f"{steps:,} steps", f"{values[:third].mean():.1f}, {values[-third:].mean():.1f} MiB", "flat"))
