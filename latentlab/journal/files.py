@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAME', 'NUMBERS', 'ROW', 'BEAT_EVERY', 'LOST_AFTER', 'check_name', 'new_id', 'whole_file', 'try_folder', 'write_json',
            'umask', 'read_json', 'LineFile', 'sound_row', 'Lines', 'read_lines', 'machine', 'process_began',
-           'beside_proc', 'writer', 'true_state', 'Lock', 'locked']
+           'beside_proc', 'writer', 'true_state', 'Lock', 'try_lock']
 
 # %% ../../nbs/journal/00_files.ipynb #ab768361
 import json
@@ -267,7 +267,7 @@ class Lock:
         if self._fd is not None: return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not locked(fd):
+        if not try_lock(fd):
             os.close(fd)
             return False
         self._fd = fd
@@ -279,7 +279,7 @@ class Lock:
         self._fd = None
 
 
-def locked(
+def try_lock(
     fd: int,  # An open file
 ) -> bool:  # Whether this call has locked it
     "Lock an open file for good, or say that somebody else has."

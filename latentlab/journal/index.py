@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'STATES', 'END', 'FILES', 'LAYOUT', 'surviving', 'final_terms', 'last_figures', 'sound_changes',
-           'sound_facts', 'summary', 'moved', 'stamp', 'stamps', 'folder_clock', 'Index', 'Metrics', 'metrics_of']
+           'sound_facts', 'summary', 'live_changes', 'stamp', 'stamps', 'folder_clock', 'Index', 'Metrics',
+           'metrics_of']
 
 # %% ../../nbs/journal/02_index.ipynb #a89f10f7
 import hashlib
@@ -116,7 +117,7 @@ def summary(
     kept = {name: facts[name] for name in ("kind", "state", "by", "seed", "started", "updated", "digest", "group", "device", "info",
                                            "parent", "words", "commit", "sweep")}
     steps = max([facts["steps"], *(row["step"] for row in rows[-3:])]) if facts["state"] == "running" else facts["steps"]
-    settings, changes = flat(facts["settings"]), moved(folder)
+    settings, changes = flat(facts["settings"]), live_changes(folder)
     if settings: settings |= {path: new for step, path, new in changes if step <= steps}
     return kept | {
         "id": folder.name, "steps": steps, "seconds": max([facts["seconds"], *timed[-1:]]), "settings": settings,
@@ -128,7 +129,7 @@ def summary(
     }
 
 
-def moved(folder: Path) -> list[tuple[int, str, Any]]:  # First step with the new value, path, new value
+def live_changes(folder: Path) -> list[tuple[int, str, Any]]:  # First step with the new value, path, new value
     "Live changes on the way of a run that count; the whole file is parsed only when it holds one."
     try: held = b'"set":' in (folder / "metrics.jsonl").read_bytes()
     except OSError: return []

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HELD', 'TRAINED', 'Interval', 'mean_interval', 'Run', 'read_run', 'append_note', 'runs_table', 'diff_table',
-           'sources_of', 'value_of', 'steps_of', 'changed_of', 'varying', 'line', 'everything', 'shared', 'group_rows',
-           'group_table']
+           'sources_of', 'value_of', 'steps_of', 'changed_of', 'varying', 'table_row', 'comparable_facts', 'repeat_key',
+           'group_rows', 'group_table']
 
 # %% ../../nbs/journal/04_runs.ipynb #65ddc363
 import time
@@ -129,7 +129,8 @@ def runs_table(
 
     kinds = {row["kind"] for row in rows}
     names, sources = varying(rows), {kind: sources_of([row for row in rows if row["kind"] == kind]) for kind in kinds}
-    return pd.DataFrame([line(row, names, sources[row["kind"]]) for row in rows], index=pd.Index([row["id"] for row in rows], name="id"))
+    lines = [table_row(row, names, sources[row["kind"]]) for row in rows]
+    return pd.DataFrame(lines, index=pd.Index([row["id"] for row in rows], name="id"))
 
 
 def diff_table(
@@ -139,7 +140,7 @@ def diff_table(
     "Settings, live changes, code, versions and device in which two runs differ."
     import pandas as pd
 
-    both = [everything(run) for run in (a, b)]
+    both = [comparable_facts(run) for run in (a, b)]
     paths = [p for p in dict.fromkeys([*both[0], *both[1]]) if both[0].get(p, "absent") != both[1].get(p, "absent")]
     return pd.DataFrame({run.id: [one.get(p, "absent") for p in paths] for run, one in zip((a, b), both)}, index=paths)
 
@@ -188,7 +189,7 @@ def varying(
     return [p for p in paths if len({repr(row["settings"].get(p, "absent")) for row in rows if row["settings"]}) > 1]
 
 
-def line(
+def table_row(
     row: Mapping[str, Any],  # Summary of a run
     names: Sequence[str],  # Settings to show
     sources: Mapping[str, str],  # Number -> where the runs of its kind measured it
@@ -204,7 +205,7 @@ def line(
                                                                                   "note": row["note"]}
 
 
-def everything(
+def comparable_facts(
     run: Run,  # A run
 ) -> dict[str, Any]:  # Path -> value
     "What two runs can differ in."
@@ -217,7 +218,7 @@ def everything(
     return flat(facts.get("settings", {})) | {f"info.{k}": v for k, v in (facts.get("info") or {}).items()} | moved | beside
 
 # %% ../../nbs/journal/04_runs.ipynb #0628ac72
-def shared(
+def repeat_key(
     row: Mapping[str, Any],  # Summary of a run
 ) -> str:  # Equal for repeats
     """What a run shares with its repeats; one changed on the way shares it with nobody, one that went on from another only
@@ -232,7 +233,7 @@ def group_rows(
     "Runs that differ by the seed alone: same settings, as many steps, and begun alike."
     found: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for row in rows:
-        if row["settings"]: found.setdefault(shared(row), {})[row["id"] if row["seed"] is None else row["seed"]] = row
+        if row["settings"]: found.setdefault(repeat_key(row), {})[row["id"] if row["seed"] is None else row["seed"]] = row
     return {name: list(seeds.values()) for name, seeds in found.items()}
 
 

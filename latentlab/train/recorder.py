@@ -19,7 +19,7 @@ from ..core.snapshot import Measurement
 from ..journal.files import read_lines
 from ..journal.index import metrics_of, surviving
 from ..journal.record import Record, flat
-from ..journal.writer import in_words
+from ..journal.writer import describe_changes
 from .session import Session
 
 # %% ../../nbs/train/05_recorder.ipynb #4bb11961
@@ -103,7 +103,7 @@ class Recorder:
         if not self.record: return ""
         facts, lines = self.record.facts, [f"run {self.id}"]
         for name, word in (("previous", "since the previous run"), ("best", "since the best run")):
-            if name in facts: lines.append(f"{word} {facts[name]['id']}: {in_words(facts[name]['changes'])}")
+            if name in facts: lines.append(f"{word} {facts[name]['id']}: {describe_changes(facts[name]['changes'])}")
         return "\n".join([*lines, *facts.get("words", ())])
 
     def begin(self, session: Session, live: Live) -> None:
