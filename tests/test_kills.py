@@ -15,7 +15,7 @@ import torch
 from latentlab.journal.files import process_began, read_json, read_lines
 from latentlab.journal.index import surviving
 from latentlab.journal.journal import Journal
-from latentlab.journal.writer import newest_checkpoint
+from latentlab.journal.writer import has_checkpoint, newest_checkpoint
 from latentlab.sweeps.plan import Plan
 from latentlab.sweeps.sweep import Sweep
 from latentlab.sweeps.workers import train_one
@@ -134,7 +134,7 @@ def true_and_whole(root: Path, *, alive=()):
 
 
 def same_end(journal, id, expected, *, lines):
-    "The run ended with the bits of one that was never killed; and with its history, unless interrupts drew lines of their own."
+    "The run ended with the bits of one that was never killed; and with its history, unless interrupts wrote lines of their own."
     state, (whole, metrics, _) = load_checkpoint(newest_checkpoint(journal.folder(id))), expected
     assert state["step"] == whole["step"] and state["settings"] == whole["settings"]
     for name, tensor in whole["model"].items(): assert torch.equal(state["model"][name], tensor), name
@@ -162,7 +162,7 @@ def phase(root, process):
 
 def hunt(prey, straight, root, how, kills, seed, *, signals=(signal.SIGKILL,)):
     "Kill trainings until there were enough kills; each goes on from where the last one was killed. Gives the phases that were hit."
-    draw, phases, number, lines = random.Random(seed), [], 0, signal.SIGINT not in signals
+    draw, phases, number, lines = random.Random(seed), [], 0, signals == (signal.SIGKILL,)  # an interrupt writes a line of its own
     span = max(0.3, 1.5 * straight(0)[2])
     while len(phases) < kills:
         aim = ("time", "checkpointing", "closing", "time", "time")[len(phases) % 5]
@@ -226,8 +226,11 @@ def every_step_once(prey, root, kills, seed):
                 os.kill(process.pid, signal.SIGKILL)
                 killed += 1
         process.join(60)
-    (row,) = journal.rows()
-    assert steps_in_lines(journal, row["id"]) == (list(range(1, 121)), True), f"after {killed} kills"
+    rows = journal.rows()
+    (done,) = [row for row in rows if row["state"] == "done"]
+    left = [row["state"] for row in rows if row is not done and has_checkpoint(journal.folder(row["id"]))]
+    assert left == [], "only a run that was killed before its first checkpoint is begun anew"
+    assert steps_in_lines(journal, done["id"]) == (list(range(1, 121)), True), f"after {killed} kills"
     return killed
 
 
