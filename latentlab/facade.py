@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .core.arrays import read_array
 from .core.registry import find_family
 from .core.settings import Settings
+from .data.batches import to_unit
 from .data.images import ImageSet
 from .train.trainer import Trainer
 
@@ -129,11 +132,10 @@ def pixels_of(
 ) -> Float[Tensor, " batch *event"]:  # In [0, 1] for bytes, as they are otherwise
     "Data as a model takes them."
     x = getattr(images, "images", images)
-    if not isinstance(x, Tensor):
-        raise ValueError(f"`images` must be an ImageSet or a tensor: got {type(images).__name__}. Use latentlab.images(name), or "
+    if not isinstance(x, Tensor | np.ndarray):
+        raise ValueError(f"`images` must be an ImageSet, a tensor or an array: got {type(images).__name__}. Use latentlab.images(name), or "
                          "torch.as_tensor.")
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    return x.to(next(model.parameters()).device)
+    return to_unit(read_array(x, "images")).float().to(next(model.parameters()).device)
 
 # %% ../nbs/00_facade.ipynb #e33a6d67
 @torch.no_grad()

@@ -29,6 +29,11 @@ def check_image_set(
     top, low = images.flatten(1).amax(1), images.flatten(1).amin(1)
     outside = (low < 0) | (top > 1) & images.is_floating_point()
     rules = {"be finite": ~(torch.isfinite(top) & torch.isfinite(low)), "lie from 0 to 1": outside, "not be constant": top == low}
+    highest = top.max().item()
+    if (images.dtype == torch.uint8 and highest == 1) or (images.is_floating_point() and 0 < highest < 1.01 / 255):
+        raise ValueError(f"`images` must reach above a level of 1/255: got {images.dtype} of at most {highest:.2g}. Bytes count to 255, "
+                         "and floats "
+                         "in [0, 1] are not divided by 255 again.")
     for rule, broken in rules.items():
         if not broken.any(): continue
         first = int(broken.nonzero()[0])
@@ -128,5 +133,8 @@ class Batches:
 def to_unit(
     images: Shaped[Tensor, "*shape"],  # uint8, or floats in [0, 1]
 ) -> Float[Tensor, "*shape"]:  # In [0, 1]
-    "Bytes become floats in [0, 1]; floats pass unchanged."
+    "Bytes become floats in [0, 1]; floats pass unchanged. Raises ValueError for other whole numbers, whose unit nobody knows."
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"`images` must be uint8 from 0 to 255, or floats: got {images.dtype}. Call .to(torch.uint8) where they count to "
+                         "255.")
     return images.float().div_(255) if images.dtype == torch.uint8 else images

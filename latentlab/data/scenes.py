@@ -11,7 +11,7 @@ __all__ = ['COLOURS', 'SHAPES', 'OBJECT_CHROMA', 'GROUND_CHROMA', 'OBJECT_SLOTS'
 # %% ../../nbs/data/01_scenes.ipynb #1ca39371
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -175,7 +175,8 @@ def draw_grounds(
 # %% ../../nbs/data/01_scenes.ipynb #3261e6c9
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scenes(ImageSet):
-    "Drawn scenes with their truth. Example: `draw_scenes(8, seed=0).colour_mask('red')`."
+    "Drawn scenes with their truth; masks number the objects. Example: `draw_scenes(8, seed=0).colour_mask('red')`."
+    numbered: ClassVar[bool] = True
     distractors: Bool[Tensor, "batch height width"]  # True on a visible distractor
     colours: Int64[Tensor, "batch object"]  # Index into COLOURS, -1 = no such object
     shapes: Int64[Tensor, "batch object"]  # Index into SHAPES, -1 = no such object

@@ -10,20 +10,22 @@ __all__ = ['FIGURES', 'check_scores', 'Above', 'count_above', 'roc_area', 'preci
 # %% ../../nbs/metrics/00_ood.ipynb #70a86a54
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from ..core.arrays import read_array
+
 # %% ../../nbs/metrics/00_ood.ipynb #84bf1f0d
 def check_scores(
-    scores: Float[Tensor, "..."] | Float[np.ndarray, "..."],  # As a user gave them
+    scores: Any,  # As a user gave them: a tensor, an array, a list, a column of a table
     name: str,  # What the error calls them
 ) -> Float64[Tensor, " example"]:  # On the host
     "Scores that have ranks: one finite number per example."
-    found = torch.as_tensor(scores).detach().cpu().double()
+    found = read_array(scores, name).detach().cpu().double()
     if found.ndim != 1:
         raise ValueError(f"`{name}` must be one score per example, of shape [example]: got shape {tuple(found.shape)}. Reduce the "
                          "other axes first.")

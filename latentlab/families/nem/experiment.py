@@ -7,6 +7,7 @@ __all__ = ['ENCODERS', 'FAMILY', 'encoder_for', 'fit_to_encoder', 'NEMRun']
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #4120cede
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
-from ...data.images import ImageSet
+from ...data.images import ImageSet, as_image_set
 from ...data.sources import GREY, ImageName, one_of_each, open_images
 from .diagnostics import MaskDiagnostics
 from .model import NEM, NEMSettings
@@ -68,13 +69,14 @@ class NEMRun(Settings):
         device: torch.device | str = "cpu",  # Where model and images go
         *,
         encoder: FrozenEncoder | None = None,  # One of your own instead of a name
-        images: ImageSet | None = None,  # A set of your own instead of a name; its last 40 are held out
+        images: Any = None,  # A set of your own, or pixels alone, instead of a name; the last 40 are held out
     ) -> Setup:  # 8 images are shown, 32 measured
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
         if self.train.precision != "float32":
             raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are "
                              "differences of nearly equal embeddings.")
         device, name = choose_device(str(device)), self.encoder
+        images = None if images is None else as_image_set(images)
         if images is not None and len(images) <= 40:
             raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)
