@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from latentlab.families.nem.checks import (MASK_LIMITS, NEM_CHECKS, MaskProbe, describe, loud_switches, mask_border, mask_collapse,
+from latentlab.families.nem.checks import (MASK_LIMITS, NEM_CHECKS, MaskProbe, describe, lost_images, loud_switches, mask_border, mask_collapse,
                                            mask_combs, mask_dimming, mask_lines,
                                            mask_saturation, mask_switches)
 from latentlab.metrics.masks import hard_keep, move
@@ -109,6 +109,41 @@ def test_a_planted_failure_is_caught_and_explained(kind, check, grade, words, se
     assert words.format(last=side - 1) in verdict.sentence and verdict.remedy
     assert verdict.value >= verdict.threshold
     assert re.search(r"\d", verdict.sentence), "a sentence has its numbers"
+
+
+ALONE = [(-50.0, "keeps 0.0%", "lower kl_scale"), (50.0, "keeps 100.0%", "raise kl_scale"), (0.3, "has a constant mask", "lower kl_scale")]
+
+
+@pytest.mark.parametrize(("seed", "side", "which"), [(6, 28, 0), (7, 64, 31), (8, 28, 12)])
+@pytest.mark.parametrize(("logit", "words", "remedy"), ALONE, ids=["hides all", "keeps all", "constant"])
+def test_one_image_without_an_explanation_is_caught_and_named(logit, words, remedy, seed, side, which):
+    images, field = world(side=side, seed=seed)
+    logits = cut(field, 0.25)
+    logits[which] = logit
+    found = mask_collapse(measure(images, logits))
+    assert found.level == "warn" and f"1 of 32 images without an explanation: image {which} {words}" in found.sentence, found
+    assert remedy in found.remedy and found.value >= found.threshold
+    healthy_rest = measure(images, cut(field, 0.25))
+    on_screen = dataclasses.replace(measure(images, logits), names=tuple(f"image {i + 1} on screen (thing)" for i in range(32)))
+    found = mask_collapse(dataclasses.replace(healthy_rest, others=on_screen))
+    assert found.level == "warn" and f"1 of 64 images without an explanation: image {which + 1} on screen (thing) {words}" in found.sentence
+    assert {check(measure(images, logits)).level for check in NEM_CHECKS if check is not mask_collapse} == {"ok"}, "no other check sees it"
+
+
+def test_many_images_without_an_explanation_are_bad_and_three_more_are_named():
+    images, field = world()
+    logits = cut(field, 0.25)
+    logits[[1, 4, 5, 9, 11, 20, 30, 31]] = -50.0
+    found = mask_collapse(measure(images, logits))
+    assert found.level == "bad" and "8 of 32" in found.sentence and "; also image 4, image 5, image 9 and 4 more" in found.sentence, found
+
+
+def test_an_image_that_its_fill_equals_may_be_hidden_whole():
+    images, field = world()
+    images[3], logits = images.mean(), cut(field, 0.25)
+    logits[3] = -50.0
+    probe = measure(images, logits)
+    assert probe.distance_blank[3] < 1e-6 and lost_images(probe) == () and mask_collapse(probe).level == "ok"
 
 
 def test_a_start_from_a_high_bias_is_a_warning_and_nothing_worse():

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 from latentlab.nn.masking import (
-    Fill, blend, gaussian, jitter, move_each, neighbourhood_average, neighbourhood_kernel, smoothing_matrix, straight_through,
+    Fill, blend, gaussian, jitter, move_each, neighbourhood_average, neighbourhood_kernel, recoverable_sigmoid, smoothing_matrix,
+    straight_through,
 )
 
 FILLS = ("zero", "mean", "blur", "noise", "mixed")
@@ -180,3 +181,28 @@ def test_straight_through_is_hard_forwards_and_the_identity_backwards():
 
 
 def test_one_half_is_hidden(): assert straight_through(torch.full((1, 2, 2), 0.5)).sum() == 0
+
+
+# A way back --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_way_back_has_a_slope_and_the_way_out_has_the_sigmoids(dtype):
+    z = torch.tensor([-200.0, -20.0, -4.0, -3.0, 0.0, 3.0, 4.0, 20.0, 200.0], dtype=dtype)[:, None, None].expand(9, 2, 2)
+    q = z.sigmoid()
+    natural = (q * (1 - q))[:, 0, 0]
+    for sign in (1.0, -1.0):
+        at = z.clone().requires_grad_()
+        made = recoverable_sigmoid(at)
+        made.backward(torch.full_like(at, sign))
+        assert torch.equal(made, q)
+        slope, back = sign * at.grad[:, 0, 0], sign * z[:, 0, 0] > 0
+        assert torch.equal(slope[~back], natural[~back]), "outwards nothing is changed"
+        assert torch.allclose(slope[back], natural[back].clamp_min(0.02), atol=0)
+        assert slope[back].min() == torch.tensor(0.02, dtype=dtype), "in float32 the sigmoid's own slope is 0 from 17 on"
+
+
+def test_within_its_floor_the_gradient_is_that_of_the_sigmoid_by_finite_differences():
+    near = (3.8 * (2 * torch.rand(2, 4, 4, generator=seeded(), dtype=torch.float64) - 1)).requires_grad_()
+    assert torch.autograd.gradcheck(recoverable_sigmoid, (near,))
+    for slope in (-0.1, 0.3):
+        with pytest.raises(ValueError, match="`slope` must be in"): recoverable_sigmoid(near, slope)

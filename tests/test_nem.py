@@ -342,3 +342,19 @@ def test_training_lowers_what_it_minimises(nem_images=pictures(64, seed=9)):
         optimiser.step()
         losses.append((loss.item(), terms.all()["area"].mean().item()))
     assert losses[-1][0] < 0.8 * losses[0][0] and losses[-1][1] < losses[0][1]
+
+
+# A way back --------------------------------------------------------------------------------------------------------
+
+def test_a_saturated_mask_comes_back_from_either_end():
+    "The first steps of a mask that hides or keeps everything with logits of 60, once its price asks for the other."
+    x = pictures(8)
+    for end, changes, penalty in ((-60.0, dict(kl_scale=1e-4), "kl"), (60.0, dict(kl_scale=0.1), "kl"),
+                                  (-60.0, dict(area_scale=0.0), "area"), (60.0, dict(area_scale=1.0), "area")):
+        nem = make(penalty=penalty, fill="mean", **changes)
+        with torch.no_grad(): nem.unet.out.bias.fill_(end)
+        _, gradients = step(nem, x, Live(nem.settings.replace(penalty=penalty, fill="mean", **changes)))
+        live = Live(nem.settings)
+        weights = weights_of(nem, live)
+        pull = -sum(float(weights[name]) * of["out.bias"].sum() for name, of in gradients.items())
+        assert pull * end < 0, (end, penalty, pull)

@@ -43,6 +43,8 @@ def entropy(
 def bernoulli_kl(
     logits: Float[Tensor, "*batch height width"],  # Log-odds of keeping
     prior: float | Float[Tensor, "*prior"],  # Keep-probability p before any evidence, in (0, 1); 0-d or [*batch] when a tensor
+    *,
+    keep: Float[Tensor, "*batch height width"] | None = None,  # sigmoid(logits), when the gradient is to go through it alone
 ) -> Float[Tensor, "*batch"]:  # Mean over pixels, nats, from 0 (q = p) to -ln p (q = 1)
     "KL from each pixel's Bernoulli(q) to Bernoulli(p). Source: the closed form; in the journal of NEM as a mask penalty."
     check_mask(logits)
@@ -50,7 +52,7 @@ def bernoulli_kl(
         keep_cost, drop_cost = -prior.log()[..., None, None], -torch.log1p(-prior)[..., None, None]
     elif 0 < prior < 1: keep_cost, drop_cost = -math.log(prior), -math.log1p(-prior)
     else: raise ValueError(f"`prior` must be in (0, 1): got {prior}. The default of the lab is 1e-4.")
-    q = logits.sigmoid()
+    q, logits = (logits.sigmoid(), logits) if keep is None else (keep, logits.detach())
     return (q * (logsigmoid(logits) + keep_cost) + (1 - q) * (logsigmoid(-logits) + drop_cost)).mean((-2, -1))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FillName', 'Fill', 'blend', 'gaussian', 'smoothing_matrix', 'neighbourhood_kernel', 'neighbourhood_average',
-           'move_each', 'jitter', 'straight_through']
+           'move_each', 'jitter', 'straight_through', 'recoverable_sigmoid']
 
 # %% ../../nbs/nn/04_masking.ipynb #6c3532c4
 import math
@@ -146,3 +146,32 @@ def straight_through(
     gradient is read as exact.
     """
     return (keep > 0.5).to(keep.dtype) + (keep - keep.detach())
+
+# %% ../../nbs/nn/04_masking.ipynb #e0e547cb
+class _WayBack(torch.autograd.Function):
+    "The sigmoid, with a floor under its slope where a step leads back towards a logit of 0."
+
+    @staticmethod
+    def forward(ctx, logits, slope):
+        keep = logits.sigmoid()
+        ctx.save_for_backward(logits, keep)
+        ctx.slope = slope
+        return keep
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, keep = ctx.saved_tensors
+        natural = keep * (1 - keep)
+        return grad * torch.where(grad * logits > 0, natural.clamp_min(ctx.slope), natural), None
+
+
+def recoverable_sigmoid(
+    logits: Float[Tensor, "*batch height width"],  # Log-odds of keeping
+    slope: float = 0.02,  # Least slope on the way back to 0, in [0, .25]; .02 is the slope at a logit of 3.87, 0 gives the plain sigmoid
+) -> Float[Tensor, "*batch height width"]:  # In [0, 1]
+    """The sigmoid whose gradient never vanishes on the way back: wherever a step moves a logit towards 0, its slope is at least
+    `slope`. Source: ours, compared with others in questions/nem_back. Wrong when: the gradient of a saturated pixel is read as exact.
+    """
+    if not 0 <= slope <= 0.25:
+        raise ValueError(f"`slope` must be in [0, .25], the slopes of a sigmoid: got {slope}. The default is .02.")
+    return _WayBack.apply(logits, slope)

@@ -21,7 +21,7 @@ from ...core.terms import Terms
 from ...losses.distances import DISTANCES, make_distance
 from ...losses.masks import area, bernoulli_kl, binarity, border, total_variation
 from ...nn.encoders import FrozenEncoder, check_images, map_shapes
-from ...nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, straight_through
+from ...nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, recoverable_sigmoid, straight_through
 from ...nn.unet import MaskUNet
 
 # %% ../../../nbs/families/nem/00_model.ipynb #2baf84a7
@@ -101,6 +101,8 @@ class NEM(nn.Module):
                              generator=generator)
         self.to(images.device, memory_format=torch.channels_last)
 
+    to_probability = staticmethod(recoverable_sigmoid)  # Logits -> probabilities in training: with a way back from saturation
+
     @property
     def encoder(self) -> FrozenEncoder: return self._held[0]
 
@@ -117,9 +119,10 @@ class NEM(nn.Module):
         generator: torch.Generator,  # For the averaging kernel
         *,
         training: bool,  # Whether this mask is trained on
+        probability: Float[Tensor, "batch height width"] | None = None,  # sigmoid(logits), where it is there already
     ) -> Float[Tensor, "batch height width"]:  # In [0, 1]
         "Sigmoid, smoothing, neighbourhood averaging and gate, in this order."
-        keep = gaussian(logits.sigmoid(), live.values["smoothing"])
+        keep = gaussian(logits.sigmoid() if probability is None else probability, live.values["smoothing"])
         if live.neighbourhood == "always" or (training and live.neighbourhood == "train"):
             keep = neighbourhood_average(keep, generator=generator)
         return straight_through(keep) if live.gate == "straight_through" else keep
@@ -150,11 +153,12 @@ class NEM(nn.Module):
         x, live, generator = batch.x, context.live, context.generator
         with torch.no_grad(): code = self.encoder.both(x)
         logits = self.unet(code.maps, x.shape[-2:])
-        keep = self.keep(logits, live, generator, training=True)
+        probability = self.to_probability(logits)
+        keep = self.keep(logits, live, generator, training=True, probability=probability)
         moved = jitter(keep, live.jitter, generator=generator)
         fill, distance = self.fill(live.fill, x, generator=generator), self.distances[live.distance]
         found = {"distance": distance(code.embedding, self.encoder.embed(blend(x, moved, fill)))}
-        penalties = {"mask_kl": bernoulli_kl(logits, live.prior), "area": area(keep)}
+        penalties = {"mask_kl": bernoulli_kl(logits, live.prior, keep=probability), "area": area(keep)}
         chosen = "mask_kl" if live.penalty == "kl" else "area"
         found[chosen] = penalties.pop(chosen)
         if live.values["complement_scale"]: found["complement"] = -distance(code.embedding, self.encoder.embed(blend(x, 1 - moved, fill)))
