@@ -96,8 +96,9 @@ class NEMRun(Settings):
         info = {"data": train.name, "encoder": encoder.name, "source": train.source, "columns": columns, "device": str(device),
                 "held_out": str(len(held_out))}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
-        return Setup(model=model, batches=batches, diagnostics=MaskDiagnostics(preview=preview, held_out=held_out), preview=preview,
-                     held_out=held_out, info=info)
+        named = lambda rows: tuple(test.classes[i] if 0 <= i < len(test.classes) else "no class" for i in test.labels[rows].tolist())
+        diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest))
+        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info)
 
 
 FAMILY = Family(name="nem", title="Explanation masks: which pixels does an "
