@@ -332,6 +332,10 @@ class Settings:
         theirs = other.fields()
         return {p: (theirs[p].value, i.value) for p, i in self.fields().items() if p in theirs and theirs[p].value != i.value}
 
+    def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> its ruler; what is missing is not stated
+        "What the numbers of such a run are measured on: scale, estimator, draws. Two numbers can be compared where the words are equal."
+        return {}
+
 # %% ../../nbs/core/00_settings.ipynb #ebeeef71
 def find_path(
     known: Mapping[str, FieldInfo],  # Dotted path -> field
@@ -458,7 +462,7 @@ class Live:
         self.ranges = types.MappingProxyType({name: value for name, value in self.values.items() if isinstance(value, Range)})
         numbers = {name: self.ranges[name].middle if name in self.ranges else self.values[name] for name, info in live.items()
                    if info.type is float}
-        self._numbers = frozenset(numbers)
+        self._numbers, self.rulers = frozenset(numbers), types.MappingProxyType(settings.rulers())
         self._seen = {**self.values, **{name: torch.tensor(value, device=device) for name, value in numbers.items() if value is not None}}
 
     def with_drawn(

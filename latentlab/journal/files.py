@@ -160,6 +160,7 @@ ROW: Mapping[str, Callable[[Any], bool]] = {  # What a line may hold, by name
     **{name: lambda v: type(v) is str for name in ("name", "level", "sentence", "remedy", "text")}, "kept": lambda v: type(v) is bool,
     **{name: lambda v: type(v) is dict and all(type(x) in NUMBERS for x in v.values()) for name in ("terms", "weights", "figures")},
     "set": lambda v: type(v) is dict and all(type(x) is list and len(x) == 2 for x in v.values()),
+    "rulers": lambda v: type(v) is dict and all(type(x) is str for x in v.values()),
 }
 
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from .files import read_lines
-from .index import stamp, surviving
+from .index import final_rulers, stamp, surviving
 from .record import flat
+from .rulers import HELD_OUT, name_ruler, rulers_along
 from .journal import Journal
 from .runs import Run
 
@@ -44,9 +45,14 @@ def cut(
 def name_of(
     part: str,  # terms, weights or figures
     name: str,  # As the journal has it
-) -> str:  # "terms/mask_kl"
-    "A metric's name in MLflow's characters."
-    return f"{part}/" + re.sub(r"[^A-Za-z0-9_\-. :]", lambda found: f"_{ord(found[0]):x}_", name)[:200]
+    ruler: str = "",  # What it was measured on; "" where none is stated
+) -> str:  # "terms/mask_kl", "figures/distance_hard/half cosine"
+    "A metric's name in MLflow's characters. MLflow draws one name on one axis, so the ruler is a part of it."
+    spell = lambda text: re.sub(r"[^A-Za-z0-9_\-. :]", lambda found: f"_{ord(found[0]):x}_", text)
+    if not ruler: return f"{part}/{spell(name)[:200]}"
+    words = re.sub(r"[()]|(?<=\w),", "", ruler.replace(" = ", " ").replace(" + ", " plus "))
+    if len(words) > 120: words = f"{words[:110]} {hashlib.sha256(ruler.encode()).hexdigest()[:8]}"
+    return f"{part}/{spell(name)[:100]}/{spell(words)[:140]}"
 
 # %% ../../nbs/journal/07_mlflow.ipynb #03232012
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +68,19 @@ class Point:
 def points_of(
     lines: Sequence[Mapping[str, Any]],  # That count
     started: float,  # Seconds since 1970
+    along: Sequence[Mapping[str, str] | None] = (),  # Rulers of each line; () where none is stated
 ) -> list[Point]:
     "What a run measured."
-    found, weights, spent = [], {}, 0.0
+    found, weights, spent, on = [], {}, 0.0, along or [{}] * len(lines)
+    ruled = {"terms": lambda rulers, n: name_ruler(rulers, n), "figures": lambda rulers, n: name_ruler(rulers, HELD_OUT + n),
+             "weights": lambda rulers, n: ""}
     for number, row in enumerate(lines):
         spent = row.get("seconds", spent)
         moved = {name: value for name, value in (row.get("weights") or {}).items() if weights.get(name) != value}
         weights |= moved
         for part, values in (("terms", row.get("terms")), ("weights", moved), ("figures", row.get("figures"))):
-            found += [Point(key=name_of(part, n), value=float(v), time=int(1000 * (started + spent)), step=row["step"], line=number)
-                      for n, v in (values or {}).items()]
+            found += [Point(key=name_of(part, n, ruled[part](on[number], n)), value=float(v), time=int(1000 * (started + spent)),
+                            step=row["step"], line=number) for n, v in (values or {}).items()]
     return found
 
 
@@ -89,14 +98,16 @@ def tags_of(
     lines: Sequence[Mapping[str, Any]],  # Its metrics that count
 ) -> dict[str, str]:  # Name -> text of any length
     "Everything about a run that is no number over time."
-    facts, odd = run.facts, not_finite(points_of(lines, 0.0))
+    facts, along = run.facts, rulers_along(lines, run.facts)
+    odd, on = not_finite(points_of(lines, 0.0, along)), final_rulers(lines, along)
     changes = [f"step {line['step']}: {name} {old} -> {new}" for line in lines for name, (old, new) in (line.get("set") or {}).items()]
     said = {name: facts.get(name) for name in ("id", "kind", "seed", "digest", "group", "device", "sweep", "title")}
     said |= {"state": row["state"], "version": (facts.get("versions") or {}).get("latentlab"), "commit": facts.get("commit"),
              "steps": row["steps"], "error": row["error"]}
     said |= {"words": "\n".join(facts.get("words") or ()), "changes": "\n".join(changes),
              "checks": ", ".join(f"{name} {level}" for name, level in row["checks"].items())}
-    said |= {"kept": row["kept"] or None, "not_finite": ", ".join(f"{key} {count} times" for key, count in odd.items()),
+    said |= {"kept": row["kept"] or None, "rulers": "\n".join(f"{name}: {ruler}" for name, ruler in on.items())}
+    said |= {"not_finite": ", ".join(f"{key} {count} times" for key, count in odd.items()),
              "damaged_lines": row.get("skipped") or None}
     found = {f"latentlab.{name}": str(value) for name, value in said.items() if value not in (None, "")}
     notes = "\n\n".join(note["text"] for note in run.notes())
@@ -199,7 +210,8 @@ def export_run(
     "One run, as far as MLflow does not have it."
     mark, lines = f"{row['state']} {stamp(str(run.folder))}", surviving(read_lines(run.folder / "metrics.jsonl").rows)
     sent, what = before and sent_before(before), "more" if before else "new"
-    points, settings, tags = points_of(lines, run.facts["started"]), flat(run.facts["settings"]), tags_of(run, row, lines)
+    along = rulers_along(lines, run.facts)
+    points, settings, tags = points_of(lines, run.facts["started"], along), flat(run.facts["settings"]), tags_of(run, row, lines)
     long = (*(n for n, v in settings.items() if len(str(v)) > PARAMETER), *(n for n, v in tags.items() if len(v) > TAG))
     told = {"not_finite": sum(not_finite(points).values()), "cut": long}
     if sent and sent.stamp == mark: return Exported(id=run.id, run_id=before.info.run_id, what="same", **told)

@@ -175,6 +175,10 @@ class Record:
         "A live setting was moved; `step` is the first with the new value."
         self.metrics.append({"step": step, "set": {name: [old, new]}})
 
+    def ruled(self, step: int, rulers: Mapping[str, str]) -> None:
+        "What the numbers are measured on from here; `step` is the first step on these rulers."
+        self.metrics.append({"step": step, "rulers": dict(rulers)})
+
     def judged(self, step: int, figures: Mapping[str, float], verdicts: Sequence[Verdict]) -> None:
         "Numbers of the held-out data, each check whose level is another than before, and all verdicts as they are now."
         self.metrics.append({"step": step, "figures": dict(figures)})
@@ -258,7 +262,7 @@ def begin(
     try:
         lock.take()
         (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8", errors="replace")
-        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), **facts, **came, "by": writer()}
+        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), "rulers": run.rulers(), **facts, **came, "by": writer()}
         write_json(folder / "run.json", said)
         return Record(folder, lock, said)
     except BaseException:

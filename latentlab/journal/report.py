@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LEVEL_MARKS', 'title_of', 'origin_of', 'format_value', 'clock', 'harmless', 'markdown_table', 'format_interval',
            'newest_step', 'newest_checks', 'final_numbers', 'snapshot_of', 'shared_rows', 'only_rows', 'draw_run',
-           'plot_tiles', 'plot_terms', 'figure_svg', 'run_facts', 'Report', 'plot_header', 'join_pngs']
+           'plot_tiles', 'by_ruler', 'plot_terms', 'figure_svg', 'best_words', 'run_facts', 'Report', 'plot_header',
+           'join_pngs']
 
 # %% ../../nbs/journal/05_report.ipynb #1f56bb42
 import html
@@ -26,7 +27,8 @@ from ..core.checks import Verdict
 from ..core.registry import find_family
 from ..core.snapshot import Curves, Measurement, Snapshot
 from .files import read_json, read_lines
-from .index import surviving
+from .index import Metrics, surviving
+from .rulers import HELD_OUT
 from .runs import Interval, Run, diff_table
 
 # %% ../../nbs/journal/05_report.ipynb #4796d75b
@@ -127,15 +129,24 @@ def newest_checks(
 def final_numbers(
     run: Run,  # Any
 ) -> list[dict[str, str]]:  # label, held_out, training, unit
-    "Last figures of the held-out data, and the last mean of each term of training, one row for each name."
+    """Last figures of the held-out data, and the last mean of each term of training, one row for each name, with what it was
+    measured on.
+    """
     from latentlab.plots.style import label
 
     metrics, units = run.metrics(), run.facts["units"]
+    last_on = {name: rulers[-1] for name, rulers in metrics.rulers.items() if rulers}
+
+    def measured_on(name: str) -> str:
+        of = [last_on.get(HELD_OUT + name, ""), last_on.get(name, "")]
+        if of[0] and of[1] and of[0] != of[1]: return f"{of[0]}; training: {of[1]}"
+        return of[0] or of[1] or str(units.get(name, ""))
+
     held = {name: points[-1][1] for name, points in metrics.probes.items()}
     last = {name: next((v for v in reversed(values) if np.isfinite(v)), float("nan")) for name, values in metrics.terms.items()}
     names = dict.fromkeys([*(name for name in last if not name.startswith("gradient_norm")), *held])
     write = lambda values, name: f"{values[name]:.4g}" if name in values else ""
-    return [{"label": label(name), "held_out": write(held, name), "training": write(last, name), "unit": str(units.get(name, ""))}
+    return [{"label": label(name), "held_out": write(held, name), "training": write(last, name), "unit": measured_on(name)}
             for name in names]
 
 
@@ -243,18 +254,42 @@ def plot_tiles(
     return figure
 
 
+def by_ruler(
+    metrics: Sequence[Metrics],  # Of the runs of one figure
+    name: str,  # A term, or `held_out/` and a figure
+) -> list[str]:  # Rulers of all its values, the first one first
+    "On how many scales a name is drawn."
+    return list(dict.fromkeys(ruler for one in metrics for ruler in one.rulers.get(name, ())))
+
+
 def plot_terms(
     runs: Sequence[Run],  # One or two
 ) -> Any:  # A matplotlib Figure, None without a line
-    "Terms of training and held-out figures of the same names over steps, one panel for each unit and size; two runs share the panels."
+    """Terms of training and held-out figures of the same names over steps, one panel for each unit and size; two runs share
+    the panels. A number on several rulers has a panel for each.
+    """
     from latentlab.plots.curves import RunCurves, plot_run_curves
 
-    units, found = {}, []
-    for run, name in zip(runs, ("left", "right") if len(runs) > 1 else ("",)):
-        metrics = run.metrics()
+    units, found, every = {}, [], [run.metrics() for run in runs]
+    for run, metrics, name in zip(runs, every, ("left", "right") if len(runs) > 1 else ("",)):
         units |= {term: str(unit) for term, unit in run.facts["units"].items()}
-        terms = {term: np.array(v, float) for term, v in metrics.terms.items() if not term.startswith("gradient_norm")}
-        held = {figure: points for figure, points in metrics.probes.items() if figure in terms}
+        terms, held = {}, {}
+        for term, values in metrics.terms.items():
+            if term.startswith("gradient_norm"): continue
+            scales = by_ruler(every, term)
+            for ruler in scales:
+                there = np.array([one == ruler for one in metrics.rulers[term]])
+                if len(scales) > 1 and not there.any(): continue
+                key = f"{term}, {ruler}" if len(scales) > 1 else term
+                terms[key] = np.where(there, np.array(values, float), np.nan)
+                if len(scales) > 1: units[key] = ruler or "no ruler stated"
+        for figure, points in metrics.probes.items():
+            if figure not in metrics.terms: continue
+            scales = by_ruler(every, HELD_OUT + figure)
+            for point, ruler in zip(points, metrics.rulers[HELD_OUT + figure]):
+                key = f"{figure}, {ruler}" if len(scales) > 1 else figure
+                held.setdefault(key, []).append(point)
+                if len(scales) > 1: units[key] = ruler or "no ruler stated"
         events = [step for step, *_ in metrics.changes] if len(runs) == 1 else []
         found.append(RunCurves(steps=np.array(metrics.steps, float), terms=terms, held_out=held, events=events, name=name))
     if not any(np.isfinite(value).any() for one in found for value in one.terms.values()): return None
@@ -274,13 +309,23 @@ def figure_svg(
     return "<svg" + file.getvalue().decode("utf-8").split("<svg", 1)[1]
 
 
+def best_words(
+    facts: Mapping[str, Any],  # What `run.json` says
+) -> str:  # "" where there was none
+    "The best run before this one, of those that can be compared, and what was left out."
+    from latentlab.plots.style import label
+
+    best, without = facts.get("best"), facts.get("left_out")
+    said = f"Lowest {label(best['metric'])} before: {best['value']:.4g}, run {best['id']}." if best else ""
+    if not without: return said
+    return f"{said} Left out: {without}." if best else f"No run before can be compared: {without}."
+
+
 def run_facts(
     run: Run,  # Any
     state: str,  # Its true state
 ) -> dict[str, Any]:  # What the template reads
     "Everything a report shows of one run but its figures."
-    from latentlab.plots.style import label
-
     facts, metrics, previous, best = run.facts, run.metrics(), run.facts.get("previous") or {}, run.facts.get("best")
     pairs = lambda changes: [{"label": c["label"], "old": format_value(c["old"]), "new": format_value(c["new"])} for c in changes or ()]
     newest, drawn = newest_step(run), run.picture_step()
@@ -297,8 +342,7 @@ def run_facts(
         time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0,
         previous=previous.get("id", ""),
         changes=pairs(previous.get("changes")), defaults=pairs(facts["defaults"]), words=list(facts["words"]), events=events, checks=shown,
-        best=f"Lowest {label(best['metric'])} before: {best['value']:.4g}, run "
-             f"{best['id']}." if best else "", best_changes=pairs(best["changes"]) if best else [],
+        best=best_words(facts), has_best=bool(best), best_changes=pairs(best["changes"]) if best else [],
         error=(facts.get("error") or "").strip(),
         checks_when=f"of step {last:,}, the run is "
                     f"at {newest:,}" if checks else "", numbers=final_numbers(run), notes=[note["text"] for note in run.notes()],

@@ -221,6 +221,7 @@ def plot_bands(
     *,
     metric: str,  # What is drawn, "distance_soft"
     unit: str = "",  # Of the metric
+    notes: Sequence[str] = (),  # Sentences that a reader has to know, below
     theme: Theme = LIGHT,  # Ground and ink
     width: float = 6.0,  # Inches
 ) -> Figure:
@@ -239,7 +240,7 @@ def plot_bands(
     add_legend(figure, ax.get_legend_handles_labels()[0], theme)
     banded = any((found.n > 1).any() for found in sums)
     says = ["Line: mean over runs. "
-            "Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []), *([CUT] if limits.cut else [])]
+            "Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []), *([CUT] if limits.cut else []), *notes]
     small_print(figure, says, theme)
     literal(figure)
     return figure
@@ -378,6 +379,7 @@ def plot_groups(
     x_label: str = "",  # The setting that varies
     series_label: str = "",  # The second one
     log_x: bool = False,  # Logarithmic axis; settings above 0
+    notes: Sequence[str] = (),  # Sentences that a reader has to know, below
     theme: Theme = LIGHT,  # Ground and ink
     width: float = 6.0,  # Inches
 ) -> Figure:
@@ -408,7 +410,7 @@ def plot_groups(
     same = {int(found.n) for found in sums}
     says = (f"Dot: one run. Bar: 95 % interval of the mean (Student t){f', n = {same.pop()} each' if not rows else ''}." if max(same) > 1
             else "Dot: one run, no interval.")
-    small_print(figure, [says, *missing(points), *([CUT] if limits.cut else [])], theme)
+    small_print(figure, [says, *missing(points), *([CUT] if limits.cut else []), *notes], theme)
     literal(figure)
     return figure
 

@@ -373,8 +373,9 @@ class Trainer:
     def _measured(self) -> bool: return bool(self.session.measurements) and self.session.measurements[-1].step == self.step_count
 
     def _measure(self) -> Measurement:
-        found = steps_of.measure(self.session, self._live)
-        self.recorder.measured(found)
+        live = self._live  # the same for the numbers and for what the record says of them
+        found = steps_of.measure(self.session, live)
+        self.recorder.measured(found, self.session, live)
         return found
 
     def _save(self) -> Path:

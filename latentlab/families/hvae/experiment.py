@@ -20,7 +20,7 @@ from ...data.binarise import make_prepare
 from ...data.images import known_set
 from ...data.sources import fixed_bits, read_labels, training_images, trial_images
 from ...data.toys import expected_log_density, make_toy
-from .diagnostics import ImageDiagnostics, point_diagnostics
+from .diagnostics import IMAGE_DRAWS, POINT_DRAWS, ImageDiagnostics, point_diagnostics
 from .model import make_model
 from ...latents.model import VAESettings
 from ...train.settings import TrainSettings
@@ -92,6 +92,24 @@ class HVAERun(Settings):
         if self.data.images_wanted and wanted == "gaussian" and bits != "grey":
             raise ValueError(f"`bits` must be grey for a gaussian likelihood: got {bits}. A density of bits has no upper end: set "
                              "likelihood to auto or bernoulli.")
+
+    def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> what, in which unit, from how many draws of how many data
+        "Bounds by what they bound and by S; the trained terms by beta, floor and warm-up as well."
+        model, images = self.model, self.data.images_wanted
+        density = "log-density" if self.built.likelihood == "gaussian" else "log-probability"
+        draws, count = (IMAGE_DRAWS, 500) if images else (POINT_DRAWS, 1000)
+        bound, held = f"nats of {density}", f"nats of {density}, S = {draws}, {count:,} held out"
+        fade = f" until step {model.free_steps}" if model.free_steps else ""
+        floor = f" with {model.free_nats:g} free nats a layer, {model.free_kind}{fade}" if model.free_nats else ""
+        warm = f", warm-up {model.warmup_steps} steps" if model.warmup_steps else ""
+        inside = f"{bound}, importance weighted, S = {model.samples}, beta {model.beta:g}{warm}"
+        paid = inside if model.objective == "iw" else f"{bound}: nll + {model.beta:g} kl{floor}{warm}"
+        layers = (*map(str, range(1, 7)), "a")
+        terms = {"nll": bound, "elbo": bound, "kl": f"nats{floor}", "iw_loss": inside, "loss": paid}
+        seen = {name: held for name in ("elbo", "iw", "nll", "gap", "elbo_se", "iw_se", "train_elbo", "oracle_gap")}
+        seen |= {"samples": "draws a datum", "effective": f"draws of {draws}", "scale_median": "data units", "scale_min": "data units"}
+        seen |= {f"active_{name}": "units" for name in layers} | {f"kl_{name}": f"nats, S = {draws}" for name in layers}
+        return terms | {f"kl_{name}": "nats" for name in layers} | {f"held_out/{name}": ruler for name, ruler in seen.items()}
 
     @property
     def built(self) -> VAESettings:

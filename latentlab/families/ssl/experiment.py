@@ -39,6 +39,12 @@ class SSLRun(Settings):
         if self.model.shape != fits:
             raise ValueError(f"`shape` must be {fits} for {self.data.name}: got {self.model.shape}. Change both together.")
 
+    def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
+        "A loss without labels depends on temperature and on how many others an image is told from."
+        of = f"swav, {self.model.prototypes} prototypes" if self.model.method == "swav" else self.model.method
+        loss = f"nats, {of}, temperature {self.model.temperature:g}, {self.train.batch} images a batch"
+        return {"contrastive": loss, "loss": loss, "view_distance": "1-cos", "held_out/spread": "1-cos", "held_out/dead": "share of units"}
+
     def build(
         self,
         device: torch.device | str = "cpu",  # Where model and images go
