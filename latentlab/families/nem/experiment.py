@@ -19,7 +19,7 @@ from ...data.batches import Batches
 from ...data.images import ImageSet, as_image_set
 from ...data.sources import GREY, ImageName, one_of_each, open_images
 from .diagnostics import MaskDiagnostics
-from .model import NEM, NEMSettings
+from .model import EXTRAS, NEM, NEMSettings
 from ...nn.encoders import FrozenEncoder, load_encoder
 from ...train.settings import TrainSettings
 
@@ -63,6 +63,21 @@ class NEMRun(Settings):
                           reason="masks stop improving there; scenes of this number are drawn in seconds")
     model: NEMSettings = field(default_factory=NEMSettings)  # The masker
     train: TrainSettings = field(default_factory=TrainSettings)  # Its training
+
+    def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
+        "Distances by their scale, the KL by its prior, and the loss by all that is summed in it."
+        model = self.model
+        scale, nats = model.distance.replace("_", " "), f"nats, prior {model.prior:g}"
+        paid = f"{model.kl_scale:g} mask KL (prior {model.prior:g})" if model.penalty == "kl" else f"{model.area_scale:g} area"
+        extras = {"complement": model.complement_scale} | {name: getattr(model, weight) for name, (weight, _) in EXTRAS.items()}
+        summed = [f"{scale} to the {model.fill} fill", paid, *(f"{weight:g} {name.replace('_', ' ')}" for name, weight in extras.items()
+                                                             if weight)]
+        shares = ("area", "high_frequency", "line", "border", "common", "saturated")
+        held = {name: "share" for name in shares} | {"area": "share of pixels", "logit_range": "logits"}
+        held |= {f"distance_{part}": scale for part in ("soft", "hard", "moved", "blank")}
+        held |= {name: f"share of the blank's {scale}" for name in ("dimming", "jump")}
+        terms = {"distance": scale, "complement": scale, "mask_kl": nats, "area": "share of pixels", "loss": " + ".join(summed)}
+        return terms | {name: "share" for name in EXTRAS} | {f"held_out/{name}": ruler for name, ruler in held.items()}
 
     def build(
         self,
