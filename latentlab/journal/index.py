@@ -81,7 +81,8 @@ FACTS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {  # Key of `run.json
     "seconds": ((int, float), 0.0), "error": (str, ""), "words": (list, []), "info": (dict, {}), "versions": (dict, {}), "by": (dict, {}),
     "device": (str, ""),
     "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
-    "previous": (dict, None), "best": (dict, None), "defaults": (list, None), "units": (dict, {}), "rulers": (dict, None), "left_out": (str, ""), "untracked": (list, []),
+    "previous": (dict, None), "best": (dict, None), "defaults": (list, None),
+    "units": (dict, {}), "rulers": (dict, None), "left_out": (str, ""), "untracked": (list, []),
     "platform": (str, ""), "threads": (int, None),
 }
 STATES = ("running", "done", "interrupted", "failed", "damaged")
@@ -104,7 +105,8 @@ def sound_facts(
             and not (isinstance(whole[name].get("id"), str) and sound_changes(whole[name].get("changes")))]
     good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]),
             "words": all(isinstance(w, str) for w in whole["words"]),
-            "rulers": whole["rulers"] is None or all(isinstance(w, str) for w in whole["rulers"].values()), "state": whole["state"] in STATES}
+            "rulers": whole["rulers"] is None or
+                      all(isinstance(w, str) for w in whole["rulers"].values()), "state": whole["state"] in STATES}
     odd += [name for name in good if not good[name]]
     if odd:
         raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move "

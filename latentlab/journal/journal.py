@@ -87,7 +87,8 @@ def group_points(
         name = str(settings.get(series[0])) if len(series) == 1 else group_name(rows, series) if series else ""
         key = at if isinstance(at, (int, float)) and not isinstance(at, bool) else str(at), name
         if key in points:
-            raise ValueError(f"`series` must tell all groups apart: got several at {x} {at}, {name or 'one colour'}. Name what else varies.")
+            raise ValueError(f"`series` must tell all groups apart: got several at {x} {at}, {name or 'one colour'}. "
+                             "Name what else varies.")
         points[key] = [value_of(row, metric, source) for row in rows]
     return [GroupPoint(x=at, series=name, values=np.array(values, float)) for (at, name), values in points.items()]
 
@@ -136,7 +137,8 @@ def book_repeats(
     def mean(g: Sequence[Mapping[str, Any]], m: str) -> str:
         on, alike = one_ruler(g, m, sources[m])
         many = several[HELD_OUT + m if sources[m] == HELD else m] > 1
-        return format_interval(mean_interval([value_of(row, m, sources[m]) for row in alike])) + (f" ({on or 'no ruler stated'})" if many else "")
+        told = format_interval(mean_interval([value_of(row, m, sources[m]) for row in alike]))
+        return told + (f" ({on or 'no ruler stated'})" if many else "")
 
     means = lambda g: [mean(g, m) for m in metrics]
     lines = [[*(g[0]["settings"].get(p) for p in names), len(g), steps_of(g[0]), *means(g)] for g in groups]
@@ -154,7 +156,8 @@ def book_list(
     odd = lambda r: ", ".join(f"{n} {level}" for n, level in r["checks"].items() if level != "ok")
     state = lambda r: ", ".join(filter(None, [r["state"], changed_of(r)]))
     many = many_rulers(rows).get(HELD_OUT + "loss" if source == HELD else "loss", 1) > 1
-    loss = lambda r: f"{value_of(r, 'loss', source):.4g} ({ruler_of(r, 'loss', source) or 'no ruler stated'})" if many else value_of(r, "loss", source)
+    value, on = lambda r: value_of(r, "loss", source), lambda r: ruler_of(r, "loss", source) or "no ruler stated"
+    loss = lambda r: f"{value(r):.4g} ({on(r)})" if many else value(r)
     line = lambda r: [r["id"], state(r), steps_of(r), *(r["settings"].get(p) for p in names), loss(r), odd(r), r["note"] or r["error"]]
     heads = ["run", "state", "steps", *(p.split(".")[-1].replace("_", " ") for p in names), f"loss ({source})" if source else "loss",
              "checks", "note or error"]
@@ -243,8 +246,9 @@ class Journal(Writer):
         less, (on, groups) = len(every) - len(groups), choose_ruler(groups, metric, source, ruler)
         names, said = varying_between(groups), dict(metric=f"{metric} ({source})", unit=on)
         lengths = sorted({rows[0]["steps"] for rows in groups})
-        said["notes"] = [*([f"Measured on: {on}."] if on else []), *([f"Trained for {lengths[0]:,} to {lengths[-1]:,} steps."] if lengths[1:] else []),
-                         *([f"Left out: {less} group{'s' * (less > 1)} of settings shown here, of fewer seeds or changed on the way."] if less else [])]
+        said["notes"] = [note for note, needed in (
+            (f"Measured on: {on}.", on), (f"Trained for {lengths[0]:,} to {lengths[-1]:,} steps.", lengths[1:]),
+            (f"Left out: {less} group{'s' * (less > 1)} of settings shown here, of fewer seeds or changed on the way.", less)) if needed]
         history = lambda rows: history_of([self.run(row["id"]) for row in rows], metric, source)
         if x is None: return plot_bands([GroupCurve(name=group_name(rows, names), **history(rows)) for rows in groups], **said)
         at, first = find_varying(names, x), [find_varying(names, series)] if series else []

@@ -262,7 +262,8 @@ def begin(
     try:
         lock.take()
         (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8", errors="replace")
-        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False), "rulers": run.rulers(), **facts, **came, "by": writer()}
+        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False),
+                        "rulers": run.rulers(), **facts, **came, "by": writer()}
         write_json(folder / "run.json", said)
         return Record(folder, lock, said)
     except BaseException:

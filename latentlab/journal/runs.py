@@ -299,7 +299,7 @@ def group_table(
         for m in metrics or known:
             ruler, alike = one_ruler(rows, m, known[m])
             i = mean_interval([value_of(row, m, known[m]) for row in alike])
-            line |= {(m, "measured on"): known[m], (m, "ruler"): ruler, (m, "n"): i.n, (m, "mean"): i.mean, (m, "sd"): i.deviation, (m, "low"): i.low,
-                     (m, "high"): i.high}
+            line |= {(m, "measured on"): known[m], (m, "ruler"): ruler}
+            line |= {(m, "n"): i.n, (m, "mean"): i.mean, (m, "sd"): i.deviation, (m, "low"): i.low, (m, "high"): i.high}
         lines.append(line)
     return pd.DataFrame(lines, columns=pd.MultiIndex.from_tuples(lines[0]) if lines else None)

@@ -240,7 +240,8 @@ def plot_bands(
     add_legend(figure, ax.get_legend_handles_labels()[0], theme)
     banded = any((found.n > 1).any() for found in sums)
     says = ["Line: mean over runs. "
-            "Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []), *([CUT] if limits.cut else []), *notes]
+            "Thin: single runs.", *(["Band: 95 % interval of the mean (Student t)."] if banded else []),
+            *([CUT] if limits.cut else []), *notes]
     small_print(figure, says, theme)
     literal(figure)
     return figure
