@@ -107,8 +107,9 @@ def curve_columns(
 def lights(
     snapshot: Snapshot,  # With the verdicts of its last measurement
 ) -> list[dict[str, Any]]:  # As the view's row of lights takes them
-    "The last verdict of each check."
+    "The present verdict of each check, and the step at which it was found."
     if not snapshot.measurements: return []
-    return [plain(dict(name=v.name, label=v.name.replace("_", " "), level=v.level, value=v.value, threshold=v.threshold,
+    last = snapshot.measurements[-1]
+    return [plain(dict(step=last.step, name=v.name, label=v.name.replace("_", " "), level=v.level, value=v.value, threshold=v.threshold,
                        sentence=v.sentence, remedy=v.remedy))
-            for v in snapshot.measurements[-1].verdicts]
+            for v in last.verdicts]

@@ -25,8 +25,8 @@ from .protocol import Event, Request, event_sources, is_run_id, read_event, read
 # %% ../../nbs/panels/04_view.ipynb #2b3e47e7
 UPLOT_VERSION = "1.6.32"  # The vendored release; a test compares the file with its published hash
 MODULES = (  # Our files, in the order in which they are joined
-    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "brush", "lights", "controls", "header", "runs",
-    "journal", "view")
+    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "brush", "lights", "controls", "header", "dock",
+    "runs", "journal", "view")
 
 
 def static_text(
@@ -155,11 +155,11 @@ class View(anywidget.AnyWidget):
     held = traitlets.Bytes().tag(sync=True)  # Arrays at rest, one after the other
     held_meta = traitlets.Dict({"blocks": []}).tag(sync=True)  # blocks: key, dtype, shape, offset of each; seq of the frame that changed it
     frame = traitlets.Bytes().tag(sync=True)  # Arrays that moved, one after the other; they hide those at rest of the same key
-    frame_meta = traitlets.Dict().tag(sync=True)  # seq, step, values, tail, table, blocks
+    frame_meta = traitlets.Dict().tag(sync=True)  # seq, step, measured (the step of the table), values, tail, table, blocks
     curves = traitlets.Bytes().tag(sync=True)  # float32 columns
     curves_meta = traitlets.Dict().tag(sync=True)  # columns: their names
     status = traitlets.Dict({"state": "idle"}).tag(sync=True)  # state, step, rate, device, message, error, pending
-    checks = traitlets.List().tag(sync=True)  # name, label, level, value, threshold, sentence, remedy
+    checks = traitlets.List().tag(sync=True)  # step, name, label, level, value, threshold, sentence, remedy
     notes = traitlets.List().tag(sync=True)  # text and loud: sentences that must stand beside the picture
     positions = traitlets.Dict().tag(sync=True)  # Source -> last slide, scrub or edit that was accepted
     journal = traitlets.Dict().tag(sync=True)  # folder, run, message, error, sweep; empty without a journal

@@ -66,7 +66,15 @@ LL.grid = (host, picture) => {
   };
 
   // A picture that is enlarged much stays crisp; one that is enlarged a little would get uneven pixels, so it is smoothed.
-  const fit = () => {
+  let room = null; // height that all rows may take; null for as much as they like
+  const fit = (height = room) => {
+    room = height;
+    if (rows.length && room && body.offsetHeight) { // narrower images where they would be higher than there is room
+      const lines = [...body.querySelectorAll(".ll-columns")], gap = parseFloat(getComputedStyle(body).rowGap) || 0;
+      const ratio = rows.reduce((sum, row) => sum + row.canvas.height / row.canvas.width, 0), words = lines.reduce((sum, line) => sum + line.offsetHeight, 0) + gap * (rows.length + lines.length);
+      const least = 36 * Math.max(...rows.map((row) => row.n)), width = Math.max(least, Math.floor((room - words - 2) / ratio));
+      body.style.setProperty("--ll-strip", `${width}px`);
+    }
     for (const row of rows) {
       const ratio = (row.canvas.clientWidth * (window.devicePixelRatio || 1)) / row.canvas.width;
       row.canvas.style.imageRendering = ratio >= 2 ? "pixelated" : "auto";

@@ -3,7 +3,7 @@ LL.MARK = { ok: "✓", warn: "!", bad: "✕", off: "–" };
 LL.WORD = { ok: "ok", warn: "warning", bad: "failed", off: "not run" };
 
 LL.lights = (host) => {
-  const strip = LL.el("div", { class: "ll-lights" }), detail = LL.el("div", { class: "ll-details", role: "status", "aria-live": "polite" }), opened = new Set();
+  const strip = LL.el("div", { class: "ll-lights" }), stamp = LL.stamp(), detail = LL.el("div", { class: "ll-details", role: "status", "aria-live": "polite" }), opened = new Set();
   host.append(strip, detail);
   let checks = [], last = "";
   const draw = () => {
@@ -11,7 +11,7 @@ LL.lights = (host) => {
     if (text === last) return;
     last = text;
     const focused = strip.contains(document.activeElement) ? document.activeElement.dataset.check : null;
-    strip.replaceChildren(LL.el("b", { class: "ll-strip-title", text: "Checks" }));
+    strip.replaceChildren(LL.el("b", { class: "ll-strip-title", text: "Checks" }), stamp.node); stamp.set(checks[0]?.step);
     detail.replaceChildren();
     if (!checks.length) strip.append(LL.el("span", { class: "ll-note", text: "none has run yet" }));
     for (const check of checks) {
@@ -29,7 +29,15 @@ LL.lights = (host) => {
       detail.append(line);
     }
   };
-  return (list) => { checks = list ?? []; draw(); };
+  return {
+    set: (list) => { checks = list ?? []; draw(); },
+    show: (name) => { // open one, and bring the keyboard there
+      if (name) opened.add(name);
+      draw();
+      const light = strip.querySelector(name ? `[data-check="${CSS.escape(name)}"]` : "[data-check]");
+      light?.scrollIntoView({ block: "nearest" }); light?.focus({ preventScroll: true });
+    },
+  };
 };
 
 LL.differs = (host) => (list) => {

@@ -204,8 +204,8 @@ LL.PLOTS = { curves: LL.curves, path: LL.path };
 
 // numbers in words and digits: one card a quantity, the first value large, the others beside their names
 LL.numbers = (host, spec) => {
-  const cards = new Map();
-  host.replaceChildren();
+  const cards = new Map(), stamp = LL.stamp(), grid = LL.el("div", { class: "ll-cards" });
+  host.replaceChildren(LL.el("div", { class: "ll-numbers-head" }, LL.el("b", { class: "ll-strip-title", text: "Held out" }), stamp.node), grid);
   for (const row of spec?.rows ?? []) {
     const parts = (spec.columns ?? [""]).map((name, i) => {
       const value = LL.el(i ? "span" : "b", { text: "–" }), [, sign, word] = /^(± )?(.*)$/.exec(name), after = word ? LL.el("small", { text: word }) : null; // "± s.e." stands around its number
@@ -214,8 +214,18 @@ LL.numbers = (host, spec) => {
     const card = LL.el("div", { class: "ll-card", title: row.help ?? "" }, LL.el("span", { class: "ll-card-label" }, row.colour ? LL.el("i", { class: "ll-dot", style: `--c:${LL.themed(row.colour)}` }) : null, row.label),
       LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => p.node)));
     if (row.unit) card.firstChild.append(LL.el("small", { text: row.unit }));
-    cards.set(row.name, { parts, card }); host.append(card);
+    cards.set(row.name, { parts, card }); grid.append(card);
   }
   host.hidden = cards.size === 0;
-  return (table) => { const some = Object.keys(table ?? {}).length > 0; for (const [name, { parts, card }] of cards) { card.hidden = some && !(name in table); parts.forEach((p, i) => { const v = table?.[name]?.[i] ?? null; LL.put(p.value, LL.number(v)); if (p.after) LL.put(p.after, LL.unit(v, p.name)); p.node.hidden = i > 0 && i >= (table?.[name]?.length ?? parts.length); }); } }; // a row with fewer numbers shows fewer
+  return (table, measured) => {
+    const some = Object.keys(table ?? {}).length > 0;
+    stamp.set(some ? measured : null);
+    for (const [name, { parts, card }] of cards) {
+      card.hidden = some && !(name in table);
+      parts.forEach((p, i) => { // a row with fewer numbers shows fewer
+        const v = table?.[name]?.[i] ?? null;
+        LL.put(p.value, LL.number(v)); if (p.after) LL.put(p.after, LL.unit(v, p.name)); p.node.hidden = i > 0 && i >= (table?.[name]?.length ?? parts.length);
+      });
+    }
+  };
 };

@@ -26,6 +26,12 @@ LL.chip = (label, old, now) => {
   return LL.el("span", { class: "ll-chip", title: long ? `${LL.number(old)} → ${LL.number(now)}` : null }, LL.el("span", { text: `${label} ` }), LL.el("s", { text: cut(old) }), " → ", LL.el("b", { text: cut(now) }));
 };
 
+// the step at which numbers were measured, written the same way beside all of them
+LL.stamp = () => {
+  const node = LL.el("small", { class: "ll-stamp", title: "measured on held-out data at this step; pictures and curves are those of the step beside the state" });
+  return { node, set: (step) => { const there = step !== null && step !== undefined; node.hidden = !there; if (there) { LL.put(node, `at step ${LL.number(step)}`); node.dataset.step = String(step); } } };
+};
+
 LL.number = (v, digits = 3) => {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "on" : "off";

@@ -8,13 +8,14 @@ LL.render = ({ model, el }) => {
   const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
   const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
   const journalHost = part("ll-journal", { hidden: true }), drawer = part("ll-drawer", { hidden: true }), sinceHost = part("ll-foot since", { hidden: true });
-  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), wideHost = part("ll-wide"), rowHost = part("ll-rows"), cards = part("ll-cards"), plotHost = part("ll-plots");
-  const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs");
-  const main = part("ll-main", {}); main.append(bar, pictures, cards, plotHost); pictures.append(leftHost, rightHost, wideHost); leftHost.append(rowHost);
-  const body = part("ll-body"); body.append(side, main);
-  const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body, checkHost, differsHost, sinceHost);
+  const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), wideHost = part("ll-wide"), rowHost = part("ll-rows"), cardHost = part("ll-numbers"), dockHost = part("ll-dock"), aside = part("ll-aside");
+  const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs"), quiet = part("ll-foot quiet ll-notes", { hidden: true }), changes = part("ll-changes"); changes.append(quiet, differsHost, sinceHost);
+  const main = part("ll-main", {}); main.append(bar, pictures, cardHost, dockHost); pictures.append(leftHost, rightHost, wideHost); leftHost.append(rowHost);
+  const body = part("ll-body"); body.append(side, main, aside);
+  const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body);
   const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
   root.append(box); el.append(root);
+  let scroller = null, kept = { stop: () => {} }; // the node stands in no page yet: found with its first size
 
   // JupyterLab binds arrows, Enter and letters to cells, and looks at the focused element before its ancestors: plain keys belong to the panel, Ctrl+S stays the page's.
   const guard = (event) => { if (root.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey || event.altKey)); };
@@ -29,11 +30,11 @@ LL.render = ({ model, el }) => {
   const asks = new Map();
   const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
 
-  const header = LL.header(top, (name) => send({ kind: "command", name }));
+  const header = LL.header(top, (name) => send({ kind: "command", name }), (name) => { dock.open("checks"); lights.show(name); });
   const controls = LL.controls(side, set);
   const grid = LL.grid(rowHost, picture);
   const journal = LL.journal({ bar: journalHost, drawer, since: sinceHost, box }, (name, value) => send({ kind: "journal", name, value }));
-  const lights = LL.lights(checkHost), differs = LL.differs(differsHost);
+  const lights = LL.lights(checkHost), differs = LL.differs(differsHost), dock = LL.dock(dockHost, aside, { checks: ["Checks", checkHost], changes: ["Settings changed", changes] }, () => { for (const plot of plots) plot.fit(); repaint(false, true, true); });
   let plots = [], shown = [], held = {}, numbers = () => {}, painted = 0, received = performance.now(), lastSeq = null, queued = false, dirty = { frame: true, plots: true }, visible = true, plotTime = 0, stale = false, error = null;
 
   side.addEventListener("input", (event) => {
@@ -77,7 +78,7 @@ LL.render = ({ model, el }) => {
       dirty.frame = false;
       const now = meta();
       grid.paint(); for (const one of shown) one.paint();
-      numbers(now.table);
+      numbers(now.table, now.measured, now.step);
       header.status(status(), now.step ?? status().step, stale, closed());
       if (now.seq !== undefined && now.seq !== lastSeq) {
         lastSeq = now.seq; painted += 1;
@@ -94,12 +95,12 @@ LL.render = ({ model, el }) => {
     if (dirty.plots && time - plotTime > 180) {
       dirty.plots = false; plotTime = time;
       const data = table();
-      for (const plot of plots) { plot.data(data); plot.draw(); }
+      for (const plot of plots) { plot.data(data); if (plot.node.offsetParent !== null) plot.draw(); }
     }
     if (dirty.plots) soon();
   };
   const soon = () => { if (!queued) { queued = true; requestAnimationFrame(paint); } };
-  const repaint = (frame, curves) => { dirty.frame ||= frame; dirty.plots ||= curves; soon(); };
+  const repaint = (frame, curves, now = false) => { dirty.frame ||= frame; dirty.plots ||= curves; if (now) plotTime = 0; soon(); };
   LL.pictureBar(bar, picture, () => { grid.ramp(); repaint(true, false); });
 
   const say = () => {
@@ -144,8 +145,7 @@ LL.render = ({ model, el }) => {
     header.layout(layout); grid.layout(layout); grid.ramp(); bar.hidden = !masked;
     for (const one of [...plots, ...shown]) one.destroy();
     plots = (layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => LL.PLOTS[spec.kind](spec, event));
-    plotHost.replaceChildren(...plots.map((plot) => plot.node));
-    plotHost.hidden = plots.length === 0;
+    dock.plots((layout.plots ?? []).filter((spec) => LL.PLOTS[spec.kind]).map((spec) => spec.title ?? ""), plots.map((plot) => plot.node));
     const chosen = (layout.pictures ?? []).filter((spec) => LL.PICTURES[spec.kind]);
     shown = chosen.map((spec) => LL.PICTURES[spec.kind](spec, event));
     // beside rows of images there is no room for three scatters and more: they go below, over the whole width, and the bars beside them
@@ -154,8 +154,15 @@ LL.render = ({ model, el }) => {
     const side = (name) => shown.filter((_, i) => placeOf(chosen[i]) === name).map((one) => one.node);
     leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
     rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
-    numbers = LL.numbers(cards, layout.table);
-    blocks(); readPositions(); repaint(true, true);
+    numbers = LL.numbers(cardHost, layout.table);
+    room(); blocks(); readPositions(); repaint(true, true);
+  };
+  // the panel is as high as the part of the page that shows it; pictures get what curves, numbers and words leave of it
+  const room = () => {
+    root.style.setProperty("--ll-height", `${LL.heightFor(el, scroller)}px`);
+    if (!main.clientHeight) return;
+    const rest = (bar.hidden ? 0 : bar.offsetHeight + 10) + (cardHost.hidden ? 0 : cardHost.offsetHeight + 10) + LL.DOCK + 24, left = Math.max(170, main.clientHeight - rest);
+    if (pictures.dataset.room !== String(left)) { pictures.dataset.room = String(left); pictures.style.setProperty("--ll-room", `${left}px`); grid.fit(left); }
   };
   const readPositions = () => { const now = model.get("positions") ?? {}; for (const one of shown) one.place?.(now); };
   const readFrame = () => {
@@ -179,8 +186,11 @@ LL.render = ({ model, el }) => {
     if (some.length) rest.push({ text: `${some.length} switch${one ? " differs from its default" : "es differ from their defaults"}: ${some.join(", ")}`, loud: false, folded: true });
     const list = [...rest.filter((note) => note.loud), ...rest.filter((note) => !note.loud)], text = JSON.stringify(list);
     if (notes.dataset.said === text) return;
-    notes.dataset.said = text; notes.hidden = !list.length; notes.classList.toggle("loud", list.some((note) => note.loud));
-    notes.replaceChildren(...list.map((note) => LL.el("div", { class: note.loud ? "loud" : note.folded ? "quiet ll-clip" : "quiet", title: note.folded ? note.text : null }, ...LL.coded(note.text))));
+    notes.dataset.said = text;
+    for (const [host, some] of [[notes, list.filter((note) => note.loud)], [quiet, list.filter((note) => !note.loud)]]) { // what changes the meaning of the picture stands above it; an ordinary choice among the changes
+      host.hidden = !some.length; host.classList.toggle("loud", host === notes && some.length > 0);
+      host.replaceChildren(...some.map((note) => LL.el("div", { class: note.loud ? "loud" : "quiet" }, ...LL.coded(note.text))));
+    }
   };
   const readJournal = () => {
     const now = model.get("journal") ?? {}, sweep = now.sweep ?? {};
@@ -197,22 +207,27 @@ LL.render = ({ model, el }) => {
     if (!journal.waits(content.name) && controls.refuse(content.name, content.sentence)) return;
     if (!journal.refused(content.name, content.sentence)) { error = content.sentence; say(); }
   };
-  const theme = () => { root.classList.toggle("dark", LL.dark()); [...plots, ...shown].forEach((one) => one.theme()); numbers = LL.numbers(cards, (model.get("plan") ?? {}).table); repaint(true, false); };
+  const theme = () => { root.classList.toggle("dark", LL.dark()); [...plots, ...shown].forEach((one) => one.theme()); numbers = LL.numbers(cardHost, (model.get("plan") ?? {}).table); repaint(true, false); };
+  const readChecks = () => { const list = model.get("checks") ?? []; lights.set(list); header.verdicts(list); dock.mark("checks", LL.tally(list)); };
+  const readDiffers = () => { const list = model.get("differs") ?? []; differs(list); dock.mark("changes", list.length ? [["", `${list.length}`]] : []); };
 
   const watch = {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
     "change:held_meta": readHeld, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
-    "change:status": readStatus, "change:checks": () => lights(model.get("checks")), "change:notes": readNotes, "change:differs": () => differs(model.get("differs")),
+    "change:status": readStatus, "change:checks": readChecks, "change:notes": readNotes, "change:differs": readDiffers,
     "change:positions": readPositions, "change:journal": readJournal, "change:runs": readRuns, "change:report_meta": readReport, "msg:custom": readMessage,
   };
 
   theme(); readLayout(); controls.build(model.get("schema") ?? []); controls.values(model.get("values") ?? {});
   readHeld();
-  lights(model.get("checks")); differs(model.get("differs")); readNotes(); readStatus(); readJournal(); readRuns();
+  readChecks(); readDiffers(); readNotes(); readStatus(); readJournal(); readRuns();
   for (const [event, call] of Object.entries(watch)) model.on(event, call);
 
-  const sizes = new ResizeObserver(() => { grid.fit(); plots.forEach((plot) => plot.fit()); repaint(true, true); });
-  sizes.observe(root);
+  const sizes = new ResizeObserver(() => {
+    if (!scroller && (scroller = LL.scroller(el))) { sizes.observe(scroller); kept = LL.keepInSight(root, scroller, (meta().seq ?? 0) <= 3); }
+    room(); dock.fit(); grid.fit(); plots.forEach((plot) => plot.fit()); repaint(true, true);
+  });
+  for (const one of [root, main, top, cardHost, document.documentElement]) sizes.observe(one);
   const sight = new IntersectionObserver((entries) => { const now = entries[entries.length - 1].isIntersecting; if (now !== visible) { visible = now; alive(); } if (visible) soon(); });
   sight.observe(root);
   document.addEventListener("visibilitychange", alive);
@@ -223,7 +238,7 @@ LL.render = ({ model, el }) => {
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
-    window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); sight.disconnect(); themes.disconnect(); header.stop(); controls.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
+    window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); kept.stop(); controls.stop(); sight.disconnect(); themes.disconnect(); header.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
   };
 };
 
