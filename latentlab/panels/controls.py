@@ -64,7 +64,7 @@ def controls(
     hidden: Collection[str] = (),  # Paths or names that get no control
     data: Collection[str] = ("data",),  # Parts of a path that mean what is learnt from
 ) -> list[dict[str, Any]]:  # One JSON-ready description a control, in the order of declaration
-    "Every live and build field as a control: label, widget, range, unit, reason and condition come from the field."
+    "Every live and build field as a control: label, widget, range, unit, help, reason and condition come from the field."
     names, found = control_names(fields), []
     for path, info in fields.items():
         group = group_of(info, data)
@@ -78,7 +78,7 @@ def controls(
         found.append(dict(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
             high=info.high, scale=info.scale, step=info.step, choices=choices, optional=info.optional, unit=info.unit,
-            default=info.default, help=info.reason, when=when, folded=info.folded,
+            default=info.default, what=info.help, help=info.reason, when=when, folded=info.folded,
             free=bool(info.suggest) and not info.choices))
     return found
 

@@ -292,7 +292,7 @@ class HVAEDisplay(Display):
         auxiliary, plane = info.get("kind") == "auxiliary", "field" in views
         count = "a latent and its auxiliary" if auxiliary else f"{layers} layer{'s' * (layers > 1)}"
         main = plane_picture() if plane else score_picture(views, (info["data"], info["outside"]))
-        places = ("right", "left" if layers > 2 else "right") if plane else ("left", "right")
+        places = ("right", "left") if plane else ("left", "right")
         rest = latent_pictures(views, classes=split_names(info.get("classes", "")), auxiliary=auxiliary, places=places)
         question = f"what {'does' if layers == 1 else 'do'} **{count}** hold of **{info['data']}**?"
         return Layout(title="HVAE", question=question, rows=() if plane else image_rows(views), hidden=idle_settings(views, info),

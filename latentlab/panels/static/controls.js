@@ -168,7 +168,8 @@ LL.control = (spec, id, send) => {
   };
   reset.addEventListener("click", () => { maker.show(spec.default); ask(spec.default, true); });
   const label = LL.el("label", { for: id, text: spec.label });
-  const node = LL.el("div", { class: `ll-control ${ROW[spec.widget] ? "row" : "range"} ${spec.widget}`, "data-name": spec.name, title: [spec.unit, spec.help].filter(Boolean).join(": ") },
+  let why = ""; // it does not matter now
+  const node = LL.el("div", { class: `ll-control ${ROW[spec.widget] ? "row" : "range"} ${spec.widget}`, "data-name": spec.name },
     label, reset, shown, maker.node ?? maker.input, queued, error);
 
   const truth = (v) => {
@@ -197,24 +198,53 @@ LL.control = (spec, id, send) => {
       queued.hidden = false; LL.put(queued, `${LL.same(value, waiting.value) ? "" : `${LL.number(value)} → ${LL.number(waiting.value)} `}waits for the rebuild`);
       if (document.activeElement !== maker.input) { maker.show(waiting.value); display(waiting.value); }
     },
-    applies: (yes, why) => { maker.input.disabled = !yes; if (shown) shown.disabled = !yes; node.classList.toggle("off", !yes); node.title = yes ? [spec.unit, spec.help].filter(Boolean).join(": ") : why; },
+    applies: (yes, sentence) => { maker.input.disabled = !yes; if (shown) shown.disabled = !yes; node.classList.toggle("off", !yes); why = yes ? "" : sentence; },
+    why: () => why,
     now: () => waiting?.value ?? sent ?? value,
     stop: () => clearTimeout(timer),
   };
 };
 
-LL.controls = (host, send) => {
-  const all = new Map(), help = LL.el("div", { class: "ll-help", "aria-live": "off" });
+// What a control does, and then why it starts where it does: beside the control under the pointer or with the keyboard's focus. Escape closes it.
+LL.help = (side, box) => {
+  const node = LL.el("div", { class: "ll-help", role: "tooltip", id: `ll${Math.random().toString(36).slice(2, 8)}-help`, hidden: true });
+  let at = null, timer = null;
+  box.append(node);
+  const hide = () => { clearTimeout(timer); timer = null; node.hidden = true; if (at) at.input.removeAttribute("aria-describedby"); at = null; };
+  const place = () => {
+    const home = box.getBoundingClientRect(), a = at.node.getBoundingClientRect(), column = side.getBoundingClientRect();
+    const beside = column.right - home.left + 250 < home.width; // in a narrow panel the controls take the whole width: below then
+    node.style.left = `${beside ? column.right - home.left + 4 : Math.max(4, a.left - home.left)}px`;
+    node.style.top = `${Math.max(4, Math.min(beside ? a.top - home.top - 6 : a.bottom - home.top + 4, home.height - node.offsetHeight - 6))}px`;
+  };
+  const open = (control) => {
+    const { spec } = control, sentence = (text) => { const s = String(text ?? "").trim(); return s && `${s[0].toUpperCase()}${s.slice(1)}${/[.!?]$/.test(s) ? "" : "."}`; };
+    const range = spec.low !== null && spec.low !== undefined && spec.high !== null && spec.high !== undefined ? `${LL.number(spec.low)} to ${LL.number(spec.high)}` : "";
+    clearTimeout(timer); if (at) at.input.removeAttribute("aria-describedby");
+    at = control;
+    node.replaceChildren(...[LL.el("b", { text: spec.label }), spec.what ? LL.el("div", { class: "ll-help-what" }, ...LL.coded(sentence(spec.what))) : null,
+      LL.el("div", { class: "ll-help-why" }, LL.el("b", { text: `Default ${LL.number(spec.default)}` }), ...(spec.help ? [": ", ...LL.coded(sentence(spec.help))] : ["."])),
+      range || spec.unit ? LL.el("div", { class: "ll-note", text: [range && `range ${range}`, spec.unit].filter(Boolean).join(", ") }) : null,
+      LL.el("div", { class: "ll-note", text: spec.group === "live" ? "in force from the next step" : "builds the model anew" }),
+      control.why() ? LL.el("div", { class: "ll-queued", text: sentence(control.why()) }) : null].filter(Boolean));
+    node.hidden = false; control.input.setAttribute("aria-describedby", node.id); place();
+  };
+  side.addEventListener("scroll", hide, { passive: true });
+  const escape = (event) => { if (event.key === "Escape" && !node.hidden) { event.stopPropagation(); hide(); } };
+  side.addEventListener("keydown", escape, true);
+  return { hide, watch: (control) => {
+    control.node.addEventListener("pointerenter", (event) => { if (event.pointerType === "touch") return; clearTimeout(timer); timer = setTimeout(() => open(control), node.hidden ? 300 : 0); });
+    control.node.addEventListener("pointerleave", () => { if (control.node.contains(document.activeElement) && control.node.querySelector(":focus-visible")) return; hide(); });
+    control.node.addEventListener("pointerdown", () => { clearTimeout(timer); });
+    control.node.addEventListener("focusin", () => { if (control.node.querySelector(":focus-visible")) open(control); });
+    control.node.addEventListener("focusout", () => { if (at === control) hide(); });
+  } };
+};
+
+LL.controls = (host, send, box) => {
+  const all = new Map(), help = LL.help(host, box);
   let values = {}, closed = false;
   const seen = new Map(); // control -> texts that were offered or in force since the page was loaded: a schema forgets them
-  const explain = (control) => {
-    help.replaceChildren();
-    if (!control) { help.append(LL.el("span", { class: "ll-note", text: "Point at a control to see what it does and why it starts where it does." })); return; }
-    const { spec } = control;
-    help.append(LL.el("b", { text: `${spec.label} ` }), LL.el("span", { text: control.node.classList.contains("off") ? control.node.title : spec.help || "" }));
-    const range = spec.low !== null && spec.low !== undefined && spec.high !== null && spec.high !== undefined ? `${LL.number(spec.low)} to ${LL.number(spec.high)}${spec.unit ? ` ${spec.unit}` : ""}, ` : spec.unit ? `${spec.unit}, ` : "";
-    help.append(LL.el("span", { class: "ll-note", text: ` ${range}default ${LL.number(spec.default)}` }));
-  };
   const applies = () => {
     for (const control of all.values()) {
       const when = control.spec.when;
@@ -225,7 +255,7 @@ LL.controls = (host, send) => {
     }
   };
   const build = (schema) => {
-    host.replaceChildren(); all.clear();
+    host.replaceChildren(); all.clear(); help.hide();
     for (const spec of schema) if (!seen.has(spec.path ?? spec.name)) seen.set(spec.path ?? spec.name, new Set());
     const prefix = `ll${Math.random().toString(36).slice(2, 8)}`;
     for (const [key, title, note] of LL.GROUPS) {
@@ -236,14 +266,13 @@ LL.controls = (host, send) => {
       summary.textContent = `${folded.length} more: ${folded.map((spec) => spec.label).join(", ")}`;
       for (const spec of members) {
         const control = LL.control({ ...spec, seen: seen.get(spec.path ?? spec.name) }, `${prefix}-${spec.name}`, (name, value) => { send(name, value); applies(); });
-        control.node.addEventListener("pointerenter", () => explain(control));
-        control.node.addEventListener("focusin", () => explain(control));
+        help.watch(control);
         all.set(spec.name, control); (spec.folded ? more : group).append(control.node);
       }
       if (folded.length) group.append(more);
       host.append(group);
     }
-    host.append(help); explain(null); shut(closed);
+    shut(closed);
     if (Object.keys(values).length) show(values);
   };
   const shut = (yes) => { closed = yes; for (const group of host.querySelectorAll("fieldset")) group.disabled = yes; };
@@ -253,7 +282,6 @@ LL.controls = (host, send) => {
     for (const more of host.querySelectorAll(".ll-more:not([data-seen])")) { more.dataset.seen = "true"; more.open = more.querySelector(".changed") !== null; } // what is not at its default is never folded away
     applies();
   };
-  host.addEventListener("pointerleave", () => explain(null));
   return {
     build, values: show, shut,
     refresh: () => show(values),
@@ -261,7 +289,7 @@ LL.controls = (host, send) => {
     pending: (wanted) => { for (const [name, control] of all) control.pending(name in wanted, wanted[name]); },
     asked: (name) => all.get(name)?.now(),
     label: (name) => all.get(name)?.spec.label ?? name,
-    stop: () => { for (const control of all.values()) control.stop(); },
+    stop: () => { help.hide(); for (const control of all.values()) control.stop(); },
   };
 };
 

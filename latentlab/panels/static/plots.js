@@ -205,7 +205,8 @@ LL.PLOTS = { curves: LL.curves, path: LL.path };
 // numbers in words and digits: one card a quantity, the first value large, the others beside their names
 LL.numbers = (host, spec) => {
   const cards = new Map(), stamp = LL.stamp(), grid = LL.el("div", { class: "ll-cards" });
-  host.replaceChildren(LL.el("div", { class: "ll-numbers-head" }, LL.el("b", { class: "ll-strip-title", text: "Held out" }), stamp.node), grid);
+  const all = (spec?.rows ?? []).map((row) => (row.unit ?? "").split(", ")), common = all.length > 1 ? all[0].filter((part) => part && all.every((parts) => parts.includes(part))) : []; // what holds for every number is said once
+  host.replaceChildren(LL.el("div", { class: "ll-numbers-head" }, LL.el("b", { class: "ll-strip-title", text: "Held out" }), stamp.node, LL.el("small", { class: "ll-stamp", text: common.join(", ") })), grid);
   for (const row of spec?.rows ?? []) {
     const parts = (spec.columns ?? [""]).map((name, i) => {
       const value = LL.el(i ? "span" : "b", { text: "–" }), [, sign, word] = /^(± )?(.*)$/.exec(name), after = word ? LL.el("small", { text: word }) : null; // "± s.e." stands around its number
@@ -213,7 +214,8 @@ LL.numbers = (host, spec) => {
     });
     const card = LL.el("div", { class: "ll-card", title: row.help ?? "" }, LL.el("span", { class: "ll-card-label" }, row.colour ? LL.el("i", { class: "ll-dot", style: `--c:${LL.themed(row.colour)}` }) : null, row.label),
       LL.el("span", { class: "ll-card-values" }, ...parts.map((p) => p.node)));
-    if (row.unit) card.firstChild.append(LL.el("small", { text: row.unit }));
+    const unit = (row.unit ?? "").split(", ").filter((part) => !common.includes(part)).join(", ");
+    if (unit) card.firstChild.append(" ", LL.el("small", { text: unit }));
     cards.set(row.name, { parts, card }); grid.append(card);
   }
   host.hidden = cards.size === 0;

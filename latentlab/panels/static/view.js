@@ -31,7 +31,7 @@ LL.render = ({ model, el }) => {
   const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
 
   const header = LL.header(top, (name) => send({ kind: "command", name }), (name) => { dock.open("checks"); lights.show(name); });
-  const controls = LL.controls(side, set);
+  const controls = LL.controls(side, set, box);
   const grid = LL.grid(rowHost, picture);
   const journal = LL.journal({ bar: journalHost, drawer, since: sinceHost, box }, (name, value) => send({ kind: "journal", name, value }));
   const lights = LL.lights(checkHost), differs = LL.differs(differsHost), dock = LL.dock(dockHost, aside, { checks: ["Checks", checkHost], changes: ["Settings changed", changes] }, () => { for (const plot of plots) plot.fit(); repaint(false, true, true); });
