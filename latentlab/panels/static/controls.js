@@ -230,8 +230,7 @@ LL.help = (side, box) => {
     node.hidden = false; control.input.setAttribute("aria-describedby", node.id); place();
   };
   side.addEventListener("scroll", hide, { passive: true });
-  const escape = (event) => { if (event.key === "Escape" && !node.hidden) { event.stopPropagation(); hide(); } };
-  side.addEventListener("keydown", escape, true);
+  side.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); }, true);
   return { hide, watch: (control) => {
     control.node.addEventListener("pointerenter", (event) => { if (event.pointerType === "touch") return; clearTimeout(timer); timer = setTimeout(() => open(control), node.hidden ? 300 : 0); });
     control.node.addEventListener("pointerleave", () => { if (control.node.contains(document.activeElement) && control.node.querySelector(":focus-visible")) return; hide(); });

@@ -1,7 +1,7 @@
 // What stands below the pictures: curves, as many side by side as have room, and the checks and changed settings behind tabs; a wide panel shows those beside the pictures.
 LL.DOCK = 214; // pixels that curves need with their names and axes
 LL.PLOT_WIDTH = 270; // of one plot at least
-LL.WIDE = 1180; // from where checks and changes have a column of their own
+LL.WIDE = 1400; // from where checks and changes have a column of their own
 
 // the part of the page that scrolls a notebook; null elsewhere
 LL.scroller = (node) => node.closest(".jp-WindowedPanel-outer") ?? node.closest(".jp-Notebook");
