@@ -129,7 +129,8 @@ class Panel:
         columns, values = curve_columns(snapshot), {**control_values(fields), **snapshot.values}
         tail = {name: float(column[-1]) for name, column in columns.items()} if len(columns["step"]) else {}
         measured = snapshot.measurements[-1].step if snapshot.measurements else None
-        self.view.push(arrays, dict(step=snapshot.step, measured=measured, values=values, tail=tail, table=display.table(snapshot)), columns)
+        frame = dict(step=snapshot.step, measured=measured, values=values, tail=tail, table=display.table(snapshot))
+        self.view.push(arrays, frame, columns)
         notes = [dict(note) for note in display.notes(snapshot)]
         self.words.tell(checks=lights(snapshot), notes=notes, values=values, differs=differences(fields), status=self.status())
 
