@@ -39,6 +39,7 @@ def setting(
     step: float | None = None,  # Smallest useful change, in the field's unit (log: in decades)
     unit: str = "",  # Unit in words, "" when dimensionless
     label: str = "",  # What a panel writes beside the control; the field's name when empty
+    help: str = "",  # What it does, in a sentence or two, with the name that advice uses for it
     reason: str = "",  # Why this default
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
@@ -50,9 +51,8 @@ def setting(
     if scale == "log" and not (low and low > 0):
         raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
     meta = dict(
-        kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, reason=reason, when=when, suggest=suggest,
-        folded=folded,
-        read_old=read_old,
+        kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
+        suggest=suggest, folded=folded, read_old=read_old,
     )
     return field(default=default, metadata=meta)
 
@@ -74,6 +74,7 @@ class FieldInfo:
     step: float | None = None  # Smallest useful change
     unit: str = ""  # Unit in words
     label: str = ""  # Text beside the control
+    help: str = ""  # What it does
     reason: str = ""  # Why this default
     when: tuple[str, Any] | None = None  # The condition under which it matters
     suggest: tuple[str, ...] = ()  # Usual values of a free text
