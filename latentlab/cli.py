@@ -162,7 +162,7 @@ def read_settings(
         name, mark, text = word.partition("=")
         if not (name and mark): raise ValueError(f"`settings` must be written name=value: got {word!r}. Write layers=2.")
         try: found[name] = json.loads(text)
-        except json.JSONDecodeError: found[name] = text
+        except (ValueError, RecursionError): found[name] = text  # a fraction such as 1/8, a word, or nothing that a setting can be
     return found
 
 # %% ../nbs/90_cli.ipynb #293bb7ba

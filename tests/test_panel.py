@@ -109,6 +109,25 @@ def slow_build(seconds: float, begun: list[float]) -> Callable[[Settings, torch.
 
 # Frames --------------------------------------------------------------------------------------------------------------
 
+def test_any_value_that_a_page_sends_is_taken_or_refused_by_name(opened, unchecked):
+    panel = opened()
+    say(panel, kind="set", name="pull", value="1/8")
+    assert panel.trainer.run.get("pull") == 0.125 and refusals(panel) == []
+    for value in (10**400, 10**5000, "1/0", float("nan"), [[[]]], {"low": 10**400}, None, b"x", "\ud800"):
+        before = len(refusals(panel))
+        say(panel, kind="set", name="pull", value=value)
+        (name, sentence), = refusals(panel)[before:]
+        assert name == "pull" and sentence.startswith(("`pull` must be", "`value` must be")), sentence
+    deep = []
+    for _ in range(10**5): deep = [deep]
+    for message in (dict(kind=deep), dict(kind="set", name=deep, value=1), dict(kind="event", source=deep), dict(kind="alive", visible=deep),
+                    dict(kind="event", source="light", type="slide", value=10**400), dict(kind="set", name="pull", value=deep)):
+        before = len(refusals(panel))
+        say(panel, **message)
+        assert len(refusals(panel)) == before + 1 and "must be" in refusals(panel)[-1][1]
+    assert panel.trainer.run.get("pull") == 0.125
+
+
 def test_a_pushed_snapshot_is_one_frame_and_a_tick_draws_only_what_is_new(opened):
     panel = opened()
     before = panel.view.frame_meta["seq"]

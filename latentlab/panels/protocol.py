@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.settings import shown
+
 # %% ../../nbs/panels/03_protocol.ipynb #45f53dd1
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # No slash: an id is never a path
 
@@ -37,7 +39,7 @@ def shorten(
     value: Any,  # Anything that was sent
 ) -> str:  # At most 128 characters of it
     "A value for a message, however large it is."
-    return f"{len(value)} characters" if isinstance(value, str) and len(value) > 128 else repr(value)[:128]
+    return f"{len(value)} characters" if isinstance(value, str) and len(value) > 128 else shown(value)[:128]
 
 
 def journal_value(
@@ -80,11 +82,11 @@ def read_request(
     "A message as a request. Raises ValueError for anything else."
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in ("set", "command", "journal"):
-        raise ValueError(f"`kind` must be set, command, journal or event: got {str(content)[:80]!r}. Send what the view sends.")
+        raise ValueError(f"`kind` must be set, command, journal or event: got {shorten(content)}. Send what the view sends.")
     known = {"set": names, "command": COMMANDS, "journal": JOURNAL_COMMANDS}[kind]
     name, value = content.get("name"), content.get("value")
     if name not in known:
-        raise ValueError(f"`name` must be one of {', '.join(known)}: got {str(name)[:80]!r}. Reload the page if the panel was rebuilt.")
+        raise ValueError(f"`name` must be one of {', '.join(known)}: got {shorten(name)}. Reload the page if the panel was rebuilt.")
     check_size(value)
     return Request(kind, name, journal_value(name, value) if kind == "journal" else value)
 
@@ -172,7 +174,7 @@ def value_rule(
     if source.kind == "slider":
         low, high, whole = source.spec["low"], source.spec["high"], bool(source.spec.get("whole"))
         return f"a {'whole ' if whole else ''}number from {low:g} to {high:g}", lambda value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+            isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high  # which NaN is not
             and (not whole or value == int(value)))
     if source.key not in shapes: return f"sent after the first frame with {source.key!r}", lambda value: False
     shape = shapes[source.key]

@@ -1,6 +1,9 @@
 // One control per setting, made from the schema. Python owns the values; a control shows what was asked for until Python answers.
 LL.GROUPS = [["live", "Live", "from the next step"], ["model", "Model", "rebuilds"], ["data", "Data", "rebuilds"]];
 
+// a typed number: 0.125, 1e-3 or 1/8; NaN for anything else
+LL.readNumber = (text) => { const parts = String(text).trim().split("/"); return parts.some((one) => one.trim() === "") || parts.length > 2 ? NaN : parts.length === 2 ? Number(parts[0]) / Number(parts[1]) : Number(parts[0]); };
+
 LL.scale = (spec) => {
   const int = spec.type === "int";
   if (spec.widget === "log") {
@@ -35,10 +38,11 @@ LL.makers = {
       say: (text) => input.setAttribute("aria-valuetext", text) };
   },
   number: (spec, id, told) => {
-    const input = LL.el("input", { type: "number", id, min: spec.low, max: spec.high, step: spec.step || (spec.type === "int" ? 1 : "any") });
+    const whole = spec.type === "int"; // a field of the browser's own kind takes no 1/8
+    const input = LL.el("input", whole ? { type: "number", id, min: spec.low, max: spec.high, step: spec.step || 1 } : { type: "text", inputmode: "decimal", id, spellcheck: "false" });
     const tell = () => { if (input.value !== "" || spec.optional) told(true); };
     input.addEventListener("change", tell); LL.onEnter(input, tell);
-    return { input, value: () => (input.value === "" ? null : Number(input.value)), show: (v) => { input.value = v ?? ""; } };
+    return { input, value: () => (input.value === "" ? null : LL.readNumber(input.value)), show: (v) => { input.value = v ?? ""; } };
   },
   choice: (spec, id, told) => {
     if (spec.free) return LL.makers.suggest(spec, id, told);
@@ -98,7 +102,7 @@ LL.makers.range = (spec, id, told) => {
   return { input: node, value: () => (LL.same(ends[0], ends[1]) ? ends[0] : { low: ends[0], high: ends[1], scale: spec.scale ?? "linear" }),
     show: (v) => { ends = v !== null && typeof v === "object" ? [v.low, v.high] : [v ?? spec.low, v ?? spec.low]; fill(); },
     text: (v) => (v !== null && typeof v === "object" ? `${v.low}..${v.high}` : String(v ?? "")),
-    read: (text) => { const [a, b] = text.split(/\.\.|–/).map((one) => Number(one.trim() || "x")); return b === undefined ? a : Number.isFinite(a) && Number.isFinite(b) ? { low: a, high: b, scale: spec.scale ?? "linear" } : NaN; },
+    read: (text) => { const [a, b] = text.split(/\.\.|–/).map(LL.readNumber); return b === undefined ? a : Number.isFinite(a) && Number.isFinite(b) ? { low: a, high: b, scale: spec.scale ?? "linear" } : NaN; },
     say: (text) => { for (const input of inputs) input.setAttribute("aria-valuetext", text); } };
 };
 
@@ -154,7 +158,7 @@ LL.control = (spec, id, send) => {
   });
   shown?.addEventListener("click", () => {
     LL.typed(shown, exact(waiting?.value ?? sent ?? value), spec.label, (text) => {
-      const next = maker.read ? maker.read(text) : Number(text.trim());
+      const next = maker.read ? maker.read(text) : LL.readNumber(text);
       if (text.trim() === "" || (typeof next === "number" && !Number.isFinite(next))) { refuse(`${spec.label} must be a number${maker.read ? " or a range such as 0.1..1" : ""}: got ${text.trim() || "nothing"}.`); return true; }
       maker.show(next); ask(next, true);
       return true;
