@@ -9,6 +9,7 @@ __all__ = ['setting_path', 'make_run', 'split_objects', 'make_trainer', 'train',
 # %% ../nbs/00_facade.ipynb #35412ffc
 import inspect
 from collections.abc import Mapping
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ def split_objects(
     "Tell settings from objects that the family's `build` takes."
     parameters = inspect.signature(find_family(family).experiment.build).parameters
     taken = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
-    plain = bool | int | float | str | tuple | list | None
+    plain = bool | Number | str | tuple | list | None  # numpy's numbers too
     own = {name: value for name, value in settings.items() if name in taken and not isinstance(value, plain)}
     return {name: value for name, value in settings.items() if name not in own}, own
 
