@@ -29,7 +29,8 @@ class Graph:
     def __post_init__(self):
         for part, value in (("nodes", self.nodes), ("edges", self.edges)):
             if not isinstance(value, (list, tuple)) or len(value) > MOST[part]:
-                raise ValueError(f"`{part}` must be a list of at most {MOST[part]:,}: got {shown(value)}. Write ('a', 'b') or (('a', 'b'),).")
+                raise ValueError(f"`{part}` must be a list of at most {MOST[part]:,}: got {shown(value)}. Write ('a', 'b') "
+                                 "or (('a', 'b'),).")
         wrong = [name for name in self.nodes if not (isinstance(name, str) and name.strip() and len(name) <= LONGEST)]
         if wrong: raise ValueError(f"`nodes` must be names: got {shown(wrong[0])}. Give each a text of 1 to {LONGEST} characters.")
         odd = [edge for edge in self.edges if not (isinstance(edge, (list, tuple)) and len(edge) == 2
