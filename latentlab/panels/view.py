@@ -20,7 +20,7 @@ import traitlets
 from jaxtyping import Num, Shaped, UInt8
 
 from .controls import pack_curves, pack_images, plain
-from .protocol import Event, Request, event_sources, is_run_id, read_event, read_request, value_rule
+from .protocol import Event, Request, event_sources, is_run_id, read_event, read_request, shorten, value_rule
 
 # %% ../../nbs/panels/04_view.ipynb #2b3e47e7
 UPLOT_VERSION = "1.6.32"  # The vendored release; a test compares the file with its published hash
@@ -117,7 +117,7 @@ class Sight:
     ) -> None:
         "Note what a page says of itself. Raises ValueError for anything that is no switch."
         visible = content.get("visible")
-        if not isinstance(visible, bool): raise ValueError(f"`visible` must be a switch: got {str(visible)[:80]!r}. Send True or False.")
+        if not isinstance(visible, bool): raise ValueError(f"`visible` must be a switch: got {shorten(visible)}. Send True or False.")
         if visible: self.at = time.monotonic() if now is None else now
 
     def seen(
@@ -269,7 +269,9 @@ class View(anywidget.AnyWidget):
                 with self._lock:
                     self._before[request.source] = self.positions.get(request.source)
                     self.positions = {**self.positions, request.source: request.value}
-        except ValueError as error: self.refuse(str(name)[:128], str(error))
+        except Exception as error:  # nobody else would tell the page that its control has to go back
+            sentence = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self.refuse(name[:128] if isinstance(name, str) else "", sentence)
 
     def _fitting(self, positions: Mapping[str, Any]) -> dict[str, Any]:
         "Positions that the layout in force still has; a graph starts with the arrows that the new layout gives it."
