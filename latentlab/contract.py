@@ -6,7 +6,6 @@
 __all__ = ['SMALL_RUN', 'all_weights', 'same_weights', 'check_family']
 
 # %% ../nbs/80_contract.ipynb #cade3fb0
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from .core.batch import Batch
 from .core.checks import Verdict
-from .core.registry import family_of, find_family
+from .core.registry import family_of
 from .core.settings import Settings
 from .facade import make_run, restore
 from .journal.journal import Journal
@@ -70,7 +69,8 @@ def _resumes(trainer: Trainer, folder: Path) -> str:
     left = shutil.copy(trainer.checkpoint(), folder / "at2.ckpt")
     trainer.fit(2, progress=False)
     again = Trainer(trainer.run).resume(Path(left))
-    _must(not same_weights(all_weights(again), all_weights(trainer)), "groups", "hold parameters that move", "equal weights after two more steps",
+    _must(not same_weights(all_weights(again), all_weights(trainer)), "groups", "hold parameters that move",
+          "equal weights after two more steps",
           "See that the terms depend on them.")
     again.fit(2, progress=False)
     wrong = [name for name, value in all_weights(again).items() if not torch.equal(value, all_weights(trainer)[name])]
@@ -88,9 +88,12 @@ def _draws(trainer: Trainer, family: Any) -> str:
           "Use the names of the layout's rows.")
     curves = {curve.name for plot in layout.plots if hasattr(plot, "terms") for curve in plot.terms}
     known = {*snapshot.curves.values, *(f"held_out/{figure}" for figure in snapshot.measurements[-1].figures)}
-    _must(not curves or bool(curves & known), "layout", f"have a curve of {', '.join(sorted(known))}", sorted(curves), "A figure is held_out/name.")
-    _must(family.summary[0] in known, "summary", f"begin with one of {', '.join(sorted(known))}", family.summary[0], "A figure is held_out/name.")
-    _must(bool(display.figure(snapshot).axes), "figure", "have something drawn", "a figure without axes", "It is the picture of the report.")
+    _must(not curves or bool(curves & known), "layout", f"have a curve of {', '.join(sorted(known))}", sorted(curves),
+          "A figure is held_out/name.")
+    _must(family.summary[0] in known, "summary", f"begin with one of {', '.join(sorted(known))}", family.summary[0],
+          "A figure is held_out/name.")
+    _must(bool(display.figure(snapshot).axes), "figure", "have something drawn", "a figure without axes",
+          "It is the picture of the report.")
     return f"layout, {len(arrays)} arrays, table and figure fit together"
 
 
@@ -100,7 +103,8 @@ def _records(trainer: Trainer, name: str, folder: Path) -> str:
     _must((row["kind"], row["state"]) == (name, "done"), "experiment", f"be recorded as {name}, done", (row["kind"], row["state"]),
           f"Call the class {name.capitalize()}Run, in any capitals.")
     report = journal.report(row["id"])
-    _must("could not be drawn" not in report.html and "<svg" in report.html, "figure", "be drawn from a run's files", "a report without its picture",
+    _must("could not be drawn" not in report.html and "<svg" in report.html, "figure", "be drawn from a run's files",
+          "a report without its picture",
           "A snapshot from files has the same arrays, and no trainer.")
     _must(restore(folder / "runs" / row["id"]).step_count == trainer.step_count, "experiment", "come back from its folder", "another step",
           "Nothing outside the settings may decide what is built.")
@@ -127,6 +131,7 @@ def check_family(
     yield _records(trainer, record.name, folder)
     for value, wrong in ((7.0, "learning_rate"), (10**9, "batch")):
         try: run.replace(**{wrong: value}).build(torch.device("cpu"))
-        except ValueError as error: _must(f"`{wrong}`" in str(error), "experiment", f"name {wrong} when {value:g} is refused", error, "Name the field.")
+        except ValueError as error: _must(f"`{wrong}`" in str(error), "experiment", f"name {wrong} when {value:g} is refused", error,
+                                          "Name the field.")
         else: _must(False, "experiment", f"refuse {wrong}={value:g} before any time is spent", "nothing refused", "Check it in `build`.")
     yield "wrong settings are refused by name"

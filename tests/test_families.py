@@ -4,7 +4,6 @@ breaks it. The example plug-in of tests/plugin goes on from there: a panel, a sw
 import importlib
 import math
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latentlab.core.batch import Batch
-from latentlab.core.checks import Verdict
+from latentlab.contract import SMALL_RUN, check_family
 from latentlab.core.graph import Graph
 from latentlab.core.registry import families, family_names, family_of, find_family
 from latentlab.core.settings import Range
-from latentlab.facade import make_run, restore, setting_path
+from latentlab.core.terms import Terms
+from latentlab.facade import make_run, setting_path
 from latentlab.journal.journal import Journal
-from latentlab.panels.layout import check_arrays
 from latentlab.panels.panel import Panel
 from latentlab.panels.protocol import MAX_BUFFER
+from latentlab.plots.style import new_figure
 from latentlab.sweeps.plan import Plan, grid
 from latentlab.sweeps.sweep import Sweep
 from latentlab.train.trainer import Trainer
@@ -38,19 +37,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with plugin_installed(tmp_path_factory.mktemp("site")): yield
 
 
-def tiny(name: str): return make_run(name, {**TINY[name], "device": "cpu", "steps": 4, "check_every": 2, "checkpoint_every": 2})
-
-
-def state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    "Weights and what the optimisers keep."
-    found = dict(trainer.model.state_dict())
-    for i, optimiser in enumerate(trainer.session.optimisers):
-        for k, values in optimiser.state_dict()["state"].items():
-            found |= {f"optimiser {i} {k} {name}": value for name, value in values.items()}
-    return found
-
-
-def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def tiny(name: str): return make_run(name, {**TINY[name], **SMALL_RUN})
 
 
 def test_every_family_is_in_this_test() -> None:
@@ -60,55 +47,46 @@ def test_every_family_is_in_this_test() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_family_keeps_the_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path / "cache"))
+    assert len(list(check_family(tiny(name), tmp_path))) == 6
     family, run = find_family(name), tiny(name)
     assert family_of(run) == family and family.title and family.lab.endswith(".ipynb")
-    trainer = Trainer(run, journal=tmp_path / "runs")
-
-    first = trainer.measure()  # the healthy start: checks are quiet, and numbers are numbers
-    assert first.figures and all(isinstance(value, float) for value in first.figures.values())
-    assert len(first.verdicts) == len(trainer.setup.diagnostics.checks) and all(isinstance(one, Verdict) for one in first.verdicts)
-    assert [one.sentence for one in first.verdicts if one.level == "bad"] == []
-    batch = trainer.session.batches.at(0)
-    assert isinstance(batch, Batch) and len(batch) == run.train.batch and batch.x.device == trainer.device
-
-    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    trainer.fit(2, progress=False)
-    moved = [key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])]
-    assert moved and trainer.step_count == 2
-    left = shutil.copy(trainer.checkpoint(), tmp_path / "at2.ckpt")
-    trainer.fit(2, progress=False)
-    again = Trainer(run).resume(Path(left))
-    assert again.step_count == 2 and not same(state(again), state(trainer))
-    again.fit(2, progress=False)
-    assert same(state(again), state(trainer)), "a resumed run must go on to the bit"
-
-    snapshot, display = trainer.snapshot(), family.load_display()
-    layout, arrays = display.layout(snapshot), display.arrays(snapshot)
-    check_arrays(layout, list(arrays))
-    assert {row.name for row in (layout.table.rows if layout.table else ())} <= set(display.table(snapshot))
-    names = {curve.name for plot in layout.plots if hasattr(plot, "terms") for curve in plot.terms}
-    known = {*snapshot.curves.values, *(f"held_out/{figure}" for figure in snapshot.measurements[-1].figures)}
-    assert not names or names & known, "no curve of the layout is ever drawn"
-    assert display.figure(snapshot).axes
-
-    journal = Journal(tmp_path / "runs")
-    (row,) = journal.rows()
-    assert row["kind"] == name and row["state"] == "done"
-    report = journal.report(row["id"])
-    assert "could not be drawn" not in report.html and "<svg" in report.html and name.upper() in report.markdown
-    assert restore(tmp_path / "runs" / row["id"]).step_count == 4
+    (row,) = Journal(tmp_path / "runs").rows()
+    assert row["kind"] == name and row["state"] == "done" and name.upper() in Journal(tmp_path / "runs").report(row["id"]).markdown
 
     with pytest.raises(ValueError, match="`learning_rate` must be at most"): run.replace(learning_rate=7.0)
     with pytest.raises(ValueError, match=f"must be a field of {family.experiment.__name__}"): run.replace(no_such_setting=1)
     with pytest.raises(ValueError, match="at most|from 1 to"): run.replace(batch=4096).build(torch.device("cpu"))
 
 
-def test_summaries_are_measured(tmp_path: Path) -> None:
-    "The metric that decides which run is best is one that runs have."
-    for name in NAMES:
-        trainer = Trainer(tiny(name)).fit(1, progress=False)
-        metrics = {f"held_out/{figure}" for figure in trainer.measure().figures} | set(trainer.snapshot().curves.values)
-        assert find_family(name).summary[0] in metrics, name
+def faulty(monkeypatch: pytest.MonkeyPatch, part: str, answer) -> None:
+    "The tones family with one part replaced."
+    from latentlab_tones.diagnostics import TonesDiagnostics
+    from latentlab_tones.display import TonesDisplay
+    from latentlab_tones.model import Tones
+
+    owner = next(cls for cls in (Tones, TonesDiagnostics, TonesDisplay) if part in vars(cls))
+    plain = getattr(owner, part)
+    monkeypatch.setattr(owner, part, (lambda *values: answer(plain, *values)) if callable(answer) else answer)
+
+
+def forgetful(plain, self, batch, context):
+    found = plain(self, batch, context)
+    return Terms({name: value + torch.rand(()) * self.masker[0].weight.square().mean() for name, value in found.items()})
+
+
+@pytest.mark.parametrize(("part", "answer", "sentence"), [
+    ("losses", forgetful, "`losses` must give the same bits when a run is resumed"),
+    ("measure", lambda plain, *values: replace(plain(*values), verdicts=()), "`measure` must give one Verdict for each of the 1 checks"),
+    ("measure", lambda plain, *values: replace(plain(*values), figures={"a": 1}), "`measure` must give figures, each a float"),
+    ("measure", lambda plain, *values: replace(m := plain(*values), verdicts=tuple(replace(v, level="bad") for v in m.verdicts)),
+     "`checks` must not be bad on an untrained model"),
+    ("arrays", lambda plain, *values: {name: v for name, v in plain(*values).items() if name != "film"}, "film"),
+    ("table", lambda plain, *values: {}, "`table` must give numbers for shape, tone"),
+    ("figure", lambda plain, *values: new_figure(1, 1), "`figure` must have something drawn"),
+])
+def test_what_breaks_the_contract_is_named(part: str, answer, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
+    faulty(monkeypatch, part, answer)
+    with pytest.raises(ValueError, match=sentence): list(check_family(tiny("tones"), tmp_path))
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------
