@@ -1,5 +1,7 @@
 "The command line without a server: what is copied, what is kept, what is refused. A started one is looked at in tests/browser."
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,10 +29,19 @@ def test_copy_only_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(("extra", "sentence"), [
     (["--notebook", "none.ipynb"], "must be a file in"),
     (["--port", "0"], "must be 1 to 65535: got 0"),
-    (["--root", "elsewhere"], "must be a folder above"),
+    (["--root", "elsewhere"], "`root` must be a folder: got"),
+    (["--root", "{there}/nem.ipynb"], "`root` must be a folder: got"),
+    (["--notebook", "../../.."], "`notebook` must be inside the folder that is shown"),
+    (["--notebook", "/etc/passwd"], "`notebook` must be inside the folder that is shown"),
+    (["--notebook", "{there}/../secret.ipynb"], "`notebook` must be inside the folder that is shown"),
+    (["--notebook", "linked.ipynb"], "`notebook` must be inside the folder that is shown"),
+    (["--notebook", "."], "must be a file in"),
 ])
 def test_a_wrong_request_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], sentence: str) -> None:
-    assert main(["lab", str(tmp_path / "there"), *extra]) == 2
+    (tmp_path / "there").mkdir()
+    (tmp_path / "secret.ipynb").write_text("{}")
+    (tmp_path / "there" / "linked.ipynb").symlink_to(tmp_path / "secret.ipynb")
+    assert main(["lab", str(tmp_path / "there"), *(word.format(there=tmp_path / "there") for word in extra)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("latentlab: `") and sentence in said and said.count("\n") == 1
 
@@ -38,6 +49,43 @@ def test_a_wrong_request_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").write_text("")
     assert main(["lab", str(tmp_path / "taken")]) == 2 and "must be a folder that can be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dangling", [True, False], ids=["link to nothing", "folder"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, dangling: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").mkdir()
+    if dangling: (tmp_path / "there" / "nem.ipynb").symlink_to(tmp_path / "elsewhere")
+    else: (tmp_path / "there" / "nem.ipynb").mkdir()
+    assert main(["lab", str(tmp_path / "there"), "--copy-only"]) == 2 and not (tmp_path / "elsewhere").exists()
+    assert ("got a link to nothing" if dangling else "got a folder") in capsys.readouterr().err
+
+
+def test_a_folder_behind_a_link_is_a_folder(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    started = launched(monkeypatch, ["lab", str(tmp_path / "link"), "--no-browser"])
+    assert (tmp_path / "real" / "nem.ipynb").is_file() and f"--ServerApp.root_dir={tmp_path / 'real'}" in started
+    inside = launched(monkeypatch, ["lab", str(tmp_path / "link"), "--root", str(tmp_path)])
+    assert f"--ServerApp.root_dir={tmp_path}" in inside and "--LabApp.default_url=/lab/tree/real/nem.ipynb" in inside
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_root_is_told_what_is_done_for_root(tmp_path: Path, user: int, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    arguments = launched(monkeypatch, ["lab", str(tmp_path / "there")])
+    assert ("--allow-root" in arguments) == ("--allow-root" in capsys.readouterr().out) == (user == 0)
+
+
+def launched(monkeypatch, words: list[str]) -> list[str]:
+    "The arguments that a command hands to JupyterLab, which is not started."
+    given: list[list[str]] = []
+    lab = SimpleNamespace(LabApp=SimpleNamespace(launch_instance=lambda argv: given.append(argv)))
+    monkeypatch.setitem(sys.modules, "jupyterlab.labapp", lab)  # whose import takes seconds
+    monkeypatch.setattr("latentlab.cli.server_with_token", lambda: "asks for a token")
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "")
+    assert main(words) == 0
+    assert lab.LabApp.serverapp_class == "asks for a token"
+    return given[0]
 
 
 def test_no_option_turns_the_token_off(tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def work(
     FromDriver.working.set()
     try: return call(*words)
     except KeyboardInterrupt: return Outcome(state="interrupted")
-    except SystemExit: os._exit(1)  # told to leave: its checkpoint is written, and the driver shall see that the process is gone
+    # told to leave: its checkpoint is written, and whoever waits shall see that the process is gone, and with which code
+    except SystemExit as leaving: os._exit(leaving.code & 255 if isinstance(leaving.code, int) else 1)
     finally: FromDriver.working.clear()
 
 # %% ../../nbs/sweeps/01_workers.ipynb #c334b17a
