@@ -26,7 +26,7 @@ from ..core.batch import Batch
 from ..core.model import Setup
 from ..journal.writer import Writer, has_checkpoint, newest_checkpoint
 from .cluster import needed
-from .workers import Outcome, asked, finished, known_run, prepare, work
+from .workers import Outcome, WorkerContext, asked, finished, known_run, prepare, work
 from ..train.checkpoint import newest_usable
 from ..train.trainer import Trainer
 
@@ -195,7 +195,8 @@ def launch(
     told: Together,  # To all processes
 ) -> Outcome:  # Of process 0
     "Make the processes and wait for them. Raises DeviceFailed, or KeyboardInterrupt once process 0 has stopped."
-    context = multiprocessing.get_context("spawn")
+    # of the main program a process needs at most `build`
+    context = multiprocessing.get_context("spawn") if getattr(told.build, "__module__", "") == "__main__" else WorkerContext()
     said, ending, limit = context.SimpleQueue(), context.Event(), float("inf")
     processes = [context.Process(target=in_process, args=(rank, told, said, ending), name=f"latentlab-device-{rank}")
                  for rank in range(told.devices)]
