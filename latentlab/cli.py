@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['NEWS_PLUGIN', 'labs_folder', 'plugin_labs', 'Copied', 'copy_labs', 'has_display', 'lab_arguments', 'quiet_settings',
-           'parser', 'read_settings', 'open_lab', 'carry_out', 'main']
+           'ask_for_token', 'server_with_token', 'parser', 'read_settings', 'open_lab', 'carry_out', 'main']
 
 # %% ../nbs/90_cli.ipynb #ea26b64d
 import argparse
 import json
 import os
-import shutil
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +71,12 @@ def copy_labs(
         folder.mkdir(parents=True, exist_ok=True)
         for lab in sorted(source.glob("*.ipynb")):
             file = folder / lab.name
+            if file.is_symlink() and not file.exists() or file.is_dir():
+                got = f"a link to nothing, {file} -> {os.readlink(file)}" if file.is_symlink() else f"a folder, {file}"
+                raise ValueError(f"`folder` must hold files where the labs go: got {got}. Remove it, or name another folder.")
             state = "new" if not file.exists() else "same" if file.read_bytes() == lab.read_bytes() else "kept"
-            if state == "new": shutil.copyfile(lab, file)
+            if state == "new":
+                with file.open("xb") as new: new.write(lab.read_bytes())  # refuses what has come since, and follows no link
             copied.append(Copied(file, state))
     except OSError as error:
         why = f"got {folder} ({error.strerror}). Name another one: latentlab lab FOLDER"
@@ -91,19 +95,21 @@ def has_display(
 def lab_arguments(
     notebook: Path,  # Notebook to open
     *,
-    root: Path | None = None,  # Folder that JupyterLab shows, above the notebook; its own folder when not given
+    root: Path | None = None,  # Folder that JupyterLab shows, with the notebook in it; its own folder when not given
     port: int = 8888,  # First port to try, 1 to 65535; JupyterLab takes the next free one
     browser: bool = True,  # Open a browser; without one the address is printed
     as_root: bool = False,  # Whether the user is root, whom JupyterLab refuses unless told
 ) -> list[str]:  # Arguments of JupyterLab
     "How JupyterLab is started: on this machine only, token on, no news, on the notebook."
     if not 1 <= port <= 65535: raise ValueError(f"`port` must be 1 to 65535: got {port}. Leave it out to have one found from 8888 on.")
+    given, notebook, root = notebook, notebook.resolve(), (root or notebook.parent).resolve()
+    if not root.is_dir(): raise ValueError(f"`root` must be a folder: got {root}. Leave it out to show the labs' own folder.")
+    if not notebook.is_relative_to(root):
+        raise ValueError(f"`notebook` must be inside the folder that is shown, {root}: got {given}. Name a lab in it, or a folder above "
+                         "both with --root.")
     if not notebook.is_file():
         found = ", ".join(sorted(lab.name for lab in notebook.parent.glob("*.ipynb"))) or "none"
         raise ValueError(f"`notebook` must be a file in {notebook.parent}: got {notebook.name}. There are: {found}")
-    notebook, root = notebook.resolve(), (root or notebook.parent).resolve()
-    if not notebook.is_relative_to(root):
-        raise ValueError(f"`root` must be a folder above {notebook}: got {root}. Leave it out to show the notebook's own folder.")
     return [
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
@@ -125,6 +131,35 @@ def quiet_settings(
     page.parent.mkdir(parents=True)
     page.write_text(json.dumps({"disabledExtensions": {NEWS_PLUGIN: True}}))
     return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (str(folder), environ.get("JUPYTER_CONFIG_PATH"))))}
+
+# %% ../nbs/90_cli.ipynb #8ba60892
+def ask_for_token(
+    server: Any,  # A jupyter_server ServerApp whose identity provider is made and whose pages are not
+) -> bool:  # Whether one was drawn
+    "Draw a token where the configuration has an empty one. Raises ValueError where the configuration lets everybody in nevertheless."
+    provider, drawn = server.identity_provider, False
+    if not str(provider.token or "").strip():
+        provider.token, provider.token_generated, drawn = secrets.token_hex(24), True, True  # generated ones are printed in the address
+        server.tornado_settings["token"] = provider.token
+    if not provider.auth_enabled:
+        raise ValueError(f"`identity_provider_class` must ask for a token: got {type(provider).__name__}, which lets everybody in. Take it "
+                         "out of your Jupyter configuration.")
+    return drawn
+
+
+def server_with_token() -> type:  # A ServerApp
+    "JupyterLab's server, which asks for a token whatever its configuration says."
+    from jupyter_server.serverapp import ServerApp
+
+    class TokenServer(ServerApp):
+        "Draws a token before any page is made."
+
+        def init_configurables(self) -> None:
+            super().init_configurables()
+            if not ask_for_token(self): return
+            print("your Jupyter configuration has an empty token: this server asks for one of its own, see the address")
+
+    return TokenServer
 
 # %% ../nbs/90_cli.ipynb #28925896
 def parser() -> argparse.ArgumentParser:  # Of the command `latentlab`
@@ -175,9 +210,12 @@ def open_lab(
     if options.copy_only: return
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     browser = not options.no_browser and has_display(sys.platform, os.environ)
-    arguments = lab_arguments(options.folder / options.notebook, root=options.root, port=options.port, browser=browser, as_root=as_root)
+    arguments = lab_arguments(options.folder / options.notebook, root=options.root or options.folder, port=options.port, browser=browser,
+                              as_root=as_root)
+    if as_root: print("started by root: JupyterLab is told --allow-root, so notebooks run with root's rights")
     from jupyterlab.labapp import LabApp
 
+    LabApp.serverapp_class = server_with_token()
     with TemporaryDirectory(prefix="latentlab-") as folder:
         os.environ.update(quiet_settings(Path(folder), os.environ))
         LabApp.launch_instance(argv=arguments)
