@@ -63,7 +63,8 @@ def mask_table(
     "The numbers of the held-out images: of the mask as trained, and of its top pixels of equal area."
     rows = (TableRow(name="distance", label="distance", unit=unit, colour=term_colour("distance"),
                      help="32 held-out images: the mask as trained, and its top pixels of equal area"),
-            TableRow(name="relative", label="share of blank", help="the same, divided by the distance when everything is hidden"),
+            TableRow(name="relative", label="share of blank", help="the same, divided by the distance of an image "
+                                                               "with nothing kept: 0 is as good as the whole image, 1 no better than none"),
             TableRow(name="moved", label="moved by 1 px", unit=unit, help="the hard mask moved by one pixel: combs jump, masks of "
                                                                           "things do not"),
             TableRow(name="area", label="area kept", unit="share", colour=term_colour("area"),

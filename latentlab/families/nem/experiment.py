@@ -56,11 +56,21 @@ class NEMRun(Settings):
     setup = run.build(torch.device("cpu"))
     """
 
-    data: ImageName = setting("fashion-mnist", kind="build", label="images", reason="real, small, and bundled with the package")
-    encoder: str = setting("simclr", kind="build", suggest=ENCODERS, reason="trained here, without labels; names with a colon are "
-                                                                            "taken as they are")
-    images: int = setting(4000, kind="build", low=64, high=100_000, scale="log", label="training images",
-                          reason="masks stop improving there; scenes of this number are drawn in seconds")
+    data: ImageName = setting(
+        "fashion-mnist", kind="build", label="images",
+        help="The images whose masks are trained and shown: photographs of clothes, digits and letters in grey, or scenes in colour, "
+             "in which the cause of an answer is known.",
+        reason="real, small, and bundled with the package")
+    encoder: str = setting(
+        "simclr", kind="build", suggest=ENCODERS,
+        help="The frozen network that is explained. simclr and swav were trained on such images without labels; untrained has random "
+             "weights, as a control; planted:red and the like answer to objects of that colour and to nothing else, so that an "
+             "explanation can be seen to be wrong.",
+        reason="trained here, without labels; names with a colon are taken as they are")
+    images: int = setting(
+        4000, kind="build", low=64, high=100_000, scale="log", label="training images",
+        help="How many images the masking network is trained on. Those on screen and those that are measured are not among them.",
+        reason="masks stop improving there; scenes of this number are drawn in seconds")
     model: NEMSettings = field(default_factory=NEMSettings)  # The masker
     train: TrainSettings = field(default_factory=TrainSettings)  # Its training
 

@@ -28,39 +28,94 @@ from ...nn.unet import MaskUNet
 @dataclass(frozen=True, kw_only=True)
 class NEMSettings(Settings):
     "What an explanation mask is built from and trained with."
-    penalty: Literal["kl", "area"] = setting("kl", kind="live", reason="the KL orders the pixels that are kept")
-    kl_scale: float = setting(0.005, kind="live", low=1e-4, high=1.0, scale="log", unit="per nat", label="KL scale", when=("penalty", "kl"),
-                              reason="a third of a garment stays; 1/9.21 weighs as much as an area scale of 1")
-    area_scale: float = setting(0.05, kind="live", low=0.0, high=10.0, label="area scale", when=("penalty", "area"),
-                                reason="about the default KL scale times 9.21")
-    prior: float = setting(1e-4, kind="live", low=1e-6, high=0.5, scale="log", unit="probability", label="prior p", when=("penalty", "kl"),
-                           reason="as in the journal; the KL is then at most 9.21 nats")
-    distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting("half_cosine", kind="live",
-                                                                                           reason="as in the published code, in [0, 1]")
-    fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting("blur", kind="live",
-                                                                      reason="a blurred copy keeps its brightness, so a mask cannot "
-                                                                             "explain by dimming")
-    neighbourhood: Literal["off", "train", "always"] = setting("off", kind="live", label="neighbourhood averaging",
-                                                               reason="it makes masks fat; the journal had it on unnoticed")
-    gate: Literal["soft", "straight_through"] = setting("soft", kind="live", folded=True,
-                                                        reason="an honest gradient; dimming is watched by a check")
-    smoothing: float = setting(0.0, kind="live", low=0.0, high=8.0, unit="px", folded=True,
-                               reason="off: nothing stands between logits and picture")
-    jitter: int = setting(1, kind="live", low=0, high=4, unit="px", label="mask jitter",
-                          reason="without it strided encoders are explained by combs")
-    complement_scale: float = setting(0.0, kind="live", low=0.0, high=2.0, label="complement weight", folded=True,
-                                      reason="off: it sharpens deletion and brings patterns back")
-    variation_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="total variation weight", folded=True,
-                                     reason="off: smooth masks only when asked for")
-    border_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="border weight", folded=True,
-                                  reason="off: reflected borders draw no frame")
-    binarity_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="binarity weight", folded=True,
-                                    reason="off: undecided pixels carry the order")
-    mask_bias: float = setting(2.0, kind="build", low=-8.0, high=8.0, step=0.5, unit="logit", label="mask bias at start",
-                               reason="starts from nearly everything kept, where the sigmoid still has a slope")
-    layers: int = setting(3, kind="build", low=1, high=5, unit="encoder maps", reason="sees objects, and is quick on a CPU")
-    width: int = setting(8, kind="build", low=4, high=64, step=4, unit="channels", reason="20 ms a step on one core at 28 px")
-    grid: Literal["1", "1/2", "1/4"] = setting("1", kind="build", label="keep grid", reason="every pixel is decided for itself")
+    penalty: Literal["kl", "area"] = setting(
+        "kl", kind="live",
+        help="What a mask pays for the pixels that it keeps: the KL of each pixel's keep-probability from the prior p, or the kept "
+             "area. The KL is the area times 9.21 nats less a small reward for undecided pixels.",
+        reason="the KL orders the pixels that are kept")
+    kl_scale: float = setting(
+        0.005, kind="live", low=1e-4, high=1.0, scale="log", unit="per nat", label="KL scale", when=("penalty", "kl"),
+        help="The price of keeping a pixel, in units of the distance for each nat. Raise it and less is kept, lower it and more is.",
+        reason="a third of a garment stays; 1/9.21 weighs as much as an area scale of 1")
+    area_scale: float = setting(
+        0.05, kind="live", low=0.0, high=10.0, label="area scale", when=("penalty", "area"),
+        help="The price of keeping the whole image, in units of the distance. Raise it and less is kept, lower it and more is; 0 asks "
+             "for no small mask at all.",
+        reason="about the default KL scale times 9.21")
+    prior: float = setting(
+        0.0001, kind="live", low=1e-6, high=0.5, scale="log", unit="probability", label="prior p", when=("penalty", "kl"),
+        help="Prior p: the probability of keeping a pixel before anything is known, from which the KL counts. A smaller p makes every "
+             "kept pixel dearer: one costs up to -ln p nats.",
+        reason="as in the journal; the KL is then at most 9.21 nats")
+    distance: Literal["half_cosine", "cosine", "relative_l2", "whitened_cosine"] = setting(
+        "half_cosine", kind="live",
+        help="How the encoder's embedding of the masked image is compared with that of the image. half_cosine is (1 - cos) / 2, from "
+             "0 for the same direction to 1 for the opposite one; cosine is twice that; whitened_cosine first takes off what all "
+             "embeddings share; relative_l2 sees length too, and with it brightness.",
+        reason="as in the published code, in [0, 1]")
+    fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting(
+        "blur", kind="live",
+        help="What stands in the image where nothing is kept: black (zero), the mean colour of the images, a blurred copy of the "
+             "image, noise of the images' mean and spread, or one of the four drawn for each image (mixed). It decides what hidden "
+             "means.",
+        reason="a blurred copy keeps its brightness, so a mask cannot explain by dimming")
+    neighbourhood: Literal["off", "train", "always"] = setting(
+        "off", kind="live", label="neighbourhood averaging",
+        help="Averages the mask over each pixel's neighbours with a random kernel: never (off), in training alone (train), or in the "
+             "mask that is shown as well (always).",
+        reason="it makes masks fat; the journal had it on unnoticed")
+    gate: Literal["soft", "straight_through"] = setting(
+        "soft", kind="live", folded=True,
+        help="Whether the encoder sees the soft mask, with every pixel kept in part, or a hard one that keeps or hides "
+             "(straight_through). The hard one closes the loophole of dimming, and its gradient is an approximation.",
+        reason="an honest gradient; dimming is watched by a check")
+    smoothing: float = setting(
+        0.0, kind="live", low=0.0, high=8.0, unit="px", folded=True,
+        help="Standard deviation of a Gaussian that smooths the mask before it meets the image. Above 0 the mask on screen is "
+             "smoother than its logits.",
+        reason="off: nothing stands between logits and picture")
+    jitter: int = setting(
+        1, kind="live", low=0, high=4, unit="px", label="mask jitter",
+        help="In training the mask is moved at random by up to so many pixels in both directions, so that it is worth something "
+             "beside its place too.",
+        reason="without it strided encoders are explained by combs")
+    complement_scale: float = setting(
+        0.0, kind="live", low=0.0, high=2.0, label="complement weight", folded=True,
+        help="Weight of a reward for what is hidden to be far from the image: what is not needed should not suffice.",
+        reason="off: it sharpens deletion and brings patterns back")
+    variation_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="total variation weight", folded=True,
+        help="Weight of the mean step between neighbouring pixels of the mask. Raise it for smooth masks without islands.",
+        reason="off: smooth masks only when asked for")
+    border_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="border weight", folded=True,
+        help="Weight of what the outermost ring of pixels keeps. Raise it when a frame or a line along the edge is kept in every "
+             "image.",
+        reason="off: reflected borders draw no frame")
+    binarity_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="binarity weight", folded=True,
+        help="Weight of indecision, 4 q (1 - q) a pixel: 0 for kept or hidden, 1 for a half. Raise it for masks that are black and "
+             "white.",
+        reason="off: undecided pixels carry the order")
+    mask_bias: float = setting(
+        2.0, kind="build", low=-8.0, high=8.0, step=0.5, unit="logit", label="mask bias at start",
+        help="The logit of keeping with which every pixel starts: 2 keeps 88 % of each pixel at first, 0 half, -5 almost nothing. "
+             "What training makes of it may differ.",
+        reason="starts from nearly everything kept, where the sigmoid still has a slope")
+    layers: int = setting(
+        3, kind="build", low=1, high=5, unit="encoder maps",
+        help="How many of the encoder's feature maps the mask is made from, beginning with the finest. More of them see larger things "
+             "and tell one object from another.",
+        reason="sees objects, and is quick on a CPU")
+    width: int = setting(
+        8, kind="build", low=4, high=64, step=4, unit="channels",
+        help="Channels of the masking network at its finest level; each coarser level has twice as many. Wider learns more and is "
+             "slower.",
+        reason="20 ms a step on one core at 28 px")
+    grid: Literal["1", "1/2", "1/4"] = setting(
+        "1", kind="build", label="keep grid",
+        help="Cells of the mask for each pixel and side: 1 decides for every pixel, 1/4 for squares of four pixels a side.",
+        reason="every pixel is decided for itself")
 
 # %% ../../../nbs/families/nem/00_model.ipynb #e558be91
 @dataclass(frozen=True, kw_only=True)

@@ -28,28 +28,62 @@ from ...nn.encoders import SMALL, SmallEncoder
 @dataclass(frozen=True, kw_only=True)
 class SSLSettings(Settings):
     "An encoder, a loss without labels, and what the two views of an image may differ in."
-    method: Literal["simclr", "swav"] = setting("simclr", kind="build", reason="needs no prototypes")
-    shape: Literal["fashion-mnist", "scenes"] = setting("fashion-mnist", kind="build",
-                                                        reason="channels and strides of the encoder: grey 28 px, or colour 64 px")
-    temperature: float = setting(0.2, kind="live", low=0.02, high=2.0, scale="log",
-                                 reason="between the published .1 and .5; small classes repeat in a batch")
-    projection: int = setting(64, kind="build", low=2, high=1024, unit="dimensions",
-                              reason="half of the embedding, thrown away after training")
-    prototypes: int = setting(64, kind="build", low=2, high=4096, when=("method", "swav"),
-                              reason="several per kind of thing, and a quarter of the batch")
-    epsilon: float = setting(0.05, kind="build", low=1e-3, high=10.0, scale="log", when=("method", "swav"),
-                             reason="as published; larger is softer")
-    crop: float = setting(0.4, kind="build", low=0.05, high=1.0, unit="share of the area",
-                          reason="smallest crop; below .3 a crop of a garment is any garment")
-    flip: bool = setting(True, kind="build", reason="left and right mean nothing here")
-    light: float = setting(0.4, kind="build", low=0.0, high=0.9, unit="relative",
-                           reason="exposure times 1 - light to 1 + light; the same for all channels, so hue stays")
-    shadow: float = setting(0.0, kind="build", low=0.0, high=1.0, unit="intensity",
-                            reason="a smooth grey field added; it spoils grey grounds and leaves colours")
-    cast: float = setting(0.0, kind="build", low=0.0, high=0.5, unit="intensity",
-                          reason="a tint of the light; it spoils the hue of muted grounds, not that of saturated objects")
-    blur: float = setting(0.3, kind="build", low=0.0, high=1.0, unit="probability", reason="fine grain alone should not tell images apart")
-    erase: float = setting(0.3, kind="build", low=0.0, high=1.0, unit="probability", reason="no single part may carry the image")
+    method: Literal["simclr", "swav"] = setting(
+        "simclr", kind="build",
+        help="How the encoder learns: simclr tells the other view of an image from those of all other images; swav lets one view "
+             "predict to which of a few prototypes the other one belongs.",
+        reason="needs no prototypes")
+    shape: Literal["fashion-mnist", "scenes"] = setting(
+        "fashion-mnist", kind="build",
+        help="The kind of images that the encoder is made for: fashion-mnist is grey with 28 pixels a side, scenes is colour with 64. "
+             "It goes together with the data.",
+        reason="channels and strides of the encoder: grey 28 px, or colour 64 px")
+    temperature: float = setting(
+        0.2, kind="live", low=0.02, high=2.0, scale="log",
+        help="How sharply similar embeddings are told apart: what cosines are divided by. Low cares for the nearest images alone, "
+             "high for all alike.",
+        reason="between the published .1 and .5; small classes repeat in a batch")
+    projection: int = setting(
+        64, kind="build", low=2, high=1024, unit="dimensions",
+        help="Dimensions of the space in which views are compared. The head that leads there is thrown away after training.",
+        reason="half of the embedding, thrown away after training")
+    prototypes: int = setting(
+        64, kind="build", low=2, high=4096, when=("method", "swav"),
+        help="Directions among which swav shares out the images of a batch, as many as it may find kinds of things.",
+        reason="several per kind of thing, and a quarter of the batch")
+    epsilon: float = setting(
+        0.05, kind="build", low=1e-3, high=10.0, scale="log", when=("method", "swav"),
+        help="How evenly swav shares out a batch among the prototypes. Small is close to a hard choice, large is soft.",
+        reason="as published; larger is softer")
+    crop: float = setting(
+        0.4, kind="build", low=0.05, high=1.0, unit="share of the area",
+        help="The smallest part of an image, as a share of its area, that a view may show. Smaller makes the task harder.",
+        reason="smallest crop; below .3 a crop of a garment is any garment")
+    flip: bool = setting(
+        True, kind="build",
+        help="Whether a view may be mirrored left to right.",
+        reason="left and right mean nothing here")
+    light: float = setting(
+        0.4, kind="build", low=0.0, high=0.9, unit="relative",
+        help="How much the exposure of two views may differ: 0.4 is from 0.6 to 1.4 times. What it changes is lost to the encoder.",
+        reason="exposure times 1 - light to 1 + light; the same for all channels, so hue stays")
+    shadow: float = setting(
+        0.0, kind="build", low=0.0, high=1.0, unit="intensity",
+        help="Strength of a smooth grey field that is added to a view, the same in every channel. It takes the grey of a background "
+             "from the encoder, not its colours.",
+        reason="a smooth grey field added; it spoils grey grounds and leaves colours")
+    cast: float = setting(
+        0.0, kind="build", low=0.0, high=0.5, unit="intensity",
+        help="Strength of a tint that is added to a view. It takes small differences of hue from the encoder.",
+        reason="a tint of the light; it spoils the hue of muted grounds, not that of saturated objects")
+    blur: float = setting(
+        0.3, kind="build", low=0.0, high=1.0, unit="probability",
+        help="How often a view is blurred.",
+        reason="fine grain alone should not tell images apart")
+    erase: float = setting(
+        0.3, kind="build", low=0.0, high=1.0, unit="probability",
+        help="How often a rectangle of 2 to 15 % of a view is painted over.",
+        reason="no single part may carry the image")
 
 # %% ../../../nbs/families/ssl/00_model.ipynb #904c05c5
 def relight(
