@@ -422,6 +422,16 @@ def test_a_stopped_trainer_can_be_started_again(mean):
     assert same(state_of(trainer), state_of(mean().fit(10, progress=False)))
 
 
+def test_a_run_is_named_by_its_id_or_its_folder(mean, tmp_path):
+    trainer = mean(journal=tmp_path / "runs").fit(6, progress=False)
+    folder = tmp_path / "runs" / trainer.recorder.id
+    for name in (trainer.recorder.id, folder, str(folder)):
+        again = mean(journal=tmp_path / "runs").resume(name)
+        assert (again.step_count, again.recorder.id) == (6, trainer.recorder.id)
+    elsewhere = mean(journal=tmp_path / "others").resume(str(folder))  # weights of another journal's run; it records its own
+    assert elsewhere.step_count == 6 and elsewhere.fit(2, progress=False).recorder.id != trainer.recorder.id
+
+
 def test_load_and_resume_go_on_between_two_steps(mean, tmp_path):
     first = mean({"side": 5}, journal=tmp_path).fit(30, progress=False)
     trainer = mean(journal=tmp_path).start()

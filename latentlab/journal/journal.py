@@ -221,7 +221,7 @@ class Journal(Writer):
         where: Callable[[Mapping[str, Any]], bool] = is_done,  # Which summaries count
     ) -> Any:  # A DataFrame: one row a group
         "Means over seeds, each with its n, standard deviation and 95 % interval."
-        return group_table(self.groups(kind, where=where), metrics)
+        return group_table(self.groups(kind, where=where), [metric.removeprefix("held_out/") for metric in metrics])
 
     def compare(
         self,
@@ -238,7 +238,7 @@ class Journal(Writer):
         """
         from latentlab.plots.runs import GroupCurve, plot_bands, plot_groups
 
-        every = list(self.groups(kind, where=where).values())
+        metric, every = metric.removeprefix("held_out/"), list(self.groups(kind, where=where).values())
         groups = largest_groups(every)
         source = sources_of([row for rows in groups for row in rows]).get(metric)
         if not any(np.isfinite(value_of(row, metric, source)) for rows in groups for row in rows):

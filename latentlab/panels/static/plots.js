@@ -21,7 +21,7 @@ LL.curves = (spec, tell) => {
   frame.node.append(answer.node);
   const terms = spec.terms.map((term, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...term }));
   let plot = null, log = Boolean(spec.log), zoomed = false, data = null, ink = null, values = [], chosen = null;
-  const right = (term) => (term.axis ? term.axis === "right" : term.unit === "nats");
+  const mixed = new Set(terms.map((term) => term.unit ?? "")).size > 1, right = (term) => (term.axis ? term.axis === "right" : mixed && term.unit === "nats");
   const units = (side) => [...new Set(terms.filter((t) => right(t) === side).map((t) => t.unit).filter(Boolean))].join(" · ");
 
   for (const term of terms) {
