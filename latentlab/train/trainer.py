@@ -329,7 +329,8 @@ class Trainer:
     def _find(self, path: str | Path | None) -> tuple[Path, str | None]:  # Checkpoint, and the run of the journal that it belongs to
         journal = self.recorder.journal
         if path is not None and (Path(path) / "run.json").is_file():  # the folder of a run, as everything else takes it too
-            if journal is None or not Path(path).resolve().is_relative_to(journal.root.resolve()): return newest_checkpoint(Path(path)), None
+            own = journal is not None and Path(path).resolve().is_relative_to(journal.root.resolve())
+            if not own: return newest_checkpoint(Path(path)), None
             path = Path(path).name
         if journal is None or isinstance(path, Path) or (path and Path(path).is_file()):
             return (self.checkpoints.path(self.run) if path is None else Path(path)), None
