@@ -58,7 +58,7 @@ def test_shapes(channels, strides, side, sizes):
         frozen = FrozenEncoder(small(channels, strides), [f"block{k}" for k in range(1, 6)])
         x = torch.rand(batch, channels, side, side)
         encoding = frozen.both(x)
-        assert tuple(m.shape[-1] for m in encoding.maps) == sizes and frozen.channels == (8, 16, 32, 64, 128)
+        assert tuple(m.shape[-1] for m in encoding.maps) == sizes and [size[0] for size in frozen.sizes(x)] == [8, 16, 32, 64, 128]
         assert encoding.embedding.shape == (batch, 128) and (encoding.embedding >= 0).all()
 
 
@@ -368,7 +368,7 @@ def test_hub_names_from_a_folder(tmp_path):
     (tmp_path / "hubconf.py").write_text("from torch import nn\ndef tiny(): return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), "
                                          "nn.Conv2d(4, 8, 3, 2))\n")
     frozen = load_encoder(f"hub:{tmp_path}:tiny")
-    assert frozen.channels == (4, 8)
+    assert [size[0] for size in frozen.sizes(torch.rand(1, 3, 64, 64))] == [4, 8] and frozen.mean is None
     with pytest.raises(ValueError, match="that hub can load"): load_encoder(f"hub:{tmp_path}:absent")
     with pytest.raises(ValueError, match="hub:owner/repo:model"): load_encoder("hub:tiny")
 
@@ -387,11 +387,11 @@ def test_a_name_the_package_does_not_know(monkeypatch):
     with pytest.raises(ValueError, match="something that timm can load: got 'timm:resnot'.*Unknown model"): load_encoder("timm:resnot")
 
 
-def test_suggested_maps_are_the_last_of_each_resolution():
-    module = Residual().train()
-    assert (suggest_maps(module, torch.zeros(1, 3, 64, 64)) == ("relu", "layer1", "layer2")
-            or len(suggest_maps(module, torch.zeros(1, 3, 64, 64))) == 3)
+def test_suggested_maps_are_whole_blocks_and_the_last_of_each_resolution():
+    module, pictures = Residual().train(), torch.rand(2, 3, 64, 64)
+    assert suggest_maps(module, pictures) == ("conv1", "relu")  # bn1 and layer1 are overwritten in place; relu last ran at 8 x 8
     assert module.training and all(len(sub._forward_hooks) == 0 for sub in module.modules())
+    assert suggest_maps(small(3, (2, 2, 2, 2, 1)), pictures) == ("block1", "block2", "block3", "block5")
 
 
 # Planted ------------------------------------------------------------------------------------------------------------

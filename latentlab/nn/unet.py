@@ -59,7 +59,7 @@ def initialise(
 class MaskUNet(nn.Module):
     """Logits of a keep mask from an encoder's feature maps.
 
-    unet = MaskUNet(encoder.channels, layers=3, width=8, bias=2.0)
+    unet = MaskUNet(tuple(size[0] for size in encoder.sizes(images)), layers=3, width=8, bias=2.0)
     logits = unet(encoder.features(images), size=images.shape[-2:])
     """
 
