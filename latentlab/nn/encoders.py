@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['EXTRA_TOKENS', 'PROVED', 'PROVED_KINDS', 'IMAGENET', 'BUNDLED', 'SMALL', 'LIBRARIES', 'SmallEncoder', 'Catch', 'Tap',
            'Encoding', 'as_map', 'find_maps', 'Taps', 'check_images', 'read_normalisation', 'FrozenEncoder',
-           'as_embedding', 'cannot_read', 'map_shapes', 'random_numbers_kept', 'check_weights', 'apart', 'check_passes',
-           'check_variation', 'check_gradient', 'spread', 'layout_of', 'check_maps', 'names_that_pass', 'check_encoder',
-           'weights_digest', 'save_encoder', 'SavedEncoder', 'read_encoder', 'Candidate', 'find_candidates', 'spaced',
-           'proved', 'suggest_maps', 'outside_module', 'declared_normalisation', 'own_shape', 'load_outside',
-           'load_encoder']
+           'as_embedding', 'cannot_read', 'map_shapes', 'random_numbers_kept', 'check_encoder_weights', 'apart',
+           'check_passes', 'check_variation', 'check_gradient', 'spread', 'layout_of', 'check_maps', 'names_that_pass',
+           'check_encoder', 'weights_digest', 'save_encoder', 'SavedEncoder', 'read_encoder', 'Candidate',
+           'find_candidates', 'spaced', 'proved', 'suggest_maps', 'outside_module', 'declared_normalisation',
+           'own_shape', 'load_outside', 'load_encoder']
 
 # %% ../../nbs/nn/01_encoders.ipynb #59dc598d
 import difflib
@@ -328,7 +328,7 @@ def random_numbers_kept(
         old.set_state(before[-1])
 
 
-def check_weights(
+def check_encoder_weights(
     encoder: FrozenEncoder,  # Any frozen encoder
 ) -> None:
     "Refuse weights that are not there, not finite, or of another precision than images and masks have."
@@ -501,7 +501,7 @@ def check_encoder(
 ) -> None:
     "Refuse a pair of encoder and images that cannot work, by what is proved on these very images. Once per run, before time is spent."
     check_images(images, encoder.image_shape)
-    check_weights(encoder)
+    check_encoder_weights(encoder)
     with random_numbers_kept(images.device):
         try: map_shapes(encoder, images)
         except ValueError as error:

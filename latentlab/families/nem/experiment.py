@@ -20,7 +20,7 @@ from ...data.images import ImageSet, as_image_set
 from ...data.sources import GREY, ImageName, one_of_each, open_images
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings
-from ...nn.encoders import FrozenEncoder, load_encoder
+from ...nn.encoders import FrozenEncoder, check_images, load_encoder
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
@@ -110,7 +110,7 @@ class NEMRun(Settings):
             parts = (open_images(self.data, split, limit, must_have=must_have) for split, limit in (("train", self.images), ("test", 200)))
         else: parts = (images.subset(rows) for rows in (range(len(images) - 40), range(len(images) - 40, len(images))))
         train, test = (fit_to_encoder(part, encoder) for part in parts)
-        encoder.check(test.float().to(device))
+        check_images(test.float().to(device), encoder.image_shape)
         reference = train.subset(range(min(512, len(train)))).float().to(device)
         encoder.check(reference)
         model = NEM(self.model, encoder, reference, generator=generator(self.train.seed, "weights"))

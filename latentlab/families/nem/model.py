@@ -152,7 +152,8 @@ class NEM(nn.Module):
         with torch.no_grad(): embeddings = encoder.embed(images)
         self.distances = {name: make_distance(name, embeddings) for name in DISTANCES}
         grid = {"1": 1.0, "1/2": 0.5, "1/4": 0.25}[settings.grid]
-        self.unet = MaskUNet(encoder.channels, layers=settings.layers, width=settings.width, bias=settings.mask_bias, grid=grid,
+        channels = tuple(size[0] for size in encoder.sizes(images))
+        self.unet = MaskUNet(channels, layers=settings.layers, width=settings.width, bias=settings.mask_bias, grid=grid,
                              generator=generator)
         self.to(images.device, memory_format=torch.channels_last)
 
