@@ -208,11 +208,13 @@ def draw_run(
     rows: Sequence[int] | None = None,  # Images of the preview to draw; None for all
 ) -> tuple[Any, str]:  # A matplotlib Figure or None, and a sentence when it is not what the family draws
     "The picture of a run."
+    from latentlab.plots.style import own_style
+
     arrays = run.picture()
     if not arrays: return None, "No picture was saved: pictures are written at checkpoints and at the end of a run."
     try:
         snapshot = snapshot_of(run) if rows is None else only_rows(snapshot_of(run), rows)
-        return find_family(run.facts["kind"]).load_display().figure(snapshot), ""
+        with own_style(): return find_family(run.facts["kind"]).load_display().figure(snapshot), ""
     except Exception as error: note = f"The family's own picture could not be drawn ({type(error).__name__}: {error})."
     try: return plot_tiles(arrays), note
     except ValueError: return None, note
@@ -227,7 +229,7 @@ def plot_tiles(
     """Saved arrays as rows of images, each row in its own range: for runs whose family draws nothing itself. Raises
     ValueError when there is no image.
     """
-    from latentlab.plots.style import dress, new_figure, LIGHT
+    from latentlab.plots.style import LIGHT, dress, new_figure, own_style
 
     rows = {}
     for name, view in views.items():
@@ -239,19 +241,20 @@ def plot_tiles(
     shapes = {name: np.shape(view) for name, view in views.items()}
     if not rows: raise ValueError(f"`views` must hold a stack of pictures: got {shapes or 'none'}. Save pictures with the run.")
     columns = max(len(view) for view in rows.values())
-    figure = new_figure(1.1 + 0.95 * columns, 1.0 * len(rows) + 0.2)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (name, view) in zip(axes, rows.items()):
-        low, high = (float(f(view[np.isfinite(view)], initial=start)) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
-        scaled = view if view.ndim == 3 else (view - low) / max(high - low, 1e-9)
-        for ax, picture in zip(line, scaled): ax.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
-        for ax in line:
-            dress(ax, LIGHT)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
-            for spine in ax.spines.values(): spine.set_visible(False)
-        line[0].set_ylabel(f"{name}\n{low:.3g} to {high:.3g}", fontsize=8)
-    return figure
+    with own_style():
+        figure = new_figure(1.1 + 0.95 * columns, 1.0 * len(rows) + 0.2)
+        axes = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (name, view) in zip(axes, rows.items()):
+            low, high = (float(f(view[np.isfinite(view)], initial=start)) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
+            scaled = view if view.ndim == 3 else (view - low) / max(high - low, 1e-9)
+            for ax, picture in zip(line, scaled): ax.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+            for ax in line:
+                dress(ax, LIGHT)
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                for spine in ax.spines.values(): spine.set_visible(False)
+            line[0].set_ylabel(f"{name}\n{low:.3g} to {high:.3g}", fontsize=8)
+        return figure
 
 
 def by_ruler(
@@ -304,8 +307,10 @@ def figure_svg(
     if figure is None: return ""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    from latentlab.plots.style import own_style
+
     file = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+    with own_style(): FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     return "<svg" + file.getvalue().decode("utf-8").split("<svg", 1)[1]
 
 
@@ -454,7 +459,7 @@ def plot_header(
     note: str,  # On the picture, "" when all went well
 ) -> Any:  # A matplotlib Figure
     "What a picture that is sent alone must say of its run: title, id, difference to the run before, and checks that are not well."
-    from latentlab.plots.style import LIGHT, new_figure
+    from latentlab.plots.style import LIGHT, new_figure, own_style
 
     changes = ", ".join(f"{c['label']} {c['old']} → {c['new']}" for c in facts["changes"])
     texts = [f"{facts['when']} · {facts['steps']} steps · {facts['time']} · {facts['device']} · seed {facts['seed']}",
@@ -463,11 +468,13 @@ def plot_header(
              f"Failed: {facts['error'].splitlines()[-1]}" if facts["error"] else "", note]
     lines = [line for text in texts if text for line in textwrap.wrap(text, 112)[:2]][:8]
     width, high = 8.0, 0.62 + 0.17 * len(lines)
-    figure = new_figure(width, high, layout=None)
-    write = lambda y, text, **look: figure.text(0.012, 1 - y / high, text, va="top", parse_math=False, **look)
-    write(0.1, textwrap.shorten(f"{facts['title']} ({facts['state']})", 72, placeholder="…"), fontsize=13, weight="bold", color=LIGHT.ink)
-    write(0.37, facts["id"], fontsize=9, weight="bold", color=LIGHT.ink)
-    for i, line in enumerate(lines): write(0.55 + 0.17 * i, line, fontsize=9, color=LIGHT.soft)
+    with own_style():
+        figure = new_figure(width, high, layout=None)
+        write = lambda y, text, **look: figure.text(0.012, 1 - y / high, text, va="top", parse_math=False, **look)
+        title = textwrap.shorten(f"{facts['title']} ({facts['state']})", 72, placeholder="…")
+        write(0.1, title, fontsize=13, weight="bold", color=LIGHT.ink)
+        write(0.37, facts["id"], fontsize=9, weight="bold", color=LIGHT.ink)
+        for i, line in enumerate(lines): write(0.55 + 0.17 * i, line, fontsize=9, color=LIGHT.soft)
     return figure
 
 

@@ -17,7 +17,7 @@ from .controls import plain
 from .layout import Layout, Row
 from .protocol import Event
 from .view import image_bytes
-from ..plots.style import display_name, new_figure
+from ..plots.style import display_name, new_figure, own_style
 
 # %% ../../nbs/panels/02_display.ipynb #f20c1b7a
 class Display:
@@ -58,6 +58,7 @@ class Display:
         "Sentences that must stand beside the picture."
         return []
 
+    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Of a trainer, or of a run's files

@@ -25,7 +25,7 @@ from .layout import check_arrays
 from .pump import FramePump
 from .run_browser import RunBrowser
 from .view import Event, Request, View
-from ..plots.style import figure_png
+from ..plots.style import figure_png, own_style
 from ..train.trainer import Load, Pause, Rebuild, Start, Trainer
 from ..train.worker import Ended
 
@@ -90,7 +90,7 @@ class Panel:
         set_threads(threads)
         self._make_room(run)
         self.trainer = run if isinstance(run, Trainer) else Trainer(run, journal=journal)
-        self.view = View([], {}, still=lambda: figure_png(self.display.figure(self.last)))
+        self.view = View([], {}, still=own_style()(lambda: figure_png(self.display.figure(self.last))))
         self.words = ToldWords(self.view)
         self.last: Snapshot = self.trainer.snapshot(timeout=60.0)  # What was shown last
         self._gate, self._closed, self._handle = threading.RLock(), False, None

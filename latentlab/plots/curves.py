@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import LIGHT, Theme, as_array, dress, label, new_figure
+from .style import LIGHT, Theme, as_array, dress, label, new_figure, own_style
 
 # %% ../../nbs/plots/03_curves.ipynb #6fe0cdac
 CurveValues = Num[np.ndarray, " point"] | Num[Tensor, " point"]
@@ -47,6 +47,7 @@ def draw_curves(
     ax.legend(frameon=False, fontsize=8, labelcolor=theme.ink, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 # %% ../../nbs/plots/03_curves.ipynb #575a2631
+@own_style()
 def plot_curves(
     steps: CurveValues,  # Training steps, increasing
     values: Mapping[str, CurveValues],  # Curves by name, NaN where there is none
@@ -150,6 +151,7 @@ def draw_events(
                     color=theme.soft)
 
 
+@own_style()
 def plot_run_curves(
     runs: Sequence[RunCurves],  # One run, or two to compare
     *,
@@ -199,6 +201,7 @@ def draw_path(
     ax.plot(areas[-1:], distances[-1:], "o", color=colour, markersize=7, zorder=4)
 
 # %% ../../nbs/plots/03_curves.ipynb #c03ef6d3
+@own_style()
 def plot_path(
     areas: Float[np.ndarray, " point"] | Float[Tensor, " point"],  # Share of pixels kept, in [0, 1], in the order of training
     soft: Float[np.ndarray, " point"] | Float[Tensor, " point"],  # Distance of the soft mask

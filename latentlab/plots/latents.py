@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm, to_rgb
 from matplotlib.figure import Figure, FigureBase
 
-from .style import LIGHT, OKABE_ITO, Theme, dress, new_figure
+from .style import LIGHT, OKABE_ITO, Theme, dress, new_figure, own_style
 
 # %% ../../nbs/plots/01_latents.ipynb #7f39b7db
 CLASSES = tuple(OKABE_ITO[name] for name in ("blue", "orange", "green", "pink", "vermillion", "sky", "yellow")) + ("#7A4FB0", "#8C564B",
@@ -218,6 +218,7 @@ def draw_score_grid(
         draw_scores(*row, views[f"in_{score}"], views[f"out_{score}"], names=names, score=word, theme=theme)
 
 # %% ../../nbs/plots/01_latents.ipynb #88aa3879
+@own_style()
 def plot_latents(
     views: Mapping[str, np.ndarray],  # As a hierarchical model gives them
     *,

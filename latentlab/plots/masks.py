@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import LIGHT, OKABE_ITO, SCALES, Theme, as_array, new_figure
+from .style import LIGHT, OKABE_ITO, SCALES, Theme, as_array, new_figure, own_style
 
 # %% ../../nbs/plots/02_masks.ipynb #26a6c81a
 Maps = Float[np.ndarray, "batch height width"] | Float[Tensor, "batch height width"]
@@ -82,6 +82,7 @@ def tints(
     return ListedColormap(overlay(np.full((1, 1, 8, 8), 0.55, dtype=np.float32), steps, tint=tint).reshape(64, 3))
 
 # %% ../../nbs/plots/02_masks.ipynb #08db053b
+@own_style()
 def plot_explanations(
     images: Images,  # Grey or RGB
     keep: Maps,  # In [0, 1], 1 = kept

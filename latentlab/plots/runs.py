@@ -28,7 +28,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from scipy.special import stdtrit
 
-from .style import LIGHT, OKABE_ITO, Theme, dress, label, new_figure
+from .style import LIGHT, OKABE_ITO, Theme, dress, label, new_figure, own_style
 
 # %% ../../nbs/plots/04_runs.ipynb #9ec291b6
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +216,7 @@ def draw_band(
     ax.plot(steps, found.mean, label=group.legend(), markevery=max(1, len(steps) // 8), **style)
 
 # %% ../../nbs/plots/04_runs.ipynb #138ac004
+@own_style()
 def plot_bands(
     groups: Sequence[GroupCurve],  # At most eight
     *,
@@ -372,6 +373,7 @@ def missing(
     return ["; ".join([*where[:most], *([f"{rest} more elsewhere"] if rest else [])]) + "."] if where else []
 
 # %% ../../nbs/plots/04_runs.ipynb #307de45e
+@own_style()
 def plot_groups(
     points: Sequence[GroupPoint],  # Each setting once for each series, at most eight series
     *,
@@ -483,6 +485,7 @@ def path_keys(
     return keys
 
 # %% ../../nbs/plots/04_runs.ipynb #8e943ce7
+@own_style()
 def plot_paths(
     paths: Sequence[Path],  # One per run, at most eight groups
     *,

@@ -25,7 +25,7 @@ from latentlab.panels.layout import (
     Table, TableRow)
 from ...panels.view import image_bytes
 from ...plots.latents import difference, plot_latents
-from ...plots.style import OKABE_ITO, display_name, term_colour
+from ...plots.style import OKABE_ITO, display_name, own_style, term_colour
 
 # %% ../../../nbs/families/hvae/03_display.ipynb #148a2780
 Views = Mapping[str, np.ndarray]
@@ -307,6 +307,7 @@ class HVAEDisplay(Display):
     def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]:
         return describe_settings(snapshot.values, run_words(snapshot) if "field" in snapshot.views else snapshot.info)
 
+    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Any

@@ -16,7 +16,7 @@ from ...panels.display import Display
 from ...panels.layout import Curve, CurvePlot, Layout, Row, Table, TableRow
 from ...panels.view import image_bytes
 from ...plots.masks import as_rgb
-from ...plots.style import LIGHT, display_name, new_figure, term_colour
+from ...plots.style import LIGHT, display_name, new_figure, own_style, term_colour
 
 # %% ../../../nbs/families/ssl/03_display.ipynb #f31689ba
 VIEWS = ("image", "view 1", "view 2")  # Rows, and names of the model's pictures
@@ -52,6 +52,7 @@ class SSLDisplay(Display):
     def table(self, snapshot: Snapshot) -> Mapping[str, Sequence[float]]:
         return {name: [snapshot.measurements[-1].figures[name]] for name in ("spread", "dead")} if snapshot.measurements else {}
 
+    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Any
