@@ -20,7 +20,7 @@ from ...panels.display import Display
 from ...panels.layout import Curve, CurvePlot, Layout, PathPlot, PathSeries, Row, Table, TableRow
 from ...panels.view import image_bytes
 from ...plots.masks import plot_explanations
-from ...plots.style import display_name, term_colour
+from ...plots.style import display_name, own_style, term_colour
 
 # %% ../../../nbs/families/nem/04_display.ipynb #ab24e0c9
 def encoder_name(
@@ -119,6 +119,7 @@ class NEMDisplay(Display):
         loud = loud_switches(snapshot.values)
         return [dict(text=text, loud=text in loud) for text in describe(snapshot.values)]
 
+    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Any
