@@ -133,20 +133,20 @@ def test_the_drawer_lists_the_runs(panel):
     "Opened, it asks for them; each state has its own mark and word; ids and notes that hold markup are text."
     drawer(panel, True)
     wait_asked(panel, ["runs", None])
-    rows = panel.page.locator(".ll-runs tbody tr")
+    rows = panel.page.locator(".ll-runs tbody tr[data-run]")
     assert rows.count() == 12
     states = panel.page.locator(".ll-runs tbody .ll-runstate").all_inner_texts()
     assert [" ".join(text.split()) for text in states[:5]] == ["● running", "✓ done", "✕ failed", "? lost", "❙❙ interrupted"]
-    assert panel.page.locator(".ll-runs thead th").all_inner_texts() == ["★", "time", "run", "state", "steps", "seed", "loss", "area", "differs by", "note", ""]
+    assert panel.page.locator(".ll-runs thead th").all_inner_texts() == ["compare", "★", "time", "run", "state", "steps", "seed", "loss", "area", ""]
     assert panel.page.locator(".ll-runs tr[aria-current=true]").get_attribute("data-run") == RUN_ID
-    best = panel.page.locator(f".ll-runs tr[data-run='{BEST}']")
-    assert best.locator(".ll-chip").all_inner_texts()[-1] == "+1" and "optional smoothing off → on" in best.locator(".ll-chip.more").get_attribute("title")
-    assert best.locator("td.note span").get_attribute("title").endswith("see the run before.")
+    best = panel.page.locator(f".ll-runs tr.more[data-of='{BEST}']")
+    assert "optional smoothing off → on" in best.locator(".ll-chip").all_inner_texts() and best.locator(".ll-chip.more").count() == 0, "nothing is cut"
+    assert best.locator(".ll-runnote").get_attribute("title").endswith("see the run before.")
     hostile = rows.nth(2)
     assert hostile.locator("td.id").inner_text() == "nem-<i>x" and hostile.locator("td.metric").all_inner_texts() == ["–", "–"]
     assert panel.page.evaluate("window.hacked === undefined && document.querySelectorAll('.ll-runs img, .ll-runs i i, .ll-runs td b b').length === 0")
     assert rows.nth(1).locator("td.star").inner_text() == "★" and rows.nth(0).locator("td.star").inner_text() == ""
-    panel.page.locator(".ll-runs-head button").click()
+    panel.page.get_by_role("button", name="Refresh").click()
     wait_asked(panel, ["runs", None])
     assert len([wish for wish in asked(panel) if wish[0] == "runs"]) == 2
 
@@ -156,7 +156,7 @@ def test_a_run_is_loaded_from_the_keyboard(panel):
     drawer(panel, True)
     panel.page.locator("[data-command=pause]").click()  # no status comes while paused
     panel.wait_data("d.state === 'paused'", 5)
-    panel.page.locator(".ll-runs").focus()
+    panel.page.locator(f"[data-tick='{BEFORE}']").focus()
     panel.page.keyboard.press("Tab")
     load = panel.page.locator(f"[data-load='{BEFORE}']")
     assert load.evaluate("(e) => e === document.activeElement") and load.inner_text() == "Load"
@@ -296,5 +296,5 @@ def test_a_reload_brings_the_journal_back(panel):
     panel.page.wait_for_timeout(500)
     assert panel.page.locator(".ll-report-over").is_hidden()
     drawer(panel, True)
-    assert panel.page.locator(".ll-runs tbody tr").count() == 12
+    assert panel.page.locator(".ll-runs tbody tr[data-run]").count() == 12
     assert panel.errors == []

@@ -39,14 +39,15 @@ LL.since = (host) => {
   const line = (key, title, id, value, list, same) => LL.el("div", { class: `ll-since ${key}`, "data-since": key }, LL.el("b", { class: "ll-strip-title", text: title }),
     id ? LL.el("span", { class: "ll-since-id", text: LL.shortId(id), title: id }) : null, value, ...(list?.length ? LL.changes(list) : [LL.el("span", { class: "ll-note", text: same })]));
   return (run) => {
-    const { previous, best } = run, text = JSON.stringify([run.id, previous, best]);
+    const { previous, best, left_out: without } = run, text = JSON.stringify([run.id, previous, best, without]);
     if (text === last) return;
     last = text;
-    host.hidden = !previous?.id && !best?.id; host.replaceChildren();
+    host.hidden = !previous?.id && !best?.id && !without; host.replaceChildren();
     if (previous?.id) host.append(line("previous", "Since run", previous.id, null, previous.changes, "the same settings"));
-    if (!best?.id) return;
+    if (!best?.id) { if (without) host.append(LL.el("div", { class: "ll-since best ll-note", "data-since": "best", text: `No best run to compare with: left out are ${without}.` })); return; }
     const value = LL.el("span", { class: "ll-since-value" }, `${String(best.metric ?? "").replaceAll("_", " ")} `, LL.el("b", { text: LL.number(best.value) }));
     host.append(best.id === run.id ? line("best", "Best run", "", value, [], "this one") : line("best", "Best run", best.id, value, best.changes, "the same settings"));
+    if (without) host.lastChild.append(LL.el("span", { class: "ll-note", text: `left out: ${without}` }));
   };
 };
 
@@ -115,14 +116,14 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   return {
     show, shut: (yes) => { if (closed !== yes) { closed = yes; show(now); } },
     runs: (list) => { rows = list.length; waiting.delete("runs"); waiting.delete("load"); runs.rows(list); runs.answered(); buttons(); },
-    report: (bytes, meta) => { report.show(bytes, meta); buttons(); },
+    report: (bytes, meta) => { (meta.comparison ? runs : report).show(bytes, meta); buttons(); },
     answered: runs.answered,
     waits: (name) => waiting.has(name),
     refused: (name, sentence) => {
-      if (host.hidden || !["save", "note", "report", "repeat", "load", "cancel", "runs"].includes(name)) return false;
-      waiting.delete(name); if (name === "report") report.answered(); runs.answered(); say(sentence); buttons();
+      if (host.hidden || !["save", "note", "report", "repeat", "load", "compare", "cancel", "runs"].includes(name)) return false;
+      waiting.delete(name); if (name === "compare") runs.refused(); if (name === "report") report.answered(); runs.answered(); say(sentence); buttons();
       return true;
     },
-    stop: () => { clearTimeout(hide); report.stop(); },
+    stop: () => { clearTimeout(hide); report.stop(); runs.stop(); },
   };
 };

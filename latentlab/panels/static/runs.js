@@ -23,12 +23,52 @@ LL.changes = (list, most = Infinity) => {
   return chips;
 };
 
+// What runs look like side by side: a letter each, what differs, their numbers, one picture of all
+LL.comparison = (host, untick) => {
+  const image = LL.el("img", { alt: "" }), words = LL.el("div", { class: "ll-note", role: "status" }), body = LL.el("div", { class: "ll-beside-body" });
+  host.append(words, body);
+  let address = null;
+  const forget = () => { if (address) URL.revokeObjectURL(address); address = null; };
+  const line = (head, values, extra = {}) => LL.el("tr", extra, LL.el("th", { scope: "row" }, ...[head].flat()), ...values.map((value) => LL.el("td", { text: value || "–" })));
+  return {
+    wait: (count) => { host.hidden = count < 1; body.hidden = true; LL.put(words, count === 1 ? "One run is ticked. Tick another one to see both side by side." : count > 1 ? "drawing them side by side …" : ""); },
+    fail: () => { LL.put(words, "These runs could not be shown side by side."); },
+    show: (bytes, meta) => {
+      const { runs, apart, same, numbers, beside, left_out: without } = meta.comparison;
+      forget(); host.hidden = false; body.hidden = false;
+      address = URL.createObjectURL(new Blob([bytes], { type: "image/png" })); image.src = address; image.alt = `runs side by side: ${beside}`;
+      LL.put(words, `${runs.length} runs side by side: ${beside}.`);
+      const head = LL.el("tr", {}, LL.el("th"), ...runs.map((run) => LL.el("th", { scope: "col" }, LL.el("b", { class: "ll-letter", text: run.letter }), ` ${LL.shortId(run.id)} `,
+        LL.el("small", { text: run.seeds > 1 ? `${run.state}, ${run.seeds} seeds` : run.state }), LL.el("button", { type: "button", class: "ll-mini", text: "×", title: "take this run out", "aria-label": `take run ${run.letter} out`, on: { click: () => untick(run.id) } }))));
+      const title = (text) => LL.el("tr", { class: "title" }, LL.el("th", { colspan: runs.length + 1, text }));
+      const rows = [head, title(apart.length ? `What differs (${same} settings are the same)` : `Nothing differs: ${same} settings are the same`), ...apart.map((one) => line(one.label, one.values)),
+        title("Numbers, with mean and 95 % interval of the run's seeds"), ...numbers.map((one) => line([one.label, LL.el("small", { text: one.ruler })], one.values))];
+      body.replaceChildren(LL.el("div", { class: "ll-beside-table" }, LL.el("table", {}, ...rows)), ...without.map((text) => LL.el("div", { class: "ll-note", text })), image);
+    },
+    stop: forget,
+  };
+};
+
+LL.MOST_TICKED = 6;
 LL.runs = (host, wish) => {
   const body = LL.el("div", { class: "ll-runs", role: "region", tabindex: "0", "aria-label": "earlier runs" }), count = LL.el("span", { class: "ll-note" });
   const refresh = LL.el("button", { type: "button", class: "ll-mini", text: "Refresh", title: "read the journal again", on: { click: () => wish("runs", null) } });
-  host.append(LL.el("div", { class: "ll-runs-head" }, LL.el("b", { class: "ll-strip-title", text: "Earlier runs" }), count, refresh), body);
+  const filter = LL.el("input", { type: "search", placeholder: "filter: words of id, state, settings, note", "aria-label": "filter runs", on: { input: () => draw() } });
+  const fold = LL.el("button", { type: "button", class: "ll-mini ll-fold", hidden: true, title: "looks: fewer than 50 steps, or rebuilt within a minute; they stay in the journal", on: { click: () => { folded = !folded; draw(); } } });
+  const clear = LL.el("button", { type: "button", class: "ll-mini ll-clear", hidden: true, on: { click: () => { ticked = []; ask(); draw(); } } });
+  const besides = LL.el("div", { class: "ll-beside", hidden: true, role: "region", "aria-label": "runs side by side" });
+  host.append(LL.el("div", { class: "ll-runs-head" }, LL.el("b", { class: "ll-strip-title", text: "Earlier runs" }), count, fold, clear, filter, refresh), body, besides);
   const ACTIONS = { load: ["Load", "show this run and go on from its last state"], resume: ["Resume", "go on where this run was broken off"] };
-  let rows = [], drawn = "", asked = null;
+  let rows = [], drawn = "", asked = null, ticked = [], folded = true, waits = false;
+
+  const ask = () => {
+    waits = ticked.length > 1;
+    comparison.wait(ticked.length);
+    host.dataset.compared = "";
+    if (waits) wish("compare", [...ticked]);
+  };
+  const tick = (id, yes) => { ticked = yes ? [...ticked, id] : ticked.filter((one) => one !== id); ask(); draw(); };
+  const comparison = LL.comparison(besides, (id) => tick(id, false));
 
   const heading = (text, extra = {}) => LL.el("th", { scope: "col", text, ...extra });
   const cell = (kind, ...children) => LL.el("td", { class: kind }, ...children.filter(Boolean));
@@ -39,33 +79,59 @@ LL.runs = (host, wish) => {
     button.disabled = asked === run.id;
     return button;
   };
+  const box = (run) => {
+    const at = ticked.indexOf(run.id), input = LL.el("input", { type: "checkbox", "data-tick": run.id, "aria-label": `compare ${LL.shortId(run.id)}`, title: "tick two to six runs to see them side by side", on: { change: (event) => tick(run.id, event.target.checked) } });
+    input.checked = at >= 0; input.disabled = at < 0 && ticked.length >= LL.MOST_TICKED;
+    return LL.el("label", { class: "ll-tick" }, input, at >= 0 ? LL.el("b", { class: "ll-letter", text: "ABCDEF"[at] }) : null);
+  };
+  const number = (run, name) => {
+    const other = run.apart?.[name], value = LL.number(run.metrics?.[name] ?? null);
+    return cell(`count metric${other === undefined ? "" : " apart"}`, LL.el("span", { text: other === undefined || value === "–" ? value : `≠ ${value}`, title: other === undefined ? null : `measured on: ${other || "nothing stated"}. Not comparable with the run shown now.` }));
+  };
   const row = (run, metrics) => {
-    const differs = run.current ? [LL.el("span", { class: "ll-note", text: "this run" })] : run.changes?.length ? LL.changes(run.changes, 3) : [LL.el("span", { class: "ll-note", text: "nothing" })];
-    const [day, time] = String(run.when ?? "").split(" "), when = () => [LL.el("span", { text: day }), time ? " " : null, time ? LL.el("span", { text: time }) : null].filter(Boolean);
-    const note = () => LL.el("span", { class: "ll-clip", text: run.note ?? "", title: run.note || null }); // where there is little room, time and note stand below id and changes
-    return LL.el("tr", { class: run.current ? "current" : "", "aria-current": run.current ? "true" : null, "data-run": run.id },
-      cell("star", run.kept ? LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" }) : null),
-      cell("when", ...when()), cell("id", LL.el("span", { class: "ll-clip", text: LL.shortId(run.id), title: run.id }), LL.el("small", {}, ...when())), cell("state", LL.runState(run.state)),
-      cell("count", LL.number(run.steps)), cell("count", run.seed === null || run.seed === undefined ? "–" : String(run.seed)), ...metrics.map((name) => cell("count metric", LL.number(run.metrics?.[name] ?? null))),
-      cell("changes", LL.el("div", { class: "ll-chips" }, ...differs), run.note ? note() : null), cell("note", note()), cell("action", action(run)));
+    const [day, time] = String(run.when ?? "").split(" "), when = [LL.el("span", { text: day }), time ? " " : null, time ? LL.el("span", { text: time }) : null].filter(Boolean);
+    const marks = { class: [run.current ? "current" : "", run.short ? "short" : ""].join(" ").trim(), "data-of": run.id };
+    const main = LL.el("tr", { ...marks, "aria-current": run.current ? "true" : null, "data-run": run.id },
+      cell("tick", box(run)), cell("star", run.kept ? LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" }) : null),
+      cell("when", ...when), cell("id", LL.el("span", { class: "ll-clip", text: LL.shortId(run.id), title: run.id })), cell("state", LL.runState(run.state)),
+      cell("count", LL.number(run.steps)), cell("count", run.seed === null || run.seed === undefined ? "–" : String(run.seed)), ...metrics.map((name) => number(run, name)), cell("action", action(run)));
+    const differs = run.current ? [LL.el("span", { class: "ll-note", text: "this run" })] : run.changes?.length ? [LL.el("span", { class: "ll-note", text: "differs by" }), ...LL.changes(run.changes)] : [LL.el("span", { class: "ll-note", text: "the same settings" })];
+    const more = LL.el("tr", { ...marks, class: `${marks.class} more` }, LL.el("td", { colspan: 2 }), LL.el("td", { class: "changes", colspan: 6 + metrics.length }, LL.el("div", { class: "ll-chips" }, ...differs, run.note ? LL.el("span", { class: "ll-runnote", text: run.note, title: run.note }) : null)));
+    return [main, more];
+  };
+  const found = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = (run) => [run.id, run.when, run.state, run.note, run.kept ? "kept" : "", run.current ? "this run" : "", `seed ${run.seed}`, ...(run.changes ?? []).map((c) => `${c.label} ${LL.number(c.old)} → ${LL.number(c.new)}`)].join(" ").toLowerCase();
+    return rows.filter((run) => { const all = text(run); return words.every((word) => all.includes(word)); });
   };
   const draw = () => {
-    const text = JSON.stringify(rows);
+    const text = JSON.stringify([rows, filter.value, folded, ticked]);
     if (host.hidden || text === drawn) return;
     drawn = text;
+    const list = found(), looks = list.filter((run) => run.short && !ticked.includes(run.id)), shown = folded ? list.filter((run) => !looks.includes(run)) : list;
     const metrics = [...new Set(rows.flatMap((run) => Object.keys(run.metrics ?? {})))];
-    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.load : undefined, at = [body.scrollLeft, body.scrollTop];
-    LL.put(count, rows.length ? `${LL.number(rows.length)}, newest first` : "");
-    if (!rows.length) { body.replaceChildren(LL.el("div", { class: "ll-runs-empty", text: "no earlier runs yet" })); return; }
-    const head = LL.el("tr", {}, LL.el("th", { scope: "col" }, LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" })), heading("time", { class: "when" }), heading("run"), heading("state"), heading("steps", { class: "count" }), heading("seed", { class: "count" }),
-      ...metrics.map((name) => heading(name.replaceAll("_", " "), { class: "count metric" })), heading("differs by", { title: "from the run shown now" }), heading("note", { class: "note" }), LL.el("th", { class: "action", "aria-label": "action" }));
-    body.replaceChildren(LL.el("table", {}, LL.el("thead", {}, head), LL.el("tbody", {}, ...rows.map((run) => row(run, metrics)))));
+    const held = body.contains(document.activeElement) ? { ...document.activeElement.dataset } : {}, at = [body.scrollLeft, body.scrollTop];
+    LL.put(count, !rows.length ? "" : list.length < rows.length ? `${LL.number(list.length)} of ${LL.number(rows.length)}` : `${LL.number(rows.length)}, newest first`);
+    fold.hidden = !looks.length; LL.put(fold, `${looks.length} short run${looks.length === 1 ? "" : "s"} ${folded ? "▸" : "▾"}`); fold.setAttribute("aria-expanded", String(!folded));
+    clear.hidden = !ticked.length; LL.put(clear, `${ticked.length} ticked ×`); clear.title = "tick none";
+    filter.hidden = !rows.length;
+    if (!shown.length) { body.replaceChildren(LL.el("div", { class: "ll-runs-empty", text: rows.length ? (looks.length ? "only short runs: open them above" : "no run has these words") : "no earlier runs yet" })); return; }
+    const head = LL.el("tr", {}, LL.el("th", { scope: "col", class: "tick", text: "compare", title: "tick two to six runs to see them side by side" }), LL.el("th", { scope: "col" }, LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" })), heading("time", { class: "when" }), heading("run"), heading("state"), heading("steps", { class: "count" }), heading("seed", { class: "count" }),
+      ...metrics.map((name) => heading(name.replaceAll("_", " "), { class: "count metric" })), LL.el("th", { class: "action", "aria-label": "action" }));
+    body.replaceChildren(LL.el("table", {}, LL.el("thead", {}, head), LL.el("tbody", {}, ...shown.flatMap((run) => row(run, metrics)))));
     [body.scrollLeft, body.scrollTop] = at;
-    if (focused) [...body.querySelectorAll("[data-load]")].find((button) => button.dataset.load === focused)?.focus();
+    for (const key of ["load", "tick"]) if (held[key]) [...body.querySelectorAll(`[data-${key}]`)].find((one) => one.dataset[key] === held[key])?.focus({ preventScroll: true });
   };
   return {
-    rows: (list) => { rows = list ?? []; draw(); },
+    rows: (list) => { rows = list ?? []; const kept = ticked.filter((id) => rows.some((run) => run.id === id)); if (kept.length < ticked.length) { ticked = kept; ask(); } draw(); },
     open: (yes) => { host.hidden = !yes; draw(); },
+    show: (bytes, meta) => { // an answer to older ticks, or to another page, is left alone
+      if (!waits || !bytes || JSON.stringify(meta.ids) !== JSON.stringify(ticked)) return;
+      waits = false; comparison.show(bytes, meta); host.dataset.compared = meta.ids.join(" ");
+      besides.scrollIntoView({ block: "nearest" });
+    },
+    refused: () => { if (waits) { waits = false; comparison.fail(); } },
+    stop: comparison.stop,
     answered: () => {
       if (asked === null) return;
       for (const button of body.querySelectorAll("[data-load]")) {
