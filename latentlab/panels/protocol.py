@@ -31,8 +31,10 @@ def is_run_id(
 JOURNAL_VALUES = {  # Wish -> the rule for its value, and the test of it
     "note": ("a text of 1 to 4,000 characters", lambda value: isinstance(value, str) and 1 <= len(value.strip()) <= 4000),
     "repeat": ("a whole number of seeds from 2 to 100", lambda value: type(value) is int and 2 <= value <= 100),
-    "load": ("the id of a run", is_run_id)}
-JOURNAL_COMMANDS = ("save", "note", "report", "repeat", "load", "cancel", "runs")
+    "load": ("the id of a run", is_run_id),
+    "compare": ("a list of two to six ids of runs", lambda value: isinstance(value, list) and 2 <= len(value) <= 6
+                and all(map(is_run_id, value)) and len(set(value)) == len(value))}
+JOURNAL_COMMANDS = ("save", "note", "report", "repeat", "load", "compare", "cancel", "runs")
 
 
 def shorten(
