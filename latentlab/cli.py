@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from urllib.parse import quote
 
+from .contract import check_family
 from .core.registry import families
 from .facade import train
 from .journal.journal import Journal
@@ -185,6 +186,9 @@ def parser() -> argparse.ArgumentParser:  # Of the command `latentlab`
     for one in (trained, listed, report):
         one.add_argument("--journal", type=Path, default=Path("runs"), help="its folder (default: %(default)s)")
     words.add_parser("families", help="name the families that are installed")
+    checked = words.add_parser("check", help="walk a tiny run of a family through everything that every family must keep")
+    checked.add_argument("family", help="name of a family, see `latentlab families`")
+    checked.add_argument("settings", nargs="*", metavar="name=value", help="settings that make it small: images=64 batch=16")
     return top
 
 # %% ../nbs/90_cli.ipynb #26ea67c1
@@ -238,6 +242,9 @@ def carry_out(
         case "report": print(Journal(options.journal).report(options.run, options.other).save(options.out or Path(f"{options.run}.html")))
         case "families":
             for family in families(): print(f"{family.name:10} {family.title}")
+        case "check":
+            with TemporaryDirectory(prefix="latentlab-") as folder:
+                for sentence in check_family(options.family, folder, **read_settings(options.settings)): print(sentence)
 
 
 def main(
