@@ -122,6 +122,6 @@ def test_an_installed_family_is_named_and_brings_its_lab(tmp_path: Path, capsys:
     with plugin_installed(tmp_path / "site"):
         assert main(["families"]) == 0 and "tones      Tones:" in capsys.readouterr().out
         assert main(["check", "tones", "images=64", "batch=16"]) == 0 and "a resumed run goes on to the bit" in capsys.readouterr().out
-    assert main(["check", "tunes"]) == 2 and "must be one of" in capsys.readouterr().err
+        assert main(["check", "tunes"]) == 2 and "must be one of" in capsys.readouterr().err
         assert main(["lab", str(tmp_path / "labs"), "--copy-only"]) == 0
     assert (tmp_path / "labs" / "tones.ipynb").is_file() and (tmp_path / "labs" / "nem.ipynb").is_file()
