@@ -25,7 +25,7 @@ from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.curves import CurveBuffer
 from latentlab.train.example import Mean, MeanRun, MeanSettings
 from latentlab.train.recorder import Recorder
-from latentlab.train.session import NonFiniteStep, Session, step
+from latentlab.train.session import NonFiniteStep, Session, check_state, step
 from latentlab.train.settings import TrainSettings
 from latentlab.train.trainer import Load, Pause, Rebuild, Start, Trainer
 from latentlab.train.worker import Ended, Worker
@@ -265,6 +265,22 @@ def test_learning_rate_is_live(mean):
     slow = (trainer.model.level - before).abs().max()
     trainer.set(learning_rate=0.1).fit(1, progress=False)
     assert (trainer.model.level - before).abs().max() > 1000 * slow
+
+
+def test_adams_moments_begin_anew_after_a_change_and_once_more_after_twenty_steps(mean, tmp_path):
+    def age(trainer): return {int(one["step"]) for one in trainer.session.optimisers[0].state.values()}
+
+    trainer = mean({"optimiser": "adamw"}, folder=tmp_path).fit(30, progress=False)
+    assert age(trainer.set(pull=0.0).fit(1, progress=False)) == {31}, "the same value is no change"
+    trainer.set(pull=1.5)
+    left = trainer.checkpoint().rename(tmp_path / "between.ckpt")  # what is still to come is part of a checkpoint
+    ages = [age(trainer.fit(1, progress=False)) for _ in range(22)]
+    assert ages == [{k} for k in (*range(1, 21), 1, 2)]
+    again = mean({"optimiser": "adamw"}).resume(left).fit(22, progress=False)
+    assert same(state_of(again), state_of(trainer)) and "restarts" not in again.session.state()
+    state = again.session.state()
+    for wrong in ([1], [10**9], ["x"], 3, [True]):
+        with pytest.raises(ValueError, match="`restarts` must be at most 2 steps from"): check_state(again.session, state | {"restarts": wrong})
 
 
 def test_two_threads_change_settings_at_once(mean):
