@@ -190,11 +190,13 @@ class Trainer:
                 if (kind := fields[self.run.path(name)].kind) != "live":
                     raise ValueError(f"`{name}` must be a live setting: got one of kind {kind}. Use rebuild({name}=...) instead.")
             run = self.run.replace(wanted)
-            for path, (old, new) in run.diff(self.run).items():
+            changed = run.diff(self.run)
+            for path, (old, new) in changed.items():
                 self.changes.append(Change(step=self._next, name=path.split(".")[-1], old=old, new=new))
                 self.recorder.changed(self._next + 1, path, old, new)
             apply_live(self.session, run)
             self._live = Live(run, self.device)
+            if changed: self.session.forget_gradients()
             self.say("" if self.notice.startswith("not rebuilt") else self.notice)
         return self
 
