@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['setting_path', 'make_run', 'split_objects', 'make_trainer', 'train', 'restore', 'images', 'model_of', 'pixels_of',
-           'explain', 'measure_model', 'lab']
+           'explain', 'Figures', 'measure_model', 'lab']
 
 # %% ../nbs/00_facade.ipynb #35412ffc
+import contextlib
 import inspect
 from collections.abc import Mapping
 from numbers import Number
@@ -154,26 +155,40 @@ def explain(
     return model.explain(trainer.setup.preview if images is None else pixels_of(images, model))
 
 # %% ../nbs/00_facade.ipynb #784a558a
+class Figures(dict[str, float]):
+    "Numbers by name; of a bound also `ledger`: bound (log p, KL) @ S, split, in nats, \"\" where it cannot be stated."
+
+    ledger: str = ""
+
+    def __repr__(self) -> str: return (f"{self.ledger}\n" if self.ledger else "") + super().__repr__()
+
+
 def measure_model(
     what: Any,  # A trainer, a model, or the folder of a run
     data: Any = None,  # An ImageSet or a tensor, as the model's likelihood wants them; None for the trainer's held-out data
     *,
     samples: int = 100,  # Draws for each datum, of a bound
     seed: int = 0,  # Of the draws
-) -> dict[str, float]:  # Name -> number, in the unit of its name
+    split: Literal["train", "validation", "test"] | None = None,  # What `data` are; without it their bound has no line for a ledger
+) -> Figures:  # Name -> number, in the unit of its name
     "Numbers of a trained model. Raises ValueError for data that the model does not measure."
     trainer, model = model_of(what)
     if hasattr(model, "trace"):
         from latentlab.latents.evaluate import evaluate
+        from latentlab.metrics.ledger import ledger_line, row_of_figures
 
         if data is None and trainer is None:
             raise ValueError(f"`data` must be given for a bare {type(model).__name__}: got None. Only a trainer has held-out data.")
         x = trainer.setup.held_out if data is None else pixels_of(data, model)
-        return evaluate(model, x, samples=samples, generator=torch.Generator(device=x.device).manual_seed(seed)).figures()
+        found = Figures(evaluate(model, x, samples=samples, generator=torch.Generator(device=x.device).manual_seed(seed)).figures())
+        split = split or ("test" if data is None else None)
+        with contextlib.suppress(ValueError):  # what the audit refuses has no line
+            if split and (row := row_of_figures(found, split=split)): found.ledger = ledger_line(row, len(x))
+        return found
     if trainer is None or data is not None:
         raise ValueError(f"`data` must be left out, and `what` be a trainer or a run, for {type(model).__name__}: got others. Its "
                          "diagnostics hold the images that they measure.")
-    return dict(trainer.measure().figures)
+    return Figures(trainer.measure().figures)
 
 # %% ../nbs/00_facade.ipynb #088e428b
 def lab(

@@ -2,9 +2,12 @@
 import math
 from dataclasses import fields, replace
 
+import latentlab as ll
 import pytest
 import torch
-from latentlab.metrics.ledger import JANUARY, LedgerRow, audit, audit_row
+from latentlab.core.registry import find_family
+from latentlab.metrics.ledger import JANUARY, LedgerRow, audit, audit_row, ledger_line, read_line
+from latentlab.panels.display import in_labels
 
 ODD = {"6495": {"analytic", "zero_gap"}, "6491": {"analytic", "zero_gap"}, "6505": {"analytic", "huge_gap"}, "6509": {"jensen"},
        "6513": {"huge_gap"}, "6512": {"jensen"}}
@@ -145,3 +148,34 @@ def test_triples_of_the_same_draws_are_sound_and_broken_ones_are_not(dtype):
             assert rules(ROW, bound=outside, **{**given, "recon": log_mean_exp(likelihood)}) == {"zero_gap"}
             assert rules(ROW, bound=log_mean_exp(likelihood - ratio),
                          **{**given, "recon": log_mean_exp(likelihood) + 2 * spread**2}) == {"jensen"}
+
+
+# The line of a run -----------------------------------------------------------------------------------------------------
+
+def test_a_run_says_its_own_line_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path / "cache"))
+    trainer = ll.train("hvae", data="moons", points=400, layers=2, steps=20, device="cpu", progress=False, journal=tmp_path / "runs")
+    line = ll.evaluate(trainer, samples=10).ledger
+    assert audit([read_line(line)]) == () and line.endswith("@ 10, 1,000 test")
+    (note,) = [note for note in find_family("hvae").load_display().notes(trainer.snapshot()) if "copy" in note]
+    assert audit([read_line(note["copy"])]) == () and note["copy"].endswith("@ 10, 1,000 test")
+    journal = ll.Journal(tmp_path / "runs")
+    report = journal.report(journal.rows()[0]["id"])
+    assert note["copy"] in report.html and note["copy"] in report.markdown
+    assert ll.evaluate(trainer.model, trainer.setup.held_out, samples=5).ledger == "", "nobody said which split these data are"
+
+
+@pytest.mark.parametrize("change", [{"split": "held out"}, {"samples": None}, {"bound": -84.0}, {"kl": -22.19}, {"recon": float("nan")},
+                                    {"unit": "bits"}, {"kl_kind": "analytic"}])
+def test_a_wrong_line_cannot_be_written(change):
+    sound = replace(ROW, oracle=None, oracle_se=None, bound_se=None, gap_se=None)
+    assert ledger_line(sound) == "-82.34 (-60.81, 22.19) @ 10, test"
+    with pytest.raises(ValueError, match="`row` must be a sound one"): ledger_line(replace(sound, **change))
+
+
+@pytest.mark.parametrize("name", ["hvae", "nem", "ssl"])
+def test_advice_uses_the_words_of_the_controls_and_every_control_of_the_model_is_explained(name):
+    run = find_family(name).experiment()
+    fields = run.fields().values()
+    for info in fields: assert info.label in in_labels(f"lower `{info.name}`", run)
+    if name == "hvae": assert [info.path for info in fields if not info.help and not info.path.startswith("train.")] == []

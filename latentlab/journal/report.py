@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LEVEL_MARKS', 'title_of', 'origin_of', 'format_value', 'clock', 'harmless', 'markdown_table', 'format_interval',
            'newest_step', 'newest_checks', 'final_numbers', 'snapshot_of', 'shared_rows', 'only_rows', 'draw_run',
-           'plot_tiles', 'by_ruler', 'plot_terms', 'figure_svg', 'best_words', 'run_facts', 'Report', 'plot_header',
-           'join_pngs']
+           'plot_tiles', 'by_ruler', 'plot_terms', 'figure_svg', 'ledger_of', 'best_words', 'run_facts', 'Report',
+           'plot_header', 'join_pngs']
 
 # %% ../../nbs/journal/05_report.ipynb #1f56bb42
 import html
@@ -29,6 +29,7 @@ from ..core.snapshot import Curves, Measurement, Snapshot
 from .files import read_json, read_lines
 from .index import Metrics, surviving
 from .rulers import HELD_OUT
+from ..metrics.ledger import ledger_line, row_of_figures
 from .runs import Interval, Run, diff_table
 
 # %% ../../nbs/journal/05_report.ipynb #4796d75b
@@ -314,6 +315,16 @@ def figure_svg(
     return "<svg" + file.getvalue().decode("utf-8").split("<svg", 1)[1]
 
 
+def ledger_of(
+    run: Run,  # Any
+) -> str:  # "bound (log p, KL) @ S, split", nats; "" for a run without a bound, or without a sound one
+    "The line of the last measurement for a ledger."
+    figures = {name: points[-1][1] for name, points in run.metrics().probes.items()}
+    row, count = row_of_figures(figures, split="test", id=run.id), str((run.facts.get("info") or {}).get("held_out", "")).replace(",", "")
+    try: return "" if row is None else ledger_line(row, int(count) if count.isdigit() else None)
+    except ValueError: return ""
+
+
 def best_words(
     facts: Mapping[str, Any],  # What `run.json` says
 ) -> str:  # "" where there was none
@@ -347,7 +358,7 @@ def run_facts(
         time=clock(max([facts["seconds"], *metrics.seconds[-1:]])), device=facts["device"], seed=facts["seed"] or 0,
         previous=previous.get("id", ""),
         changes=pairs(previous.get("changes")), defaults=pairs(facts["defaults"]), words=list(facts["words"]), events=events, checks=shown,
-        best=best_words(facts), has_best=bool(best), best_changes=pairs(best["changes"]) if best else [],
+        ledger=ledger_of(run), best=best_words(facts), has_best=bool(best), best_changes=pairs(best["changes"]) if best else [],
         error=(facts.get("error") or "").strip(),
         checks_when=f"of step {last:,}, the run is "
                     f"at {newest:,}" if checks else "", numbers=final_numbers(run), notes=[note["text"] for note in run.notes()],
@@ -437,6 +448,7 @@ class Report:
             if rows: lines.append(markdown_table(["level", "check", "step", "what it says"], rows))
             if f["numbers"]:
                 lines.append(markdown_table(["number", "held out", "training", "unit"], [list(n.values()) for n in f["numbers"]]))
+            if f["ledger"]: lines.append(f"Ledger, bound (log p, KL) @ S, split, nats: `{f['ledger']}`")
             pages.append("\n\n".join([*lines, harmless(f["footer"])]))
         return "\n\n".join(pages) + "\n"
 

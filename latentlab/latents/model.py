@@ -51,51 +51,76 @@ def layers_named(
 class VAESettings(Settings):
     "What a latent-variable model is built from and trained with."
     kind: Literal["hierarchical", "ladder", "auxiliary"] = setting("hierarchical", kind="build", label="model",
-                                                                   reason="bottom-up; with one layer it is the VAE")
+                                                                   reason="bottom-up; with one layer it is the VAE",
+        help="How latents are inferred: bottom-up layer by layer, top-down as a ladder, or with an auxiliary variable.")
     layers: int = setting(1, kind="build", low=1, high=6, unit="stochastic layers",
-                          reason="the VAE is the baseline; longer lists of `latents` say more")
+                          reason="the VAE is the baseline; longer lists of `latents` say more",
+        help="Number of stochastic layers of latents, z1 nearest the data.")
     latents: tuple[int, ...] = setting((2,), kind="build", low=1, high=8192, suggest=("2", "8", "64"), label="latent sizes",
                                        read_old=partial(read_sizes, "latents"),
-                                       reason="two can be drawn; one size for all layers, or one for each: 64, 32, 16")
+                                       reason="two can be drawn; one size for all layers, or one for each: 64, 32, 16",
+        help="How many latents each stochastic layer has, from z1 upwards.")
     hidden: tuple[int, ...] | tuple[tuple[int, ...], ...] = setting(
         (64, 64), kind="build", low=1, high=8192, suggest=("64, 64", "64, 64, 32, 32", "512, 512"), label="hidden widths",
         read_old=partial(read_sizes, "hidden"),
-        reason="as in the journal; halved for each layer above, or one list for each")
+        reason="as in the journal; halved for each layer above, or one list for each",
+        help="Widths of the deterministic layers between two stochastic ones.")
     activation: Literal["tanh", "leaky_relu", "relu", "elu"] = setting("tanh", kind="build", folded=True,
-                                                                       reason="smooth, for points; leaky_relu for images")
-    net: Literal["mlp", "conv"] = setting("mlp", kind="build", reason="points have no neighbours")
+                                                                       reason="smooth, for points; leaky_relu for images",
+        help="Nonlinearity of the deterministic layers.")
+    net: Literal["mlp", "conv"] = setting("mlp", kind="build", reason="points have no neighbours",
+        help="Whether the data are read as a row of numbers or as an image, by convolutions.")
     skips: bool = setting(False, kind="build", label="skip connections", reason="off, as in the journal; they keep upper layers "
-                                                                                "alive on images")
+                                                                                "alive on images",
+        help="Each layer also reads the one below its neighbour, on the way up and down.")
     merge: Literal["precision", "learnt"] = setting("precision", kind="build", when=("kind", "ladder"),
-                                                    reason="as published, without a weight of its own")
+                                                    reason="as published, without a weight of its own",
+        help="How a ladder joins what the data say with what the layers above say.")
     auxiliary: int = setting(2, kind="build", low=1, high=512, when=("kind", "auxiliary"), label="auxiliary size",
-                             reason="as in the journal")
+                             reason="as in the journal",
+        help="How many latents the auxiliary variable has.")
     likelihood: Literal["auto", "bernoulli", "gaussian", "logistic_mixture"] = setting("auto", kind="build",
-        reason="gaussian for points and grey values, bernoulli for bits")
+        reason="gaussian for points and grey values, bernoulli for bits",
+        help="The distribution that the decoder says of a datum.")
     components: int = setting(5, kind="build", low=1, high=30, folded=True, when=("likelihood", "logistic_mixture"),
-                              reason="peaks a pixel may have")
-    objective: Literal["elbo", "iw"] = setting("elbo", kind="live", reason="the bound that everybody reports")
+                              reason="peaks a pixel may have",
+        help="Logistic peaks of the mixture for each pixel.")
+    objective: Literal["elbo", "iw"] = setting("elbo", kind="live", reason="the bound that everybody reports",
+        help="What is trained: the ELBO, or the importance-weighted bound of S draws.")
     samples: int = setting(1, kind="live", low=1, high=1000, scale="log", unit="samples", label="samples S",
-                           reason="one draw a step, averaged by the batch")
-    gradient: Literal["plain", "stl", "dreg"] = setting("plain", kind="live", reason="needs nothing; dreg learns more from many samples")
-    kl: Literal["sampled", "analytic"] = setting("sampled", kind="live", label="KL", reason="valid for every model; the closed form is not")
-    beta: float = setting(1.0, kind="live", low=0.0, high=10.0, step=0.05, reason="the bound itself")
-    warmup_steps: int = setting(0, kind="live", low=0, high=100_000, unit="steps", label="warm-up", reason="off, as in the journal")
+                           reason="one draw a step, averaged by the batch",
+        help="S: draws of the latents for each datum and step; the importance-weighted bound tightens with S.")
+    gradient: Literal["plain", "stl", "dreg"] = setting("plain", kind="live", reason="needs nothing; dreg learns more from many samples",
+        help="Which gradient estimator: plain, sticking the landing (stl), or doubly reparameterised (dreg), which has "
+             "less noise at large S.")
+    kl: Literal["sampled", "analytic"] = setting("sampled", kind="live", label="KL", reason="valid for every model; the closed form is not",
+        help="Whether the KL is taken from the draws or from its closed form.")
+    beta: float = setting(1.0, kind="live", low=0.0, high=10.0, step=0.05, reason="the bound itself",
+        help="Weight of the KL in what is trained; bounds are always measured with 1.")
+    warmup_steps: int = setting(0, kind="live", low=0, high=100_000, unit="steps", label="warm-up", reason="off, as in the journal",
+        help="Steps over which the weight of the KL rises from 0 to beta.")
     free_nats: float = setting(0.0, kind="live", low=0.0, high=20.0, step=0.1, unit="nats a layer", label="free nats",
-                               reason="off: what is minimised is the bound")
+                               reason="off: what is minimised is the bound",
+        help="Nats of KL that each stochastic layer has for nothing.")
     free_kind: Literal["batch", "example"] = setting("batch", kind="live", folded=True, label="free nats on",
-                                                     reason="the floor on single draws is biased")
+                                                     reason="the floor on single draws is biased",
+        help="What the free nats are counted on: the mean KL of a batch, or the KL of each example.")
     free_steps: int = setting(0, kind="live", low=0, high=200_000, unit="steps", folded=True, label="free nats fade until",
-                              reason="0 keeps them for ever; else full for half of the time, then fading")
+                              reason="0 keeps them for ever; else full for half of the time, then fading",
+        help="Step at which the free nats have faded to none.")
     scale_kind: Literal["learnt", "fixed", "annealed"] = setting("learnt", kind="live", label="scale kind",
-                                                                 reason="a learnt one says how sure the decoder is")
+                                                                 reason="a learnt one says how sure the decoder is",
+        help="Whether the decoder's standard deviation is learnt, fixed, or lowered step by step.")
     decoder_scale: float = setting(0.1, kind="live", low=1e-3, high=2.0, scale="log", label="decoder scale", unit="data units",
-                                   reason="where it is fixed, or where annealing ends")
+                                   reason="where it is fixed, or where annealing ends",
+        help="Standard deviation of the decoder where it is not learnt.")
     anneal_steps: int = setting(2000, kind="live", low=1, high=100_000, unit="steps", folded=True, when=("scale_kind", "annealed"),
-                                reason="from 1 down to `decoder_scale`")
+                                reason="from 1 down to `decoder_scale`",
+        help="Steps over which the decoder's standard deviation falls from 1.")
     scale_floor: float = setting(1e-3, kind="live", low=1e-8, high=0.5, scale="log", unit="data units", folded=True,
                                  when=("scale_kind", "learnt"), label="scale floor",
-                                 reason="a density on a curve runs to infinity without one")
+                                 reason="a density on a curve runs to infinity without one",
+        help="Smallest standard deviation that the decoder may learn.")
 
     def __post_init__(self):
         for name in ("latents", "hidden"): object.__setattr__(self, name, read_sizes(name, getattr(self, name)))

@@ -6,7 +6,8 @@
 __all__ = ['Views', 'LAYER_COLOURS', 'ROWS', 'FLOOR_NOTE', 'POINTS_ONLY', 'IMAGES_ONLY', 'SCALE', 'levels_of', 'half',
            'plane_arrays', 'image_arrays', 'frame_arrays', 'scatter_panel', 'latent_pictures', 'plane_picture',
            'image_rows', 'score_picture', 'run_words', 'split_names', 'oracle_of', 'bound_plot', 'scale_plot',
-           'curve_plots', 'number_table', 'figure_rows', 'describe_settings', 'idle_settings', 'HVAEDisplay']
+           'curve_plots', 'number_table', 'figure_rows', 'describe_settings', 'ledger_notes', 'idle_settings',
+           'HVAEDisplay']
 
 # %% ../../../nbs/families/hvae/03_display.ipynb #7816ee41
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from ...core.snapshot import Snapshot
 from .experiment import HVAEData, HVAERun
 from ...latents.model import match_layers
+from ...metrics.ledger import ledger_line, row_of_figures
 from ...panels.display import Display
 from latentlab.panels.layout import (
     Bars, Curve, CurvePlot, Field, FieldTab, Histogram, Layout, PointSet, Reference, Row, Scatter, ScatterPanel, ScoreGroup, ScoreTab,
@@ -264,6 +266,18 @@ def describe_settings(
     return [*(dict(text=text, loud=True) for text in loud), *(dict(text=text, loud=False) for text in quiet)]
 
 # %% ../../../nbs/families/hvae/03_display.ipynb #412d2f5f
+def ledger_notes(
+    snapshot: Snapshot,  # With its measurements
+) -> list[dict[str, Any]]:  # text and copy: what a click takes along; a sentence where there is no sound line; none without a measurement
+    "The line of the newest measurement for a ledger: `bound (log p, KL) @ S, split`, nats."
+    count = snapshot.info.get("held_out", "").replace(",", "")
+    row = row_of_figures(snapshot.measurements[-1].figures, split="test") if snapshot.measurements else None
+    if row is None: return []
+    try: line = ledger_line(row, int(count) if count.isdigit() else None)
+    except ValueError as error: return [dict(text=f"No line for a ledger: {error}", loud=False)]
+    return [dict(text="bound (log p, KL) @ S, split; nats", loud=False, copy=line)]
+
+
 POINTS_ONLY = ("noise", "points")
 IMAGES_ONLY = ("bits", "exclude", "outside", "net", "likelihood", "components")
 SCALE = ("scale_kind", "decoder_scale", "anneal_steps", "scale_floor")  # Settings of a decoder that has a scale
@@ -305,7 +319,8 @@ class HVAEDisplay(Display):
         return figure_rows(snapshot.measurements[-1].figures, oracle_of(snapshot.info)) if snapshot.measurements else {}
 
     def notes(self, snapshot: Snapshot) -> Sequence[Mapping[str, Any]]:
-        return describe_settings(snapshot.values, run_words(snapshot) if "field" in snapshot.views else snapshot.info)
+        said = describe_settings(snapshot.values, run_words(snapshot) if "field" in snapshot.views else snapshot.info)
+        return [*said, *ledger_notes(snapshot)]
 
     @own_style()
     def figure(

@@ -33,19 +33,26 @@ OUTSIDE = ("mnist", "fashion-mnist", "omniglot", "scenes")  # Sets that can be t
 class HVAEData(Settings):
     "What a latent-variable model is trained on, and what it is tried on."
     name: Literal["moons", "spirals", "fashion-mnist", "mnist", "omniglot"] = setting("moons", kind="build", label="data",
-                                                                                      reason="seen whole on one screen")
+                                                                                      reason="seen whole on one screen",
+        help="The set of points or images that is learnt.")
     noise: float = setting(0.05, kind="build", low=0.0, high=0.5, step=0.01, unit="plane units",
-                           reason="above 0 the density is finite and its oracle known; points only")
-    points: int = setting(10_000, kind="build", low=200, high=100_000, scale="log", unit="points", reason="as in the journal; points only")
+                           reason="above 0 the density is finite and its oracle known; points only",
+        help="Standard deviation of the points around their curve.")
+    points: int = setting(10_000, kind="build", low=200, high=100_000, scale="log", unit="points", reason="as in the journal; points only",
+        help="Number of training points.")
     images: int = setting(60_000, kind="build", low=500, high=60_000, scale="log", unit="images", label="training images",
-                          reason="all there are; images only")
+                          reason="all there are; images only",
+        help="Number of training images.")
     bits: Literal["dynamic", "static", "deterministic", "grey"] = setting("dynamic", kind="build", label="binarisation",
-                                                                          reason="published figures redraw each epoch; images only")
+                                                                          reason="published figures redraw each epoch; images only",
+        help="How grey values become bits: drawn anew each epoch, drawn once, rounded, or not at all.")
     exclude: str = setting("", kind="build", label="labels left out", suggest=("", "8", "0, 4, 8"),
-                           reason="none; their images become the out-of-distribution set; images only")
+                           reason="none; their images become the out-of-distribution set; images only",
+        help="Classes that are kept out of training and tried as foreign.")
     outside: str = setting("mnist", kind="build", label="out of distribution",
                            suggest=("mnist", "fashion-mnist", "omniglot", "inverted:mnist", "inverted:fashion-mnist", "scenes"),
-                           reason="the published failure of the likelihood; images only")
+                           reason="the published failure of the likelihood; images only",
+        help="The foreign set that the scores are tried on.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -51,6 +51,21 @@ LL.since = (host) => {
   };
 };
 
+// ---- texts to be taken along, such as a line for a ledger: one click copies one
+LL.copies = (host, list) => {
+  for (const old of host.querySelectorAll(".ll-copy")) old.remove();
+  for (const { text, copy } of list) {
+    const done = LL.el("span", { role: "status" });
+    const take = async () => {
+      try { await navigator.clipboard.writeText(copy); } catch { // a page that is not served securely has no clipboard
+        const area = LL.el("textarea", { style: "position:fixed;opacity:0" }); area.value = copy; host.append(area); area.select(); document.execCommand("copy"); area.remove();
+      }
+      LL.put(done, " copied"); setTimeout(() => LL.put(done, ""), 2500);
+    };
+    host.append(LL.el("button", { type: "button", class: "ll-mini ll-copy", "data-copy": copy, title: `copy for a ledger: ${text}`, on: { click: take } }, `⧉ ${copy}`, done));
+  }
+};
+
 LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   const mark = LL.el("i", { "aria-hidden": "true" }), id = LL.el("b"), word = LL.el("span"), folder = LL.el("span", { class: "ll-run-folder" }), label = LL.el("span", { class: "ll-run", role: "status" }, mark, id, word, folder);
   let closed = false;

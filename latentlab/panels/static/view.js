@@ -154,7 +154,7 @@ LL.render = ({ model, el }) => {
     const side = (name) => shown.filter((_, i) => placeOf(chosen[i]) === name).map((one) => one.node);
     leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
     rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
-    numbers = LL.numbers(cardHost, layout.table);
+    numbers = LL.numbers(cardHost, layout.table); copies();
     room(); blocks(); readPositions(); repaint(true, true);
   };
   // the panel is as high as the part of the page that shows it; pictures get what curves, numbers and words leave of it
@@ -175,9 +175,11 @@ LL.render = ({ model, el }) => {
     error = null; root.classList.toggle("closed", closed()); root.dataset.closed = String(closed()); controls.shut(closed()); journal.shut(closed());
     header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say();
   };
+  const copies = () => { const head = cardHost.querySelector(".ll-numbers-head"); if (head) LL.copies(head, (model.get("notes") ?? []).filter((note) => note.copy)); };
   const readNotes = () => { // the journal's words stand among the notes, each sentence once; an ordinary choice is no warning, and all of them are one line
     const words = ((model.get("journal") ?? {}).run?.words ?? []).map((text) => ({ text, loud: true })), seen = new Set(), chosen = [];
-    const rest = [...(model.get("notes") ?? []), ...words].filter((note) => {
+    copies();
+    const rest = [...(model.get("notes") ?? []).filter((note) => !note.copy), ...words].filter((note) => {
       const [, name, value] = /^`([^`]+)` is (.+); the default is .+\.$/.exec(note.text) ?? [];
       if (name) chosen.push(`${name} ${{ True: "on", False: "off" }[value] ?? value}`);
       return !name && !seen.has(note.text) && seen.add(note.text);
@@ -207,7 +209,7 @@ LL.render = ({ model, el }) => {
     if (!journal.waits(content.name) && controls.refuse(content.name, content.sentence)) return;
     if (!journal.refused(content.name, content.sentence)) { error = content.sentence; say(); }
   };
-  const theme = () => { root.classList.toggle("dark", LL.dark()); [...plots, ...shown].forEach((one) => one.theme()); numbers = LL.numbers(cardHost, (model.get("plan") ?? {}).table); repaint(true, false); };
+  const theme = () => { root.classList.toggle("dark", LL.dark()); [...plots, ...shown].forEach((one) => one.theme()); numbers = LL.numbers(cardHost, (model.get("plan") ?? {}).table); copies(); repaint(true, false); };
   const readChecks = () => { const list = model.get("checks") ?? []; lights.set(list); header.verdicts(list); dock.mark("checks", LL.tally(list)); };
   const readDiffers = () => { const list = model.get("differs") ?? []; differs(list); dock.mark("changes", list.length ? [["", `${list.length}`]] : []); };
 
