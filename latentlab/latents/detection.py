@@ -26,9 +26,10 @@ from ..metrics.scores import Mahalanobis, input_complexity, knn_distance, likeli
 from .regret import Effort, regret_score
 from .evaluate import Evaluation, check_data, evaluate
 from .model import LatentModel
+from .trace import ByDatum, datum_keys
 
 # %% ../../nbs/latents/05_detection.ipynb #2974af15
-CHUNK = 500  # Data at a time, whatever the batches they came in: the same noise falls on the same datum
+CHUNK = 500  # Data at a time; the noise of a datum is its own, so no score depends on this
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,9 +66,11 @@ class DataBounds:
     @torch.no_grad()
     def below(self, place: int) -> Float[Tensor, " batch"]:
         "L<l, mean of S draws: the bound whose layers from `place` on know nothing of the datum."
-        stream, sizes = self.stream(), [min(10, self.samples - start) for start in range(0, self.samples, 10)]
-        draw = lambda part, size: self.model.trace(part, samples=size, generator=stream, live=self.live, below=place).log_w.sum(0)
-        return torch.cat([sum(draw(part, size) for size in sizes) / self.samples for part in self.x.split(CHUNK)])
+        keys, starts = datum_keys(self.model.rows(self.x), self.stream()), range(0, self.samples, 10)
+        draw = lambda part, own, start: self.model.trace(part, samples=min(10, self.samples - start), generator=ByDatum(own, first=start),
+                                                         live=self.live, below=place).log_w.sum(0)
+        parts = zip(self.x.split(CHUNK), keys.split(CHUNK))
+        return torch.cat([sum(draw(part, own, start) for start in starts) / self.samples for part, own in parts])
 
     @torch.no_grad()
     def means(self, layer: int) -> Float[Tensor, "batch latent"]:

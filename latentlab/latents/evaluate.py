@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core.settings import Live
 from .checks import LatentProbe, active_units
 from .model import LatentModel
-from .trace import Trace
+from .trace import ByDatum, Trace, datum_keys
 from ..losses.bounds import RunningBound, effective_samples, iw_bound
 
 # %% ../../nbs/latents/03_evaluate.ipynb #28c2fcf9
@@ -59,24 +59,26 @@ def evaluate(
     x: Float[Tensor, " data *event"],  # Data, as the likelihood wants them
     *,
     samples: int = 1,  # Draws for each datum, 1 or more
-    generator: torch.Generator,  # For the draws
+    generator: torch.Generator,  # Gives the seed of the draws; each datum then has a stream of its own
     live: Live | None = None,  # Settings in force; its own when None
     above: int = 0,  # Lowest layers taken from the prior
     skip: Literal["mode", "sample"] = "mode",  # How the skipped layers are passed
     chunk: int = 500,  # Data at a time
     tile: int = 10,  # Samples at a time
 ) -> Evaluation:
-    "Bounds of every datum. With `above` = k it is L>k, whose divergences below k are no part of it."
+    "Bounds of every datum, the same whatever data stand beside it. With `above` = k it is L>k, whose divergences below k are no part of "
+    "it."
     for name, value, use in (("samples", samples, "1 gives the ELBO"), ("chunk", chunk, "500 data fit anywhere"),
                              ("tile", tile, "10 samples are a good tile")):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be at least 1: got {value!r}. {use}.")
     check_data(model, x, live)
-    parts = []
-    for part in x.split(chunk):
+    parts, keys = [], datum_keys(model.rows(x), generator)
+    for part, own in zip(x.split(chunk), keys.split(chunk)):
         running, nll, kl = RunningBound(), 0.0, 0.0
-        for size in [min(tile, samples - start) for start in range(0, samples, tile)]:
-            trace = model.trace(part, samples=size, generator=generator, live=live, above=above, skip=skip)
+        for start in range(0, samples, tile):
+            size = min(tile, samples - start)
+            trace = model.trace(part, samples=size, generator=ByDatum(own, first=start), live=live, above=above, skip=skip)
             running.add(trace.log_w)
             nll, kl = nll + trace.nll.sum(0), kl + torch.stack([k.sum(0) for k in trace.kl])
         parts.append((running.elbo, running.iw, nll / samples, kl / samples, running.effective))

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..core.runtime import generator
 from ..core.settings import Live
 from .evaluate import check_data, evaluate
 from .model import LatentModel
+from .trace import ByDatum, datum_keys
 
 # %% ../../nbs/latents/04_regret.ipynb #27d99653
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def improve(
     moving: Sequence[Tensor],  # What Adam moves
     effort: Effort,  # How long and how fast
     *,
-    generator: torch.Generator,  # For the draws
+    keys: Int64[Tensor, " batch"],  # Of the data's own noise
     live: Live | None,  # Settings in force
 ) -> None:
     "Climb the bound of each datum. The density of q is held, so that the gradient is quiet where q is exact. Source: Roeder et al. 2017."
@@ -88,7 +89,8 @@ def improve(
         for group in adam.param_groups: group["lr"] = rate * (1 - step / effort.steps if latent else 1)
         adam.zero_grad()
         with torch.enable_grad():
-            (-model.trace(x, samples=effort.draws, generator=generator, live=live, detach_q=latent).log_w.mean(0).sum()).backward()
+            draws = ByDatum(keys, first=step * effort.draws)
+            (-model.trace(x, samples=effort.draws, generator=draws, live=live, detach_q=latent).log_w.mean(0).sum()).backward()
         adam.step()
 
 # %% ../../nbs/latents/04_regret.ipynb #81fffd08
@@ -108,8 +110,9 @@ def regret_score(
     check_data(model, x)
     effort.check(len(x))
     mine, parts = copy.deepcopy(model).requires_grad_(False), []
-    live, stream, weights = live or model.live, generator(seed, "regret", device=x.device), copy.deepcopy(mine.state_dict())
-    for part in x.detach().split(chunk if effort.what == "latent" else 1):
+    live, weights, size = live or model.live, copy.deepcopy(mine.state_dict()), chunk if effort.what == "latent" else 1
+    keys = datum_keys(model.rows(x), generator(seed, "regret", device=x.device))
+    for part, own in zip(x.detach().split(size), keys.split(size)):
         mine.load_state_dict(weights)
         ask = dict(samples=effort.samples, live=live, chunk=len(part), tile=max(10, 5000 // len(part)))
         judged = lambda part=part, ask=ask: getattr(evaluate(mine, part, generator=generator(seed, "scores", device=x.device), **ask),
@@ -118,7 +121,7 @@ def regret_score(
         before = judged()
         moving = list(shifts.values.values()) if shifts else [p.requires_grad_() for network in (*heads(mine), *getattr(mine, "up", ()))
                                                               for p in network.parameters()]
-        improve(mine, part, moving, effort, generator=stream, live=live)
+        improve(mine, part, moving, effort, keys=own, live=live)
         parts.append((judged() - before).clamp_min(0))
         if shifts: shifts.close()
     return torch.cat(parts)

@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from ...core.settings import Live
 from ...latents.model import VAE, LatentModel, VAESettings, data_decoder, data_encoder, refuse_layers
-from ...latents.trace import Common, PriorSample, Trace, check_above, log_standard, noise
+from ...latents.trace import ByDatum, Common, PriorSample, Trace, check_above, log_standard, noise
 from ...losses.bounds import Weights, refuse_analytic, toll
 from ...losses.gaussian import Normal, kl, kl_to_standard_normal, merge
 from ...nn.latents import Dense, linear, to_normal
@@ -142,7 +142,7 @@ def draw_noise(
     x: Float[Tensor, "batch event"],  # Data
     samples: int,  # Draws for each datum
     temperature: float,  # Of the noise
-    generator: torch.Generator | Common,  # For the noise
+    generator: torch.Generator | Common | ByDatum,  # For the noise
     *,
     again: bool,  # Whether the way down needs noise of its own
 ) -> tuple[list[Tensor], list[Tensor]]:  # Noise of each layer [sample, batch, latent] for the way up, and down
@@ -197,7 +197,7 @@ class HierarchicalVAE(LatentModel):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator | Common,  # For the draws
+        generator: torch.Generator | Common | ByDatum,  # For the draws
         live: Live | None = None,  # Settings in force; its own when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
@@ -285,7 +285,7 @@ class LadderVAE(LatentModel):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator | Common,  # For the draws
+        generator: torch.Generator | Common | ByDatum,  # For the draws
         live: Live | None = None,  # Settings in force; its own when None
         above: int = 0,  # Lowest layers taken from the prior
         below: int | None = None,  # Layers from here on taken from the prior
@@ -352,7 +352,7 @@ class AuxiliaryVAE(LatentModel):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator | Common,  # For the draws
+        generator: torch.Generator | Common | ByDatum,  # For the draws
         live: Live | None = None,  # Settings in force; its own when None
         above: int = 0,  # 0: there is nothing to skip
         skip: Literal["mode", "sample"] = "mode",  # Unused by one layer
