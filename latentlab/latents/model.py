@@ -21,7 +21,7 @@ from ..core.batch import Batch, Context
 from ..core.model import Group
 from ..core.settings import Live, Settings, setting
 from ..core.terms import Terms
-from .trace import Common, PriorSample, Trace, check_above, log_standard, noise
+from .trace import ByDatum, Common, PriorSample, Trace, check_above, log_standard, noise
 from ..losses.bounds import Weights, free_nats, iw_objective, ramp, refuse_analytic, toll
 from ..losses.gaussian import kl_to_standard_normal
 from ..losses.likelihoods import FixedGaussian, Gaussian, Likelihood, make_likelihood
@@ -244,7 +244,7 @@ class LatentModel(nn.Module):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator | Common,  # For the draws
+        generator: torch.Generator | Common | ByDatum,  # For the draws
         live: Live | None = None,  # Settings in force; its own when None
         above: int = 0,  # Lowest layers taken from the prior
         skip: Literal["mode", "sample"] = "mode",  # How skipped layers are passed
@@ -342,7 +342,7 @@ class VAE(LatentModel):
         x: Float[Tensor, " batch *event"],  # Data
         *,
         samples: int = 1,  # Draws for each datum
-        generator: torch.Generator | Common,  # For the draws
+        generator: torch.Generator | Common | ByDatum,  # For the draws
         live: Live | None = None,  # Settings in force; its own when None
         above: int = 0,  # 0: there is nothing to skip
         skip: Literal["mode", "sample"] = "mode",  # Unused by one layer
