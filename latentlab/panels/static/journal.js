@@ -62,7 +62,7 @@ LL.copies = (host, list) => {
       }
       LL.put(done, " copied"); setTimeout(() => LL.put(done, ""), 2500);
     };
-    host.append(LL.el("button", { type: "button", class: "ll-mini ll-copy", "data-copy": copy, title: `copy for a ledger: ${text}`, on: { click: take } }, `⧉ ${copy}`, done));
+    host.append(LL.el("button", { type: "button", class: "ll-mini ll-copy", "data-copy": copy, title: `copy for a ledger: ${text}`, on: { click: take } }, `copy ${copy}`, done));
   }
 };
 
