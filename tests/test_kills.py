@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import hunter
 import pytest
 import torch
 from latentlab.journal.files import process_began, read_json, read_lines
@@ -21,6 +22,7 @@ from latentlab.sweeps.sweep import Sweep
 from latentlab.sweeps.workers import train_one
 from latentlab.train.checkpoint import load_checkpoint
 from latentlab.train.example import MeanRun
+from latentlab.train.trainer import Trainer
 
 RUN = MeanRun().replace(steps=400, checkpoint_every=20)
 PREY = """
@@ -62,11 +64,11 @@ def prey(tmp_path_factory):
     (folder / "latentlab_prey.py").write_text(PREY)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("LATENTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.chdir(folder)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["latentlab_prey", "latentlab.sweeps.sweep"])
+        context.set_forkserver_preload(["latentlab_prey", "latentlab.sweeps.sweep", *hunter.PRELOAD[:2]])
         import latentlab_prey
         yield lambda name, *words: begin(context, getattr(latentlab_prey, name), words)
 
@@ -243,7 +245,23 @@ def test_every_step_stands_in_one_line_after_thirty_kills(prey, tmp_path):
     assert sum(every_step_once(prey, tmp_path / str(seed), 6, seed) for seed in range(10)) >= 30
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("kind", "kills", "runs"), [("hvae", 2, 1), *(pytest.param(kind, 5, 3, marks=pytest.mark.slow)
+                                                                       for kind in hunter.KINDS)])
+def test_runs_of_every_kind_end_with_the_bits_of_one_that_nobody_killed(prey, tmp_path, kind, kills, runs):
+    "Random intervals of saving, recording and measuring; `benchmarks/kills.py` does the same two hundred times."
+    begin = hunter.processes()
+    hunted = [hunter.hunt(begin, kind, kills, seed, tmp_path / str(seed)) for seed in range(runs)]
+    assert [one.faults for one in hunted] == [()] * runs and sum(one.kills for one in hunted) >= runs
+
+
+def test_the_measurement_before_the_first_step_is_recorded_however_a_run_is_trained(tmp_path):
+    Trainer(RUN.replace(steps=20), journal=tmp_path / "fit").fit(progress=False)
+    assert train_one(RUN.replace(steps=20), tmp_path / "thread").state == "done"
+    found = [dict(Journal(root).run(Journal(root).rows()[0]["id"]).metrics().probes) for root in (tmp_path / "fit", tmp_path / "thread")]
+    assert found[0] == found[1] and found[0]["level"][0][0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path, number):
     process = prey("fit", RUN.replace(steps=100_000), tmp_path / "runs")
     until(lambda: (tmp_path / "runs").exists() and any(row["steps"] > 50 for row in Journal(tmp_path / "runs").rows()), pause=0.02)
