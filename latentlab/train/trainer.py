@@ -350,6 +350,7 @@ class Trainer:
     def _turn(self) -> None:
         "What happens between two steps, in this order, and the next step; the commands had their turns before it."
         if self._left > 0:
+            self.recorder.begin(self.session, self._live)  # the measurement before the first step belongs to the run too
             self._between()
             self._step()
             self._left -= 1
