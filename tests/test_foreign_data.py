@@ -219,3 +219,13 @@ def test_read_only_arrays_are_copied():
     values = read_only()
     read_array(values, "scores").add_(1)
     assert values.tolist() == [0, 1, 2, 3]
+
+
+# Files that declare more than they may hold -------------------------------------------------------------------------
+
+def test_a_compression_bomb_is_refused_by_what_it_declares(tmp_path, monkeypatch):
+    zeros = np.zeros((60_000, 28, 28 * 4), np.uint8)  # 188 MB in 183 kB, where 157 MB are the most
+    np.savez_compressed(tmp_path / "fashion_mnist_train.npz", images=zeros)
+    monkeypatch.setattr(np, "load", lambda *args, **more: pytest.fail("was read"))
+    with pytest.raises(ValueError, match="fashion_mnist_train.npz` must be a whole .npz file: got OverflowError .*bytes declared where at most"):
+        load("fashion-mnist", root=tmp_path)

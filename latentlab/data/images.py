@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -314,9 +315,12 @@ def known_set(
 # %% ../../nbs/data/00_images.ipynb #b2d00b5b
 def read_npz(
     path: Path,  # An .npz file
+    most: int | None = None,  # Largest sum of the sizes that its arrays declare, bytes; None for any
 ) -> dict[str, np.ndarray]:  # Its arrays by name
-    "All arrays of a file, without pickle. Raises ValueError naming the file when it is not whole."
+    "All arrays of a file, without pickle. Raises ValueError naming the file when it is not whole, or declares more than it may hold."
     try:
+        with zipfile.ZipFile(path) as parts: declared = sum(part.file_size for part in parts.infolist())
+        if most is not None and declared > most: raise OverflowError(f"{declared:,} bytes declared where at most {most:,} belong")
         with np.load(path, allow_pickle=False) as file: return {key: file[key] for key in file.files}
     except PermissionError as error:
         raise ValueError(f"`{path}` must be readable: got {error.strerror}. Change its permissions.") from error
@@ -472,7 +476,8 @@ def find(
         looked[place] = folder
         for path in (folder / known.files[split == "test"], folder / name / known.files[split == "test"]):
             if not path.is_file(): continue
-            arrays = read_npz(path)
+            pixels = known.side**2 * (known.channels + 2) + 256  # with two masks, a box, a label and names
+            arrays = read_npz(path, known.counts[split == "test"] * pixels + 1_000_000)
             wrong = check_set(arrays, known, split)
             if wrong:
                 raise ValueError(f"`{path}` must hold {name}/{split}: got {wrong}. It is another file or an older one: copy it again, "
