@@ -1,6 +1,6 @@
-"""What the journal costs and how fast it is read, in one run: a line, a step with and without it, the index, ten thousand runs, a sweep on two workers.
+"""What the journal costs and how fast it is read, in one run: a line, a step with and without it, the index, ten thousand runs, a new run among 2,000, a sweep.
 
-python benchmarks/journal.py [--parts line step index list sweep] [--rounds 8] [--steps 100] [--runs 10000] [--short 150] [--turns 2]
+python benchmarks/journal.py [--parts line step index list start sweep] [--rounds 8] [--steps 100] [--runs 10000] [--short 150] [--turns 2]
 """
 
 import argparse
@@ -29,7 +29,7 @@ from latentlab.sweeps.workers import Pool, train_one  # noqa: E402
 from latentlab.train.example import MeanRun  # noqa: E402
 from latentlab.train.trainer import Trainer  # noqa: E402
 
-PARTS = ("line", "step", "index", "list", "sweep")
+PARTS = ("line", "step", "index", "list", "start", "sweep")
 TERMS = {name: 0.1234567 for name in ("loss", "distance", "hard_distance", "area", "kl", "entropy", "line", "binary", "collapse",
                                       "gradient_norm")}
 WEIGHTS = {name: 1.0 for name in list(TERMS)[1:-1]}
@@ -154,6 +154,26 @@ def listed(a, folder):
     ]
 
 
+def start(a, folder):
+    "A new run in a journal of 2,000, with its differences to the one before and to the best; the list and the DataFrame of them."
+    count, run = 2000, NEMRun().replace(encoder="untrained", seed=7)
+    synthesise(folder / "start", count, 20)
+    first, _ = timed(Journal(folder / "start").rows)
+    begun = [timed(lambda: Journal(folder / "start").begin(run)) for _ in range(5)]
+    for _, record in begun:
+        assert record.facts["previous"]["changes"]
+        record.close()
+    lists, frames = ([timed(call)[0] for _ in range(3)] for call in (Journal(folder / "start").rows, Journal(folder / "start").runs))
+    shutil.rmtree(folder / "start")
+    return [
+        (f"a new run in a journal of {count:,}, median of 5 (slowest)",
+         f"{statistics.median(t for t, _ in begun):.2f} s ({max(t for t, _ in begun):.2f} s)", "under 0.5 s"),
+        (f"{count:,} runs read for the first time", f"{first:.2f} s", ""),
+        (f"{count:,} runs listed, median of 3", f"{statistics.median(lists):.2f} s", "under 2 s"),
+        ("the same as a DataFrame", f"{statistics.median(frames):.2f} s", "under 2 s"),
+    ]
+
+
 class Ready(Pool):
     "A pool whose workers have started and imported everything before the clock does."
 
@@ -217,7 +237,7 @@ def main():
         os.environ["LATENTLAB_CACHE"] = f"{name}/cache"  # the index goes there, and is gone afterwards
         rows = []
         for part in a.parts:
-            rows += {"line": line, "step": step, "index": index, "list": listed, "sweep": sweep}[part](a, Path(name))
+            rows += {"line": line, "step": step, "index": index, "list": listed, "start": start, "sweep": sweep}[part](a, Path(name))
             print(f"{part} done, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
     print(table(rows))
 

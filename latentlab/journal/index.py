@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'STATES', 'END', 'FILES', 'LAYOUT', 'surviving', 'final_terms', 'final_rulers', 'last_figures',
-           'sound_changes', 'sound_facts', 'summary', 'changed_rows', 'live_changes', 'changes_in', 'stamp', 'stamps',
-           'folder_clock', 'Index', 'Metrics', 'metrics_of']
+           'sound_changes', 'sound_facts', 'summary', 'read_summary', 'changed_rows', 'live_changes', 'changes_in',
+           'stamp', 'stamps', 'folder_clock', 'Index', 'Metrics', 'metrics_of']
 
 # %% ../../nbs/journal/02_index.ipynb #a89f10f7
 import hashlib
@@ -21,8 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..core.settings import shown
 from ..data.images import cache_folder
-from .files import Lines, check_name, read_json, read_lines, true_state
+from .files import MOST_LINES, Lines, check_name, is_time, read_bytes, read_json, read_lines, true_state
 from .record import digest, flat
 from .rulers import HELD_OUT, name_ruler, rulers_along
 
@@ -106,13 +107,13 @@ def sound_facts(
     good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]),
             "words": all(isinstance(w, str) for w in whole["words"]),
             "rulers": whole["rulers"] is None or
-                      all(isinstance(w, str) for w in whole["rulers"].values()), "state": whole["state"] in STATES}
+                      all(isinstance(w, str) for w in whole["rulers"].values()), "state": whole["state"] in STATES, "steps": whole["steps"] >= 0}
     odd += [name for name in good if not good[name]]
     if odd:
         raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move "
                          "the folder away.")
-    if not all(math.isfinite(whole[name]) and 0 <= whole[name] < 1e11 for name in ("started", "updated", "seconds")):
-        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {whole['started']}, {whole['updated']}, {whole['seconds']}. "
+    if not all(map(is_time, (whole[name] for name in ("started", "updated", "seconds")))):
+        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {shown([whole[n] for n in ('started', 'updated', 'seconds')])}. "
                          "Restore it or move the folder away.")
     if not whole["group"] and whole["settings"]:
         whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}
@@ -127,10 +128,22 @@ def summary(
     folder: Path,  # Of one run
 ) -> dict[str, Any]:  # Plain values, ready for JSON
     """A run in one record: what `run.json` says, the settings in force at its end, final terms, last figures, level of each
-    check, first note.
+    check, first note. Trouble of any kind is the run's own state, `damaged`, with its reason.
     """
-    try: facts = sound_facts(read_json(folder / "run.json"), check_name(folder.name))
-    except ValueError as error: facts = sound_facts({"state": "damaged", "kind": "?", "error": str(error)}, folder.name)
+    try:
+        return read_summary(folder, sound_facts(read_json(folder / "run.json"), check_name(folder.name)))
+    except Exception as error:  # a folder may hold anything, and the other runs are listed all the same
+        words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        facts = sound_facts({"state": "damaged", "kind": "?", "error": words.encode("utf-8", "replace").decode()[:2000]}, folder.name)
+        try: return read_summary(folder, facts)
+        except Exception: return read_summary(Path(os.devnull, folder.name), facts)  # of nothing
+
+
+def read_summary(
+    folder: Path,  # Of one run
+    facts: Mapping[str, Any],  # Of its `run.json`, checked
+) -> dict[str, Any]:
+    "The record of a run whose folder can be read. Raises whatever its files provoke."
     found, notes, whole = read_lines(folder / "metrics.jsonl", last=END), read_lines(folder / "notes.jsonl").rows, changed_rows(folder)
     rows, timed = whole or surviving(found.rows), [row["seconds"] for row in found.rows if "seconds" in row]
     along = rulers_along(rows, facts)
@@ -152,8 +165,8 @@ def summary(
 
 def changed_rows(folder: Path) -> list[Mapping[str, Any]]:  # Lines of metrics that count; none where nothing was changed
     "The whole history of a run on whose way a live setting or a ruler was changed: only its file is parsed whole."
-    try: text = (folder / "metrics.jsonl").read_bytes()
-    except OSError: return []
+    try: text = read_bytes(folder / "metrics.jsonl", most=MOST_LINES)
+    except (FileNotFoundError, NotADirectoryError): return []
     return surviving(read_lines(folder / "metrics.jsonl").rows) if b'"set":' in text or b'"rulers":' in text else []
 
 
@@ -168,7 +181,7 @@ def changes_in(
             if isinstance(pair, list) and len(pair) == 2]
 
 # %% ../../nbs/journal/02_index.ipynb #57cfd9c3
-LAYOUT = 5  # Of the summaries; another number makes the index anew
+LAYOUT = 6  # Of the summaries; another number makes the index anew
 
 
 def stamp(
@@ -178,15 +191,16 @@ def stamp(
     marks = []
     for name in FILES:
         try: found = os.stat(f"{folder}/{name}")
-        except OSError: continue
-        marks.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
+        except (FileNotFoundError, NotADirectoryError): continue
+        except OSError as error: marks.append(f"{name} {error.errno}")  # there, and nobody may read it
+        else: marks.append(f"{found.st_mtime_ns:x}.{found.st_size:x}")
     return "-".join(marks)
 
 
 def stamps(root: Path) -> dict[str, str]:
     "Stamp of every run of a journal, by id; a folder without any file of a run is no run."
     found = {name: stamp(f"{root}/{name}") for name in os.listdir(root) if not name.startswith(".")}
-    return {name: mark for name, mark in found.items() if mark}
+    return {name: mark for name, mark in found.items() if mark and os.path.isdir(f"{root}/{name}")}
 
 # %% ../../nbs/journal/02_index.ipynb #f161d3df
 def folder_clock(
@@ -228,12 +242,13 @@ class Index:
         "All summaries, those whose folder has changed made anew."
         there, base = stamps(self.root), self._open(path)
         try:
+            odd = {name for name in there if not name.isascii()}  # no run of ours, and perhaps no text at all
             known = {name: (mark, text) for name, mark, text in base.execute(f"select id, stamp, summary from runs{LAYOUT}")}
             changed = [name for name, mark in there.items() if known.get(name, ("",))[0] != mark]
             fresh = {name: json.dumps(summary(self.root / name)) for name in changed}
             with base:
                 base.executemany(f"insert or replace into runs{LAYOUT} "
-                                 "values (?, ?, ?)", [(name, there[name], text) for name, text in fresh.items()])
+                                 "values (?, ?, ?)", [(name, there[name], text) for name, text in fresh.items() if name not in odd])
                 base.executemany(f"delete from runs{LAYOUT} where id = ?", [(name,) for name in known if name not in there])
             self.read = len(changed)
             rows = [json.loads(fresh.get(name) or known[name][1]) for name in sorted(there)]
@@ -255,7 +270,7 @@ class Index:
         return [self._true(row) for row in rows]
 
     def _true(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row["state"] != "running": return row
+        if row["state"] != "running": return row | {"id": row["id"].encode("utf-8", "backslashreplace").decode()}
         try: beat = (self.root / row["id"] / "heartbeat").stat().st_mtime
         except OSError: beat = None
         return row | {"state": true_state("running", row.get("by") or {}, beat, folder_clock(self.root))}

@@ -27,7 +27,9 @@ import numpy as np
 
 from ..core.settings import Settings, as_dict
 from ..core.checks import Verdict
-from .files import BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, true_state, whole_file, write_json, writer
+from latentlab.journal.files import (
+    BEAT_EVERY, LineFile, Lock, check_name, new_id, read_json, sweep_litter, true_state, whole_file, write_json, writer,
+)
 
 # %% ../../nbs/journal/01_record.ipynb #35cc02db
 def flat(
@@ -305,6 +307,7 @@ def go_on(
         by = facts.get("by", {})
         raise ValueError(f"`id` must be a run that nobody else is training: got {folder.name}, held by process {by.get('pid')} on "
                          f"{by.get('host')}. Wait, or stop it there.")
+    if not lock.missing: sweep_litter(folder, held=True)
     try: record = Record(folder, lock, facts | {"state": "running", "by": writer(), "updated": time.time(), "error": ""})
     except BaseException:
         lock.release()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core.settings import Settings, from_dict
-from .files import LineFile, check_name, read_json, read_lines
+from .files import LineFile, check_name, open_file, read_json, read_lines, text_of
 from .index import Metrics, metrics_of, sound_facts
 from .record import flat
 from .rulers import HELD_OUT, UNKNOWN
@@ -86,7 +86,7 @@ class Run:
         "Arrays of a picture; nothing in the file is executed."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
                 return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
         except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error): return {}
 
@@ -97,7 +97,7 @@ class Run:
         "When a picture was made."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays: return int(arrays["_step"])
+            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays: return int(arrays["_step"])
         except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error): return None
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)
@@ -256,7 +256,7 @@ def comparable_facts(
     beside = {"device": facts.get("device"), "commit": facts.get("commit"),
               "untracked code": len(facts["untracked"])} | {f"versions.{k}": v for k, v in facts["versions"].items()}
     diff = run.folder / "code.diff"
-    beside["uncommitted lines"] = diff.read_text(encoding="utf-8", errors="replace").count("\n") if diff.exists() else 0
+    beside["uncommitted lines"] = text_of(diff).count("\n")
     moved = {f"{name} from step {step}": f"{old} -> {new}" for step, name, old, new in run.metrics().changes}
     return flat(facts.get("settings", {})) | {f"info.{k}": v for k, v in (facts.get("info") or {}).items()} | moved | beside
 
