@@ -92,6 +92,8 @@ def train(
 # %% ../nbs/00_facade.ipynb #ed09f7d3
 def restore(
     path: str | Path,  # Folder of a run: "runs/20260102-..."
+    *,
+    trust: bool = False,  # Whether code from outside that its settings name may be run
 ) -> Trainer:  # At the step of its newest checkpoint; it records nowhere
     "A trainer as a recorded run left it. Raises ValueError for a folder that is no run, and for one without a checkpoint."
     from latentlab.journal.journal import Journal
@@ -102,7 +104,7 @@ def restore(
     recorded = Journal(folder.parent).run(folder.name)
     checkpoint = recorded.checkpoint()
     run = recorded.settings(find_family(recorded.facts["kind"]).experiment).replace(device="auto")
-    return Trainer(run).resume(checkpoint)
+    return Trainer(run, trust=trust).resume(checkpoint)
 
 # %% ../nbs/00_facade.ipynb #5491f256
 def images(
@@ -119,9 +121,11 @@ def images(
 
 def model_of(
     what: Any,  # A trainer, a model, or the folder of a run
+    *,
+    trust: bool = False,  # Whether code from outside that a run's settings name may be run
 ) -> tuple[Trainer | None, nn.Module]:  # The trainer, None for a bare model; the model
     "What somebody wants to use. Raises ValueError for anything else."
-    if isinstance(what, str | Path): what = restore(what)
+    if isinstance(what, str | Path): what = restore(what, trust=trust)
     if isinstance(what, nn.Module): return None, what
     if isinstance(getattr(what, "model", None), nn.Module): return what, what.model
     raise ValueError(f"`what` must be a trainer, a model or the folder of a run: got {type(what).__name__}. Train one with "
@@ -144,9 +148,11 @@ def pixels_of(
 def explain(
     what: Any,  # A trainer, a model, or the folder of a run
     images: Any = None,  # An ImageSet or a tensor, bytes or floats in [0, 1]; None for the trainer's preview
+    *,
+    trust: bool = False,  # Whether code from outside that a run's settings name may be run
 ) -> Any:  # What the model's `explain` gives
     "The explanation of images by a trained model. Raises ValueError for a model that explains nothing."
-    trainer, model = model_of(what)
+    trainer, model = model_of(what, trust=trust)
     if not hasattr(model, "explain"):
         raise ValueError(f"`what` must hold a model that explains: got {type(model).__name__}, which has no `explain`. Use "
                          "latentlab.evaluate for its numbers.")
@@ -170,9 +176,10 @@ def measure_model(
     samples: int = 100,  # Draws for each datum, of a bound
     seed: int = 0,  # Of the draws
     split: Literal["train", "validation", "test"] | None = None,  # What `data` are; without it their bound has no line for a ledger
+    trust: bool = False,  # Whether code from outside that a run's settings name may be run
 ) -> Figures:  # Name -> number, in the unit of its name
     "Numbers of a trained model. Raises ValueError for data that the model does not measure."
-    trainer, model = model_of(what)
+    trainer, model = model_of(what, trust=trust)
     if hasattr(model, "trace"):
         from latentlab.latents.evaluate import evaluate
         from latentlab.metrics.ledger import ledger_line, row_of_figures

@@ -7,7 +7,7 @@ __all__ = ['Kind', 'MOST_ITEMS', 'MOST_TEXT', 'MOST_COUNT', 'FRACTION', 'setting
            'read_text', 'Range', 'FieldType', 'members', 'has_codec', 'storable', 'field_type', 'read_value',
            'read_field', 'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path',
            'holds_settings', 'nested_classes', 'check_nested', 'declared', 'nested_defaults', 'own_fields', 'put',
-           'as_dict', 'from_dict', 'to_json', 'from_json', 'Live']
+           'mark_read', 'outside_read', 'check_trust', 'as_dict', 'from_dict', 'to_json', 'from_json', 'Live']
 
 # %% ../../nbs/core/00_settings.ipynb #00fd0cc6
 import contextlib
@@ -18,7 +18,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cache, reduce
@@ -50,6 +50,7 @@ def setting(
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
     folded: bool = False,  # Whether a panel may fold its control away
+    outside: Callable[[Any], bool] | None = None,  # Tells values that name code or downloads from outside; None where none does
     # Old form of the value, as older files hold it -> today's form; None where the form never changed
     read_old: Callable[[Any], Any] | None = None,
 ) -> Any:
@@ -58,7 +59,7 @@ def setting(
         raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
     meta = dict(
         kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
-        suggest=suggest, folded=folded, read_old=read_old,
+        suggest=suggest, folded=folded, outside=outside, read_old=read_old,
     )
     return field(default=default, metadata=meta)
 
@@ -85,6 +86,7 @@ class FieldInfo:
     when: tuple[str, Any] | None = None  # The condition under which it matters
     suggest: tuple[str, ...] = ()  # Usual values of a free text
     folded: bool = False  # Whether a panel may fold its control away
+    outside: Callable[[Any], bool] | None = None  # Tells values that name code or downloads from outside
     read_old: Callable[[Any], Any] | None = None  # Old form of the value -> today's form
     ranged: bool = False  # Whether a `Range` may stand in place of the number
     hint: Any = None  # The annotation without None, where `type` does not say it all
@@ -489,7 +491,40 @@ def put(
     own, nested = {path[0]: read_field(value, known[path[0]]) for path, value in changes.items() if len(path) == 1}, {}
     for path, value in changes.items():
         if len(path) > 1: nested.setdefault(path[0], {})[path[1:]] = value
-    return replace(settings, **own, **{name: put(getattr(settings, name), inner) for name, inner in nested.items()})
+    made = replace(settings, **own, **{name: put(getattr(settings, name), inner) for name, inner in nested.items()})
+    return mark_read(made, getattr(settings, "_read_outside", frozenset()) - set(own))
+
+
+def mark_read(
+    settings: Settings,  # Just made
+    names: Collection[str],  # Of its own fields that hold such a value
+) -> Settings:  # The same
+    "Remember that values which name code or downloads from outside were read from a file, and are nobody's word."
+    if names: object.__setattr__(settings, "_read_outside", frozenset(names))
+    return settings
+
+
+def outside_read(
+    settings: Settings,  # Any
+) -> dict[str, Any]:  # Dotted path -> value
+    "The values that name code or downloads from outside and were read from a file; a person who sets one anew has said so."
+    found = {name: getattr(settings, name) for name in getattr(settings, "_read_outside", ())}
+    for name in nested_classes(type(settings)):
+        found |= {f"{name}.{path}": value for path, value in outside_read(getattr(settings, name)).items()}
+    return found
+
+
+def check_trust(
+    settings: Settings,  # Of a run that will be built
+    known: Settings | None = None,  # Settings that are built already
+) -> None:
+    "Settings are data, and data run nothing. Raises ValueError for a value of a file that names code or downloads from outside."
+    trusted = {path: info.value for path, info in known.fields().items()} if type(known) is type(settings) else {}
+    for path, value in outside_read(settings).items():
+        if trusted.get(path) != value:
+            raise ValueError(f"`{path.split('.')[-1]}` must be trusted before it is loaded: got {shown(value)}, read from a file, which "
+                             "runs or fetches code from outside. If you know where it comes from, say trust=True: Trainer(run, trust=True), "
+                             "trainer.load(id, trust=True), latentlab.evaluate(folder, trust=True).")
 
 # %% ../../nbs/core/00_settings.ipynb #bd9ed597
 def as_dict(
@@ -518,8 +553,9 @@ def from_dict(
         raise ValueError(f"settings must hold known keys of {name}: got {got}. Known: {', '.join(known)}.")
     for k, inner in nested.items():
         if k in values and not isinstance(values[k], Mapping): check_nested(k, values[k], inner)
-    return cls(**{k: v if isinstance(v, Settings) else from_dict(nested[k], v) if k in nested else read_field(v, declared(cls)[k])
+    made = cls(**{k: v if isinstance(v, Settings) else from_dict(nested[k], v) if k in nested else read_field(v, declared(cls)[k])
                   for k, v in values.items()})
+    return mark_read(made, [k for k, info in declared(cls).items() if k in values and info.outside and info.outside(getattr(made, k))])
 
 # %% ../../nbs/core/00_settings.ipynb #d54fb7fd
 def to_json(

@@ -107,13 +107,15 @@ def sound_facts(
     good = {"defaults": whole["defaults"] is None or sound_changes(whole["defaults"]),
             "words": all(isinstance(w, str) for w in whole["words"]),
             "rulers": whole["rulers"] is None or
-                      all(isinstance(w, str) for w in whole["rulers"].values()), "state": whole["state"] in STATES, "steps": whole["steps"] >= 0}
+                      all(isinstance(w, str) for w in whole["rulers"].values()),
+            "state": whole["state"] in STATES, "steps": whole["steps"] >= 0}
     odd += [name for name in good if not good[name]]
     if odd:
         raise ValueError(f"`run.json` of {id} must hold what its keys promise: got something else for {', '.join(odd)}. Restore it or move "
                          "the folder away.")
     if not all(map(is_time, (whole[name] for name in ("started", "updated", "seconds")))):
-        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {shown([whole[n] for n in ('started', 'updated', 'seconds')])}. "
+        times = shown([whole[name] for name in ("started", "updated", "seconds")])
+        raise ValueError(f"`run.json` of {id} must hold times in seconds: got {times}. "
                          "Restore it or move the folder away.")
     if not whole["group"] and whole["settings"]:
         whole |= {"digest": digest(whole["settings"]), "group": digest(whole["settings"], seed=False)}

@@ -26,7 +26,7 @@ import numpy as np
 from ..core.checks import Verdict
 from ..core.registry import find_family
 from ..core.snapshot import Curves, Measurement, Snapshot
-from .files import read_json, read_lines
+from .files import read_json, read_lines, text_of
 from .index import Metrics, surviving
 from .rulers import HELD_OUT
 from ..metrics.ledger import ledger_line, row_of_figures
@@ -47,7 +47,7 @@ def origin_of(
 ) -> str:  # "commit 3f2a91c and 12 changed lines, latentlab 0.1.0, torch 2.13.0"
     "The code and the versions that a run was made with, in a line."
     facts, diff = run.facts, run.folder / "code.diff"
-    changed = len(re.findall(r"(?m)^[+-](?![+-]{2})", diff.read_text(encoding="utf-8", errors="replace"))) if diff.exists() else 0
+    changed = len(re.findall(r"(?m)^[+-](?![+-]{2})", text_of(diff)))
     code = f"commit {facts['commit'][:7]}" + (f" and {changed} changed lines" if changed else "") if facts.get("commit") else "no commit"
     return ", ".join([code, *(f"{name} {version}" for name, version in facts.get("versions", {}).items()
                               if name in ("latentlab", "torch"))])

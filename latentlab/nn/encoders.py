@@ -8,8 +8,8 @@ __all__ = ['EXTRA_TOKENS', 'PROVED', 'PROVED_KINDS', 'IMAGENET', 'BUNDLED', 'SMA
            'as_embedding', 'cannot_read', 'map_shapes', 'random_numbers_kept', 'check_encoder_weights', 'apart',
            'check_passes', 'check_variation', 'check_gradient', 'spread', 'layout_of', 'check_maps', 'names_that_pass',
            'check_encoder', 'weights_digest', 'save_encoder', 'SavedEncoder', 'read_encoder', 'Candidate',
-           'find_candidates', 'spaced', 'proved', 'suggest_maps', 'outside_module', 'declared_normalisation',
-           'own_shape', 'load_outside', 'load_encoder']
+           'find_candidates', 'spaced', 'proved', 'suggest_maps', 'runs_outside', 'outside_module',
+           'declared_normalisation', 'own_shape', 'load_outside', 'load_encoder']
 
 # %% ../../nbs/nn/01_encoders.ipynb #59dc598d
 import difflib
@@ -684,6 +684,13 @@ SMALL = {"fashion-mnist": (1, (1, 2, 2, 2, 1), 28), "scenes": (3, (2, 2, 2, 2, 1
 LIBRARIES = ("timm", "torchvision", "hub")
 
 
+def runs_outside(
+    name: str,  # Of an encoder
+) -> bool:  # Whether loading it runs or fetches code or weights of somebody else
+    "Tell encoders from outside from our own."
+    return name.partition(":")[0] in LIBRARIES
+
+
 def outside_module(
     kind: str,  # timm, torchvision or hub
     model: str,  # What that package calls it; for hub "owner/repo:model" or "folder:model"
@@ -691,7 +698,8 @@ def outside_module(
     "A pretrained module of another package, which must be installed."
     if kind == "hub":
         repo, _, entry = model.rpartition(":")
-        if not repo: raise ValueError(f"a hub name must be hub:owner/repo:model: got {model!r}. Name the repository too.")
+        if not entry or not (Path(repo).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w./-]+)?", repo)):
+            raise ValueError(f"a hub name must be hub:owner/repo:model: got {model!r}. Name a repository or a folder that is there.")
         module = torch.hub.load(repo, entry, source="local" if Path(repo).is_dir() else "github")
         return module, declared_normalisation(module)  # a hub entry may want any: what it does not say is not made up
     try: package = importlib.import_module(kind)

@@ -20,7 +20,7 @@ from ...data.images import ImageSet, as_image_set
 from ...data.sources import GREY, ImageName, one_of_each, open_images
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings
-from ...nn.encoders import FrozenEncoder, check_images, load_encoder
+from ...nn.encoders import FrozenEncoder, check_images, load_encoder, runs_outside
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
@@ -62,7 +62,7 @@ class NEMRun(Settings):
              "in which the cause of an answer is known.",
         reason="real, small, and bundled with the package")
     encoder: str = setting(
-        "simclr", kind="build", suggest=ENCODERS,
+        "simclr", kind="build", suggest=ENCODERS, outside=runs_outside,
         help="The frozen network that is explained. simclr and swav were trained on such images without labels; untrained has random "
              "weights, as a control; planted:red and the like answer to objects of that colour and to nothing else, so that an "
              "explanation can be seen to be wrong.",
