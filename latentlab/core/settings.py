@@ -523,8 +523,8 @@ def check_trust(
     for path, value in outside_read(settings).items():
         if trusted.get(path) != value:
             raise ValueError(f"`{path.split('.')[-1]}` must be trusted before it is loaded: got {shown(value)}, read from a file, which "
-                             "runs or fetches code from outside. If you know where it comes from, say trust=True: Trainer(run, trust=True), "
-                             "trainer.load(id, trust=True), latentlab.evaluate(folder, trust=True).")
+                             "runs or fetches code from outside. If you know where it comes from, say trust=True: "
+                             "Trainer(run, trust=True), trainer.load(id, trust=True), latentlab.evaluate(folder, trust=True).")
 
 # %% ../../nbs/core/00_settings.ipynb #bd9ed597
 def as_dict(
