@@ -24,7 +24,7 @@ import torch
 
 from ..core.model import Model, Setup
 from ..core.runtime import choose_device
-from ..core.settings import Live, Settings, from_json
+from ..core.settings import Live, Settings, check_trust, from_json
 from ..core.snapshot import Change, Measurement, Snapshot
 from ..journal.writer import has_checkpoint, newest_checkpoint, runs_with
 from . import session as steps_of
@@ -46,6 +46,7 @@ class Load:
     "Build with the settings of a run of the journal, and take its weights."
     id: str  # Of a run that left a checkpoint
     go_on: bool = False  # Whether to go on as that run; else the next step begins a new one that names it as its parent
+    trust: bool = False  # Whether code from outside that its settings name may be run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,7 @@ class Trainer:
         journal: Any = None,  # A Journal in which runs are recorded, or its folder; None for nowhere
         folder: str | Path | None = None,  # Where checkpoints go; None for the journal's folder of the run, or for none
         build: Callable[[Settings, torch.device], Setup] | None = None,  # Another way to build, for encoders or images without a name
+        trust: bool = False,  # Whether code from outside may be run that settings read from a file name
     ):
         self._build, self.custom = build or (lambda run, device: run.build(device)), build is not None
         fixed = None if folder is None else writable(folder)
@@ -150,7 +152,8 @@ class Trainer:
         self._left, self._open = 0.0, False  # Steps that are asked for; whether their number is open
         self._after_step: Callable[[], None] = lambda: None
         self._setting = threading.RLock()  # Guards the live settings, which change without waiting for a step
-        self._install(self._assemble(run))
+        self.session: Session | None = None
+        self._install(self._assemble(run, trust))
 
     @property
     def run(self) -> Settings: return self.session.run  # Settings in force
@@ -217,9 +220,11 @@ class Trainer:
         "Build anew between two steps, from step 0. What goes wrong is raised, and the old model stays."
         return self.submit(Rebuild(changes={**(changes or {}), **named})).result()
 
-    def load(self, id: str, *, go_on: bool = False) -> "Trainer":
-        "Build with the settings of a run of the journal and take its weights; the next step begins a new run, or goes on as that one."
-        return self.submit(Load(id=id, go_on=go_on)).result()
+    def load(self, id: str, *, go_on: bool = False, trust: bool = False) -> "Trainer":
+        """Build with the settings of a run of the journal and take its weights; the next step begins a new run, or goes on as that one.
+        Code from outside that the settings name is run with `trust=True` alone.
+        """
+        return self.submit(Load(id=id, go_on=go_on, trust=trust)).result()
 
     def resume(self, path: str | Path | None = None) -> "Trainer":
         """Weights, optimisers, data position, curves and live settings of a checkpoint; a journal's run goes on in its own
@@ -240,7 +245,7 @@ class Trainer:
     def _carry_out(self, command: Any) -> Any:
         match command:
             case Rebuild(): return self._rebuild(command.changes)
-            case Load(): return self._load(command.id, command.go_on)
+            case Load(): return self._load(command.id, command.go_on, command.trust)
             case Resume(): return self._resume(command.path)
             case Start(): return self._start(command.steps)
             case Pause(): return self._pause()
@@ -254,7 +259,9 @@ class Trainer:
 
     # Another session -----------------------------------------------------------------------------------------------
 
-    def _assemble(self, run: Settings) -> Session: return Session(run, self._build(run, choose_device(run.train.device)))
+    def _assemble(self, run: Settings, trust: bool = False) -> Session:
+        if not trust: check_trust(run, self.session and self.session.run)
+        return Session(run, self._build(run, choose_device(run.train.device)))
 
     def _install(self, session: Session, own: Path | None = None) -> "Trainer":
         with self._setting:
@@ -284,18 +291,18 @@ class Trainer:
             self.notice = ""
             return self._install(session)
 
-    def _load(self, id: str, go_on: bool) -> "Trainer":
+    def _load(self, id: str, go_on: bool, trust: bool) -> "Trainer":
         journal = self.recorder.journal
         if journal is None: raise ValueError('`journal` must be given to load a run: got None. Build the trainer with journal="runs".')
         path = newest_checkpoint(journal.folder(id))
         self._try_checkpoint()
-        return self._go_on(path, id=id, own=go_on, fall_back=True, fresh=True)
+        return self._go_on(path, id=id, own=go_on, fall_back=True, fresh=True, trust=trust)
 
     def _resume(self, path: str | Path | None) -> "Trainer":
         found, id = self._find(path)
         return self._go_on(found, id=id, own=True, fall_back=path is None or id is not None, fresh=False)
 
-    def _go_on(self, path: Path, *, id: str | None, own: bool, fall_back: bool, fresh: bool) -> "Trainer":
+    def _go_on(self, path: Path, *, id: str | None, own: bool, fall_back: bool, fresh: bool, trust: bool = False) -> "Trainer":
         """Take what a checkpoint holds, in a session built with its settings or in the one that is there; everything is
         checked before anything is changed.
         """
@@ -308,7 +315,7 @@ class Trainer:
             other = [] if fresh else [p for p in saved.diff(self.run) if saved.fields()[p].kind == "build"]
             if other:
                 raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
-            session = self._assemble(saved.replace(device=self.run.train.device)) if fresh else self.session
+            session = self._assemble(saved.replace(device=self.run.train.device), trust) if fresh else self.session
             try: steps_of.check_state(session, state)
             except ValueError as error: raise ValueError(f"`path` must be of this structure: got {file.name}. {error}") from error
             return session, saved, state, file
