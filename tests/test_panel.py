@@ -1,12 +1,15 @@
 """The panel without a browser: frames, settings, builds that are refused, events, two panels on one trainer, and an end
 after which nothing starts.
 """
+import base64
+import dataclasses
 import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,7 @@ from latentlab.core.model import Setup
 from latentlab.core.registry import Family
 from latentlab.core.settings import Settings
 from latentlab.panels.display import Display
-from latentlab.panels.layout import Layout, Row, Slider, Strip
+from latentlab.panels.layout import Curve, CurvePlot, Layout, Row, Slider, Strip, Table, TableRow
 from latentlab.panels.panel import OPEN, Panel
 from latentlab.panels.view import Event, image_bytes
 from latentlab.train.example import MeanRun
@@ -347,6 +350,70 @@ def test_what_is_no_run_of_the_family_is_refused_before_anything_is_built(opened
 
 def test_a_saved_notebook_keeps_the_last_picture(opened):
     panel, kept = opened(), []
-    panel._handle = type("Handle", (), {"update": lambda self, bundle, raw: kept.append(bundle)})()
+    panel._stills.append(type("Handle", (), {"update": lambda self, bundle, raw: kept.append(bundle)})())
     panel.close()
-    assert kept[-1]["image/png"][:4] == b"\x89PNG"
+    assert base64.b64decode(kept[-1]["image/png"])[:4] == b"\x89PNG"
+    assert kept[-1]["image/png"] in kept[-1]["text/html"] and kept[-1]["text/plain"] == "mean, step 0"
+
+
+@pytest.mark.parametrize("box", ["VBox", "HBox", "Tab", "Accordion", "GridBox"])
+def test_a_panel_stands_in_any_box_of_widgets(opened, box):
+    "Case 28: it was no widget, and a box refused it."
+    panel = opened()
+    around = getattr(ipywidgets, box)([ipywidgets.Label("mine"), panel])
+    assert around.children[1] is panel and panel.children == (panel.view,)
+    assert around.get_state()["children"][1] == f"IPY_MODEL_{panel.model_id}"
+    panel.trainer.start(2).wait()
+    assert panel.tick() and panel.view.frame_meta["step"] == 2
+    panel.close()
+    assert panel.trainer.state == "stopped" and panel.comm is not None  # what a box holds is still there, and says that it was closed
+
+
+def test_a_box_can_hold_two_panels_and_close_all_widgets_closes_them(opened):
+    first, second = opened(name="first").run(), opened(name="second").run()
+    ipywidgets.HBox([first, second])
+    ipywidgets.Widget.close_all()
+    assert not first.trainer.busy and not second.trainer.busy and not OPEN
+
+
+# What is said --------------------------------------------------------------------------------------------------------
+
+def test_each_check_and_the_numbers_carry_the_step_at_which_they_were_measured(opened):
+    "Between two measurements the picture is newer; at rest all are of one step."
+    panel = opened(RUN.replace(check_every=50))
+    panel.trainer.start(57).wait()
+    panel.tick()
+    assert panel.view.frame_meta["step"] == 57 == panel.view.frame_meta["measured"] and [c["step"] for c in panel.view.checks] == [57]
+    older = panel.trainer.snapshot()
+    panel.push(dataclasses.replace(older, step=81, version=older.version + 1))
+    assert panel.view.frame_meta["step"] == 81 and panel.view.frame_meta["measured"] == 57 and [c["step"] for c in panel.view.checks] == [57]
+
+
+class RulerDisplay(SquareDisplay):
+    "Its distance has one unit with a weight on the pull, and another without."
+
+    def layout(self, snapshot):
+        unit = "square" if snapshot.values["pull"] == 0 else "square + pull"
+        plots = [CurvePlot(title="Distance", terms=(Curve(name="square", label="square", unit=unit),)),
+                 CurvePlot(title="Pull", terms=(Curve(name="pull", label="pull", unit="share"),))]
+        table = Table(rows=(TableRow(name="level", label="level", unit=unit),))
+        return dataclasses.replace(super().layout(snapshot), plots=tuple(plots), table=table)
+
+    def table(self, snapshot): return {"level": [snapshot.measurements[-1].figures["level"]]} if snapshot.measurements else {}
+
+
+def test_numbers_of_another_unit_are_not_shown_and_are_measured_again(opened, monkeypatch):
+    "The unit changes: what was measured before it disappears at once, and a new measurement comes without waiting for the next one that is due."
+    monkeypatch.setattr(SquareFamily, "load_display", lambda self: RulerDisplay())
+    panel = opened()
+    panel.trainer.start(60).wait()
+    panel.tick()
+    old = panel.view.frame_meta["table"]["level"]
+    panel.trainer.set(pull=0.5)
+    snapshot = panel.trainer.snapshot()
+    panel.push(snapshot)
+    assert panel.view.plan["table"]["rows"][0]["unit"] == "square + pull"
+    assert panel.view.frame_meta["table"] == {} and panel.view.frame_meta["measured"] is None
+    until(lambda: len(panel.trainer.session.measurements) > len(snapshot.measurements))
+    panel.push(panel.trainer.snapshot())
+    assert panel.view.frame_meta["table"]["level"] == old and panel.view.frame_meta["measured"] == 60  # the same weights, measured anew

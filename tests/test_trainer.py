@@ -839,8 +839,22 @@ def test_a_folder_that_vanishes_does_not_stop_the_training(mean, tmp_path):
     until(lambda: trainer.step_count > at + 40)
     assert trainer.state == "running" and trainer.error is None
     (tmp_path / "elsewhere").rename(folder)
+    until(lambda: trainer.notice == "" and trainer.state == "running")  # a later checkpoint was written: the cause is over, and its sentence goes
     trainer.pause()
     assert mean(folder=folder).resume().step_count == trainer.step_count
+
+
+def test_live_changes_come_back_with_the_run_and_go_with_a_rebuild(mean, tmp_path):
+    "Whoever draws a curve needs to know where another unit began, also after the kernel was started anew."
+    first = mean(journal=tmp_path / "runs").fit(10, progress=False)
+    first.set(pull=0.5)
+    first.fit(10, progress=False)
+    assert [(c.step, c.name, c.old, c.new) for c in first.changes] == [(10, "pull", 0.0, 0.5)]
+    again = mean(journal=tmp_path / "runs")
+    again.load(first.recorder.id, go_on=True)
+    assert [(c.step, c.name, c.old, c.new) for c in again.changes] == [(10, "pull", 0.0, 0.5)]
+    again.rebuild(side=8)
+    assert again.changes == []
 
 
 @pytest.mark.parametrize("where", ["file", "below a file"])

@@ -2,14 +2,17 @@
 
 import dataclasses
 import hashlib
+import json
 import re
 import struct
+import subprocess
 import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from latentlab.core.checks import format_number
 from latentlab.core.settings import Settings
 from latentlab.panels import layout
 from latentlab.panels import view as panel_view
@@ -102,7 +105,6 @@ def test_images_of_other_channels_are_refused(shape, unchecked):
 
 
 def test_plain_is_json():
-    import json
     value = {"a": np.float64(np.inf), 3: (np.int32(1), np.bool_(True)), "c": {"d": None}}
     assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"a": None, "3": [1, True], "c": {"d": None}}
 
@@ -465,3 +467,18 @@ def test_a_reload_gets_positions_and_a_new_layout_drops_those_it_lacks():
     assert view.positions == {"price": 0.5}  # the new layout brings the arrows of the new model
     view.tell({"plan": {"pictures": [{"kind": "slider", "name": "price", "low": 0.6, "high": 1.0}]}})
     assert view.positions == {}
+
+
+def test_the_page_writes_numbers_as_python_does():
+    "One formatter, twice: the page's function, run by the browser driver's own node, against core.checks.format_number."
+    from playwright._impl._driver import compute_driver_executable
+
+    rng = np.random.default_rng(0)
+    numbers = [2.09e-19, 0.0, -0.0, 1.0, -3.0, 0.25, 1234.5, 12180.0, 999999.9, 1e6 + 0.5, 3.2e7, 1e-3, 9.996e-4, -1.5e-4, 0.00671, 99.95, 1e300]
+    numbers += (rng.normal(size=300) * 10.0 ** rng.uniform(-20, 12, 300)).tolist()
+    script = static_text("util.js") + f"\nconsole.log(JSON.stringify({json.dumps(numbers)}.map((v) => [LL.number(v), LL.number(v, 2)])))"
+    node = compute_driver_executable()
+    said = subprocess.run([str(node[0] if isinstance(node, tuple) else node), "-e", script], capture_output=True, text=True, timeout=60, check=True)
+    wanted = [[format_number(v), format_number(v, 2)] for v in numbers]
+    assert [(v, got, want) for v, got, want in zip(numbers, json.loads(said.stdout), wanted) if got != want] == []
+    assert format_number(2.09e-19) == "2.09e-19" and all(text != "0" for v, (text, _) in zip(numbers, wanted) if v)

@@ -138,6 +138,10 @@ class CurvePlot(Part):
     settled: bool = False  # Range from what comes after the first tenth, without spikes
     clicks: bool = False  # Whether a click on a step is an event
     source: str | None = None  # Name in events; None for the title
+    since: int = 0  # First step that is drawn: before it these columns had other units
+
+    @property
+    def units(self) -> tuple[str, ...]: return tuple(term.unit for term in self.terms)  # Two of them that differ never share an axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +163,10 @@ class PathPlot(Part):
     x_label: str  # With its unit
     y_label: str  # With its unit
     note: str = ""  # Beside the title
+    since: int = 0  # First step that is drawn: before it these columns had other units
+
+    @property
+    def units(self) -> tuple[str, ...]: return self.x_label, self.y_label  # Two of them that differ never share an axis
 
 # %% ../../nbs/panels/01_layout.ipynb #93a2732f
 Place = Literal["left", "right"]  # Side of the panel

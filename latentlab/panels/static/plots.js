@@ -16,8 +16,16 @@ LL.plotFrame = (title, text, kind = "") => {
 
 LL.keySwatch = (item) => LL.el("i", { class: `ll-key${item.dash ? " dash" : ""}`, style: `--c:${LL.themed(item.colour)}` });
 
+// the rows from a step on: before it the columns had another unit, and two units share no axis
+LL.from = (data, since) => {
+  if (!since || !data.step.length || data.step[0] >= since) return data;
+  const at = data.step.findIndex((step) => step >= since), cut = (column) => (at < 0 ? [] : column.slice(at));
+  return { step: cut(data.step), columns: Object.fromEntries(Object.entries(data.columns).map(([name, column]) => [name, cut(column)])) };
+};
+LL.begun = (spec) => [spec.since ? `from step ${LL.number(spec.since)}, with its new unit` : "", spec.note ?? ""].filter(Boolean).join("; ");
+
 LL.curves = (spec, tell) => {
-  const frame = LL.plotFrame(spec.title ?? "Terms", spec.note ?? "", "curves"), source = spec.source ?? spec.title ?? "Terms", answer = LL.answer();
+  const frame = LL.plotFrame(spec.title ?? "Terms", LL.begun(spec), "curves"), source = spec.source ?? spec.title ?? "Terms", answer = LL.answer();
   frame.node.append(answer.node);
   const terms = spec.terms.map((term, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...term }));
   let plot = null, log = Boolean(spec.log), zoomed = false, data = null, ink = null, values = [], chosen = null;
@@ -123,7 +131,7 @@ LL.curves = (spec, tell) => {
     if (plot.cursor.idx === null || plot.cursor.idx === undefined || plot.cursor.left < 0) show(null);
   };
   return {
-    node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { data = next; }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
+    node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { data = LL.from(next, spec.since); }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
     theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); lines.forEach((l) => l.item.replaceChild(LL.keySwatch({ dash: true, colour: l.colour ?? "#000000" }), l.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),
@@ -131,7 +139,7 @@ LL.curves = (spec, tell) => {
 };
 
 LL.path = (spec) => {
-  const frame = LL.plotFrame(spec.title ?? "Path", spec.note ?? "");
+  const frame = LL.plotFrame(spec.title ?? "Path", LL.begun(spec));
   const series = spec.series.map((item, i) => ({ colour: LL.OKABE[i % LL.OKABE.length], ...item }));
   let plot = null, data = null, ink = null;
   for (const item of series) {
@@ -193,7 +201,7 @@ LL.path = (spec) => {
     if (!plot) make(); else plot.setData([[0, 1], [0, 1]], true);
   };
   return {
-    node: frame.node, data: (next) => { data = next; }, draw,
+    node: frame.node, data: (next) => { data = LL.from(next, spec.since); }, draw,
     theme: () => { ink = paper(); series.forEach((s) => s.item.replaceChild(LL.keySwatch(s), s.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { draw(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),

@@ -41,9 +41,9 @@ LL.number = (v, digits = 3) => {
   if (typeof v === "object") return JSON.stringify(v);
   if (typeof v !== "number") return String(v);
   if (!Number.isFinite(v)) return "–";
-  if (Number.isInteger(v) && Math.abs(v) < 1e7) return v.toLocaleString("en-US");
+  if (Number.isInteger(v) && Math.abs(v) < 1e7) return (v || 0).toLocaleString("en-US"); // core.checks.format_number writes the same; a test compares them
   const size = Math.abs(v);
-  if (size < 1e-3 || size >= 1e6) return v.toExponential(2).replace(/\.?0*e/, "e").replace("e+", "e").replace("-", v < 0 ? "−" : "-");
+  if (size < 1e-3 || size >= 1e6) { const [mantissa, power] = v.toExponential(digits - 1).split("e"); return `${mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa}e${Number(power)}`; }
   return Number(v.toPrecision(digits)).toLocaleString("en-US", { maximumSignificantDigits: digits });
 };
 
