@@ -1,5 +1,5 @@
 // What stands below the pictures: curves, as many side by side as have room, and the checks and changed settings behind tabs; a wide panel shows those beside the pictures.
-LL.DOCK = 214; // pixels that curves need with their names and axes
+LL.DOCK = 220; // pixels that curves need with their names and axes
 LL.PLOT_WIDTH = 270; // of one plot at least
 LL.WIDE = 1400; // from where checks and changes have a column of their own
 
