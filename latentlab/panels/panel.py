@@ -113,10 +113,10 @@ class Panel(ipywidgets.Box):
         set_threads(threads)
         self._make_room(run)
         self.trainer = run if isinstance(run, Trainer) else Trainer(run, journal=journal)
-        self.view = View([], {}, still=own_style()(lambda: figure_png(self.display.figure(self.last))))
+        self.view = View([], {}, still=self._draw)
         self.words = ToldWords(self.view)
         self.last: Snapshot = self.trainer.snapshot(timeout=60.0)  # What was shown last
-        super().__init__(children=[self.view])
+        super().__init__(children=[self.view], layout=ipywidgets.Layout(width="100%", min_width="0", overflow="visible"))
         self._gate, self._closed = threading.RLock(), False
         self._stills: list[Any] = []  # Display handles of its picture, one for each time it was displayed
         self._drawn_at = 0  # Step of the newest of these pictures
@@ -286,9 +286,12 @@ class Panel(ipywidgets.Box):
         display(live | {"text/plain": ""}, raw=True)
         self._stills.append(display(self._still(), raw=True, display_id=True))
 
+    @own_style()
+    def _draw(self) -> bytes: return figure_png(self.display.figure(self.last))
+
     def _still(self) -> dict[str, Any]:
         self._drawn_at = self.last.step
-        return still_bundle(figure_png(self.display.figure(self.last)), f"{self.view.plan['title']}, step {self.last.step:,}")
+        return still_bundle(self._draw(), f"{self.view.plan['title']}, step {self.last.step:,}")
 
     def keep_picture(self) -> None:
         "Put a picture of the last frame where the panel stands, for a notebook that is saved and read without a kernel."

@@ -14,14 +14,15 @@ LL.heightFor = (node, scroller) => {
 // A notebook that is run as a whole scrolls to its last cell. The first panel that appears is brought back into sight, until somebody scrolls, clicks or types.
 LL.keepInSight = (root, scroller, fresh) => {
   const done = new AbortController(), stop = () => done.abort();
+  let mine = true; // until a hand moves, no other panel of this page takes its place
   if (!fresh || !scroller || window.latentlabShown?.isConnected) return { stop };
   window.latentlabShown = root;
   const here = () => { const a = root.getBoundingClientRect(), b = scroller.getBoundingClientRect(); return Math.abs(a.top - b.top) < 40 || (a.top >= b.top - 1 && a.bottom <= b.bottom + 1); };
   const back = () => { if (!done.signal.aborted && root.isConnected && !here()) root.scrollIntoView({ block: "start" }); };
-  const end = setTimeout(stop, 20000);
+  const end = setTimeout(() => { mine = false; stop(); }, 120000);
   for (const kind of ["wheel", "pointerdown", "keydown", "touchstart"]) window.addEventListener(kind, stop, { capture: true, passive: true, signal: done.signal });
   scroller.addEventListener("scroll", () => requestAnimationFrame(back), { passive: true, signal: done.signal });
-  done.signal.addEventListener("abort", () => { clearTimeout(end); if (window.latentlabShown === root) window.latentlabShown = null; });
+  done.signal.addEventListener("abort", () => { clearTimeout(end); if (mine && window.latentlabShown === root) window.latentlabShown = null; });
   requestAnimationFrame(back);
   return { stop };
 };
