@@ -15,7 +15,8 @@ HERE = """(selectors) => { const scroller = document.querySelector('.jp-Windowed
             for (let around = e.parentElement; around && !around.classList.contains('ll'); around = around.parentElement) { // what a part that scrolls does not show is not seen
                 if (getComputedStyle(around).overflowY === 'visible') continue;
                 const b = around.getBoundingClientRect(); if (box.top < b.top - 1 || box.bottom > b.bottom + 1) return true; }
-            return !left || box.top < scroller.top - 1 || box.bottom > Math.min(scroller.bottom, innerHeight) + 1 || box.left < 0 || box.right > innerWidth; }); }); }"""  # Those of which a part is not seen
+            return !left || box.top < scroller.top - 1
+                || box.bottom > Math.min(scroller.bottom, innerHeight) + 1 || box.left < 0 || box.right > innerWidth; }); }); }"""  # Those of which a part is not seen
 ALWAYS = [".ll-pill", ".ll-verdict", ".ll-group.live > .ll-control", ".ll-plot.curves:first-child canvas", ".ll-tab"]
 PICTURES = {"nem": [".ll-strip canvas", ".ll-card"], "hvae": [".ll-sheet.field", ".ll-sheet.scatter", ".ll-barrow > *", ".ll-card"]}
 
