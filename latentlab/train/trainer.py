@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNNING', 'Rebuild', 'Load', 'Resume', 'Start', 'Pause', 'Keep', 'Measure', 'Checkpoint', 'TakeSnapshot', 'stop_all',
-           'progress_bar', 'is_due', 'Trainer']
+           'progress_bar', 'is_due', 'Notices', 'Trainer']
 
 # %% ../../nbs/train/08_trainer.ipynb #251b0e58
 import atexit
@@ -29,7 +29,7 @@ from ..core.snapshot import Change, Measurement, Snapshot
 from ..journal.writer import has_checkpoint, newest_checkpoint, runs_with
 from . import session as steps_of
 from .checkpoint import Checkpoints, newest_usable, writable
-from .recorder import Recorder, recorded_measurements
+from .recorder import Recorder, recorded_changes, recorded_measurements
 from .session import Session, apply_live, draw_views
 from .signals import leave_by_exit, signals_between_steps
 from .worker import Ended, Worker
@@ -120,6 +120,29 @@ def is_due(
     "Every so often, and a few times more in the beginning, when most happens."
     return step % every == 0 or (step < every and step in (every // 10, every // 4, every // 2))
 
+# %% ../../nbs/train/08_trainer.ipynb #7be1c0d1
+class Notices:
+    "Sentences for whoever looks, each kept with its cause: when the cause is over, its sentence goes."
+
+    def __init__(self): self._said: dict[str, str] = {}
+
+    def put(
+        self,
+        cause: str,  # build, load, checkpoint, journal, end, or "" for a word from outside
+        sentence: str,  # "" when the cause is over
+    ) -> None:
+        "What there is to say of one cause now."
+        self._said = {name: said for name, said in self._said.items() if name != cause} | ({cause: sentence} if sentence else {})
+
+    def over(self, *causes: str) -> None:
+        "These causes are over."
+        for cause in causes: self.put(cause, "")
+
+    def of(self, cause: str) -> str: return self._said.get(cause, "")  # What is said of one cause; "" for nothing
+
+    @property
+    def text(self) -> str: return "\n".join(self._said.values())  # All of it, the oldest first
+
 # %% ../../nbs/train/08_trainer.ipynb #c5366cc2
 class Trainer:
     """Trains what a run's settings build, live or not.
@@ -146,7 +169,7 @@ class Trainer:
         self.recorder = Recorder(journal if journal is None else journal.ready())
         self.checkpoints = Checkpoints(lambda: fixed or self.recorder.folder)
         self.worker = Worker(carry_out=self._carry_out, turn=self._turn, busy=lambda: self.state == "running", ended=self._ended)
-        self.state, self.notice, self.version, self.rate = "idle", "", 0, 0.0
+        self.state, self.notices, self.version, self.rate = "idle", Notices(), 0, 0.0
         self.error: BaseException | None = None
         self.changes: list[Change] = []  # Live settings that were moved
         self._left, self._open = 0.0, False  # Steps that are asked for; whether their number is open
@@ -157,6 +180,9 @@ class Trainer:
 
     @property
     def run(self) -> Settings: return self.session.run  # Settings in force
+
+    @property
+    def notice(self) -> str: return self.notices.text  # Sentences for the person in front of it, "" when there are none
 
     @property
     def model(self) -> Model: return self.session.model
@@ -200,12 +226,17 @@ class Trainer:
             apply_live(self.session, run)
             self._live = Live(run, self.device)
             if changed: self.session.forget_gradients()
-            self.say("" if self.notice.startswith("not rebuilt") else self.notice)
+            self.say("build", "")
         return self
 
-    def say(self, sentence: str) -> None:
-        "Tell whoever looks."
-        self.notice, self.version = sentence, self.version + 1
+    def say(
+        self,
+        cause: str,  # Of the sentence: build, load, checkpoint, journal, end, or "" for a word from outside
+        sentence: str,  # "" when the cause is over
+    ) -> None:
+        "Tell whoever looks; a later sentence of the same cause takes this one's place."
+        self.notices.put(cause, sentence)
+        self.version += 1
 
     # Commands ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +311,7 @@ class Trainer:
         try: session = self._assemble(wanted)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold what was half built, on a full GPU too
-            self.say(f"not rebuilt, the old model stays: {error}")
+            self.say("build", f"not rebuilt, the old model stays: {error}")
             raise
         self._over("done")
         with self._setting:
@@ -288,7 +319,8 @@ class Trainer:
             # set while it was built
             apply_live(session, session.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))
             self.recorder.forget()
-            self.notice = ""
+            self.notices.over("", "build", "load", "end")
+            self.changes = []
             return self._install(session)
 
     def _load(self, id: str, go_on: bool, trust: bool) -> "Trainer":
@@ -323,7 +355,7 @@ class Trainer:
         try: (session, saved, state, file), notice = newest_usable(path, take, fall_back=fall_back)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)
-            if fresh: self.say(f"not loaded, the old model stays: {error}")
+            if fresh: self.say("build", f"not loaded, the old model stays: {error}")
             raise
         self._over("done")
         with self._setting:
@@ -332,7 +364,9 @@ class Trainer:
             run = session.run if fresh else self.run.replace({p: info.value for p, info in saved.fields().items() if info.kind == "live"})
             apply_live(session, run)
             self.recorder.forget(id=id if own else None, parent=None if own else {"id": id, "step": session.step})
-            self.notice = notice
+            self.notices.over("", "build", "end")
+            self.notices.put("load", notice)
+            self.changes = recorded_changes(path.parents[1], session.step) if id else [c for c in self.changes if c.step <= session.step]
             return self._install(session, file if own and file == path else None)
 
     def _find(self, path: str | Path | None) -> tuple[Path, str | None]:  # Checkpoint, and the run of the journal that it belongs to
@@ -380,7 +414,7 @@ class Trainer:
         steps_of.step(session, live)
         session.seconds += time.perf_counter() - begun
         self.recorder.stepped(session, live)
-        if self.recorder.trouble or self.notice.startswith("journal:"): self.notice = self.recorder.trouble
+        if self.recorder.trouble or self.notices.of("journal"): self.notices.put("journal", self.recorder.trouble)
         self.version += 1
 
     @property
@@ -394,13 +428,15 @@ class Trainer:
 
     def _save(self) -> Path:
         self.recorder.write_line(self.session, self._live)
-        return self.checkpoints.save(self.session)
+        path = self.checkpoints.save(self.session)
+        self.notices.over("checkpoint")
+        return path
 
     def _try_checkpoint(self) -> None:
         if self.folder is None or not self.step_count or self.checkpoints.holds(self.session): return
         if not self.session.whole: return  # a second interrupt may have come in the middle of a step
         try: self._save()
-        except OSError as error: self.notice = f"no checkpoint written, training goes on: {error}"
+        except OSError as error: self.notices.put("checkpoint", f"no checkpoint written, training goes on: {error}")
 
     def _keep(self) -> "Trainer":
         self._try_checkpoint()
@@ -429,8 +465,9 @@ class Trainer:
         self.state, self.version = state, self.version + 1
 
     def _settle(self) -> None:
-        "Steps are over for now: what is due, a checkpoint, and how the run stands."
+        "Steps are over for now: what is due, a checkpoint, and how the run stands; figures and checks are then of the step that is shown."
         self._between()
+        if not self._measured: self._measure()
         self._try_checkpoint()
         self._rest("interrupted" if self._left else "done")
         self._left = 0.0
@@ -466,8 +503,8 @@ class Trainer:
     def _fail(self, error: BaseException) -> None:
         "Whatever went wrong: what was trained is saved, and the state is true."
         stopped, self._left, self._next = isinstance(error, KeyboardInterrupt), 0.0, self.step_count
-        self.error, self.notice = ((None, str(error) or "interrupted by the keyboard") if stopped
-                                   else (error, f"{type(error).__name__}: {error}"))
+        self.error = None if stopped else error
+        self.notices.put("end", str(error) or "interrupted by the keyboard" if stopped else f"{type(error).__name__}: {error}")
         with suppress(Exception): self._try_checkpoint()  # a device that is lost cannot be read
         self.recorder.end("interrupted" if stopped else "failed", self.session, self._live, error=self.error)
         self._enter("paused" if stopped else "failed")
@@ -490,7 +527,8 @@ class Trainer:
         if steps < 1: raise ValueError(f"`steps` must be at least 1: got {steps}. Say how many steps to train.")
         if self.busy: raise ValueError("`fit` must not run beside the thread: got a trainer that was started. Call stop() first.")
         with signals_between_steps() as check_signals, progress_bar(steps, progress) as bar:
-            self.error, self.notice, self._left, self._open = None, "", steps, False
+            self.notices.over("", "build", "load", "end")
+            self.error, self._left, self._open = None, steps, False
             self._after_step = lambda: (bar(), check_signals())
             try:
                 self.recorder.begin(self.session, self._live)
@@ -525,7 +563,8 @@ class Trainer:
         return self.submit(Start(steps)).result()
 
     def _start(self, steps: int | None) -> "Trainer":
-        self.error, self.notice = None, ""
+        self.notices.over("", "build", "load", "end")
+        self.error = None
         self._left, self._open = float("inf") if steps is None else steps, steps is None
         self._enter("running")
         return self.serve()
