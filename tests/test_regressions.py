@@ -1,4 +1,5 @@
 """Faults that were found once and mended: one test each, so that they stay mended."""
+import json
 import threading
 import time
 
@@ -8,6 +9,7 @@ from latentlab.core.settings import Live
 from latentlab.data.images import load
 from latentlab.families.hvae.experiment import HVAERun
 from latentlab.families.nem.experiment import NEMRun
+from latentlab.journal.journal import Journal
 from latentlab.latents.evaluate import evaluate
 from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 from latentlab.nn.masking import straight_through
@@ -239,3 +241,31 @@ def test_a_model_answers_with_the_settings_in_force(run, changes, tmp_path):
     trainer.fit(2, progress=False).checkpoint()
     again = Trainer(run.replace({"train.device": "cpu"}), folder=tmp_path).resume()
     assert again.run == trainer.run and torch.equal(answer(again), answer(trainer))
+
+
+def test_runs_of_two_encoders_given_by_hand_are_two(tmp_path):
+    "Identity is not the settings alone: what was handed in has a fingerprint, in digest, group and resume."
+    run = NEMRun().replace(steps=3, images=100, batch=16, check_every=3)
+
+    def of(seed, images=None, journal=tmp_path):
+        small = SmallEncoder(1, generator=torch.Generator().manual_seed(seed))
+        frozen = FrozenEncoder(small, small.names, name="mine", image_shape=(1, 28, 28))
+        return Trainer(run, journal=journal, build=lambda run, device: run.build(device, encoder=frozen, images=images))
+
+    one, two = (of(seed).fit(progress=False) for seed in (1, 2))
+    named = Trainer(run, journal=tmp_path).fit(progress=False)
+    journal = Journal(tmp_path)
+    assert len({row["digest"] for row in journal.rows()}) == len({row["group"] for row in journal.rows()}) == 3
+    assert of(2).resume().recorder.id == two.recorder.id and of(1).resume().recorder.id == one.recorder.id
+    assert Trainer(run, journal=tmp_path).resume().recorder.id == named.recorder.id
+    with pytest.raises(ValueError, match="no run of .* has these settings"): of(3).resume()
+    with pytest.raises(ValueError, match="`path` must be a run of the encoder that this trainer was given"): of(3).resume(two.recorder.id)
+    with pytest.raises(ValueError, match="`path` must be a run of the encoder"): of(3).load(named.recorder.id)
+    pixels = load("fashion-mnist", "test", limit=150)
+    other = of(1, pixels).fit(progress=False)
+    assert of(1, pixels).resume().recorder.id == other.recorder.id
+    with pytest.raises(ValueError, match="a run of the images that this trainer"): of(1).resume(other.recorder.id)
+    facts = json.loads((tmp_path / one.recorder.id / "run.json").read_text())
+    facts.pop("given")  # as a version wrote it that knew nothing of fingerprints
+    (tmp_path / one.recorder.id / "run.json").write_text(json.dumps(facts))
+    assert of(1).resume(one.recorder.id).step_count == 3

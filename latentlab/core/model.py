@@ -88,6 +88,8 @@ class Setup:
     preview: Float[Tensor, " preview *event"]  # Images or points that are shown, not trained on
     held_out: Float[Tensor, " held_out *event"]  # More of them that are measured, not trained on
     info: Mapping[str, str] = field(default_factory=dict)  # Words for a picture: names of data and encoder
+    # Fingerprints of what was handed in and that no setting names: "encoder", "images". Part of a run's identity
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name, thing, contract in (("model", self.model, Model), ("diagnostics", self.diagnostics, Diagnostics)):

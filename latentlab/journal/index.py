@@ -83,7 +83,7 @@ FACTS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {  # Key of `run.json
     "device": (str, ""),
     "commit": (str, ""), "digest": (str, ""), "group": (str, ""), "seed": (int, None), "parent": (dict, None), "sweep": (str, ""),
     "previous": (dict, None), "best": (dict, None), "defaults": (list, None),
-    "units": (dict, {}), "rulers": (dict, None), "left_out": (str, ""), "untracked": (list, []),
+    "given": (dict, {}), "units": (dict, {}), "rulers": (dict, None), "left_out": (str, ""), "untracked": (list, []),
     "platform": (str, ""), "threads": (int, None),
 }
 STATES = ("running", "done", "interrupted", "failed", "damaged")

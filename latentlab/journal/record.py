@@ -285,7 +285,8 @@ def begin(
         lock.take()
         facts = facts | {"words": [*facts.get("words", ()), *no_lock(lock)]}
         (folder / "code.diff").write_text(came.pop("diff"), encoding="utf-8", errors="replace")
-        said = known | {"settings": values, "digest": digest(values), "group": digest(values, seed=False),
+        whole = values | ({"given": dict(facts["given"])} if facts.get("given") else {})
+        said = known | {"settings": values, "digest": digest(whole), "group": digest(whole, seed=False),
                         "rulers": run.rulers(), **facts, **came, "by": writer()}
         write_json(folder / "run.json", said)
         return Record(folder, lock, said)

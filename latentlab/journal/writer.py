@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plain_fields', 'label_changes', 'describe_changes', 'kind_of', 'same_data', 'not_comparable', 'compare_with_earlier',
-           'Writer', 'newest_checkpoint', 'has_checkpoint', 'runs_with']
+           'Writer', 'newest_checkpoint', 'has_checkpoint', 'runs_with', 'check_given']
 
 # %% ../../nbs/journal/03_writer.ipynb #b1d68c98
 import re
@@ -171,9 +171,11 @@ def has_checkpoint(
 def runs_with(
     journal: Any,  # A Journal, or what lists runs as it does
     run: Settings,  # The whole run
+    given: Mapping[str, str] = {},  # Fingerprints of what was handed in beside the settings
 ) -> list[dict[str, Any]]:  # Summaries, oldest first
-    "Runs begun with exactly these settings; also those of a version that wrote a tuple as text, whose digest is another one."
-    rows, mine = journal.rows(kind_of(run)), digest(as_dict(run))
+    "Runs begun with exactly these settings and things; also those of a version that wrote a tuple as text, whose digest is another one."
+    rows, mine = journal.rows(kind_of(run)), digest(as_dict(run) | ({"given": dict(given)} if given else {}))
+    if given: return [row for row in rows if row["digest"] == mine]
     tuples = [path for path, info in run.fields().items() if isinstance(info.value, tuple)]
     found = []
     for row in rows:
@@ -183,3 +185,17 @@ def runs_with(
             except (ValueError, KeyError, TypeError): same = False  # settings that this version cannot read are no repeat
         if same: found.append(row)
     return found
+
+
+def check_given(
+    folder: Path,  # Of a run, or any other
+    given: Mapping[str, str],  # Fingerprints of what a trainer was handed in beside the settings
+) -> None:
+    "Refuse to go on from a run of another encoder or of other images. Runs of before this was recorded pass."
+    try: recorded = read_json(folder / "run.json").get("given")
+    except (OSError, ValueError): return
+    if not isinstance(recorded, Mapping): return
+    other = sorted(name for name in {*recorded, *given} if recorded.get(name) != given.get(name))
+    if other:
+        raise ValueError(f"`path` must be a run of the {' and '.join(other)} that this trainer was given: got {folder.name}, of "
+                         f"{'others' if set(other) <= set(recorded) else 'named ones'}. Make the trainer with those.")

@@ -136,7 +136,7 @@ class Recorder:
             for path, old, new in unrecorded_changes(self.record, session): self.record.changed(session.step + 1, path, old, new)
         else:
             info = {"device": str(session.device), "threads": torch.get_num_threads(), "info": dict(session.setup.info),
-                    "parent": self.parent}
+                    "parent": self.parent, "given": dict(session.setup.given)}
             info |= {"units": dict(getattr(session.model, "units", {})), "rulers": dict(live.rulers)}
             self._rulers = info["rulers"]
             self.record = self.journal.begin(session.run, weights=weights_in_force(session, live), facts=info | self.facts)

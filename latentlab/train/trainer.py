@@ -26,7 +26,7 @@ from ..core.model import Model, Setup
 from ..core.runtime import choose_device
 from ..core.settings import Live, Settings, check_trust, from_json
 from ..core.snapshot import Change, Measurement, Snapshot
-from ..journal.writer import has_checkpoint, newest_checkpoint, runs_with
+from ..journal.writer import check_given, has_checkpoint, newest_checkpoint, runs_with
 from . import session as steps_of
 from .checkpoint import Checkpoints, newest_usable, writable
 from .recorder import Recorder, recorded_changes, recorded_measurements
@@ -348,6 +348,7 @@ class Trainer:
             if other:
                 raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
             session = self._assemble(saved.replace(device=self.run.train.device), trust) if fresh else self.session
+            check_given(path.parents[1], session.setup.given)
             try: steps_of.check_state(session, state)
             except ValueError as error: raise ValueError(f"`path` must be of this structure: got {file.name}. {error}") from error
             return session, saved, state, file
@@ -377,7 +378,7 @@ class Trainer:
             path = Path(path).name
         if journal is None or isinstance(path, Path) or (path and Path(path).is_file()):
             return (self.checkpoints.path(self.run) if path is None else Path(path)), None
-        mine = [] if path is not None else runs_with(journal, self.run)
+        mine = [] if path is not None else runs_with(journal, self.run, self.session.setup.given)
         ids = [path] if path is not None else [row["id"] for row in reversed(mine) if row["state"] != "running"]
         if not ids:
             raise ValueError(f"`path` must be given: got None, and no run of {journal.root.name} has these settings. Name a run, or "
