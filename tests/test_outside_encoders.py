@@ -332,6 +332,7 @@ def test_odd_sizes_stay_good(size):
     assert NEM(NEMSettings(layers=2), frozen, x).explain(x).keep.shape == (3, *size)
 
 
+@pytest.mark.slow
 def test_compiled_and_parallel_encoders_stay_good():
     x, m, late = pictures(), net(), net()
     plain = FrozenEncoder(m, ["1", "3"]).embed(x)

@@ -97,6 +97,7 @@ def swept(tmp_path, words, text=None):
     return said, (tmp_path / "ran.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_script_without_a_main_guard_runs_it_once(tmp_path):
     (tmp_path / "script.py").write_text(PROGRAM)
     said, ran = swept(tmp_path, ["script.py"])

@@ -47,7 +47,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow) if "area" in name else name for name in CASES])
+@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow) if "nem" in name else name for name in CASES])
 def test_the_hardest_sliders_come_back(case, tmp_path):
     "A tenth of the table's size: the figure of the run that left is within a share of that of the run that never did."
     family, changes, path, there, name, share = CASES[case]

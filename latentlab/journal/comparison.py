@@ -98,14 +98,14 @@ def plot_columns(
     dpi: int = 110,  # Pixels an inch
 ) -> tuple[bytes, str]:  # A PNG, and whether the images are the same
     "The picture of each run under its letter, side by side."
-    from latentlab.plots.style import LIGHT, figure_png, new_figure
+    from latentlab.plots.style import LIGHT, figure_png, new_figure, own_style
 
     rows, columns = shared_images([run.picture().get("image") for run in runs]), []
     most = {2: 4, 3: 3}.get(len(runs), 2)
     for i, run in enumerate(runs):
         figure, note = draw_run(run, rows[i][:most]) if rows else draw_run(run)
         width = float(figure.get_size_inches()[0]) if figure is not None else 4.0
-        head = new_figure(width, 0.42, layout=None)
+        with own_style(): head = new_figure(width, 0.42, layout=None)
         at = run.picture_step()
         said = f"{LETTERS[i]}   {'-'.join(run.id.split('-')[2:])}{f', step {at:,}' if at is not None else ''}"
         head.text(0.01, 0.62, said, va="center", weight="bold", fontsize=12, color=LIGHT.ink, parse_math=False)

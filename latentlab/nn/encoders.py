@@ -698,7 +698,7 @@ def outside_module(
     "A pretrained module of another package, which must be installed."
     if kind == "hub":
         repo, _, entry = model.rpartition(":")
-        if not entry or not (Path(repo).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w./-]+)?", repo)):
+        if not (repo and entry) or not (Path(repo).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w./-]+)?", repo)):
             raise ValueError(f"a hub name must be hub:owner/repo:model: got {model!r}. Name a repository or a folder that is there.")
         module = torch.hub.load(repo, entry, source="local" if Path(repo).is_dir() else "github")
         return module, declared_normalisation(module)  # a hub entry may want any: what it does not say is not made up

@@ -138,6 +138,7 @@ family = Mean(name="mean", title="mean", experiment=MeanRun, display="here:Shown
 panel = Panel(MeanRun(), family=family, threads=1)"""
 
 
+@pytest.mark.slow
 def test_a_panel_lives_in_a_box_of_widgets(open_notebook):
     "In a VBox, beside a label, it is painted and answers."
     notebook = open_notebook([BOXED, "ipywidgets.VBox([ipywidgets.Label('mine'), panel])"], name="boxed", width=1280, height=900)
@@ -151,6 +152,7 @@ def test_a_panel_lives_in_a_box_of_widgets(open_notebook):
     assert not notebook.errors
 
 
+@pytest.mark.slow
 def test_a_saved_notebook_without_its_kernel_shows_the_picture(open_notebook):
     "Executed, saved, the kernel shut down, opened again: the picture is what is seen, and not the sentence of the widget manager."
     notebook = open_notebook([BOXED, "panel.run()\npanel"], name="saved", width=1280, height=900)

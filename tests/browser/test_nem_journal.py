@@ -33,6 +33,7 @@ def test_a_change_makes_a_run_of_its_own_and_is_said(nem):
     first = nem.data("run")
     nem.execute('panel.view._receive(panel.view, dict(kind="set", name="width", value=12), None)')
     nem.wait_data(f"d.run !== '' && d.run !== '{first}'", 60)
+    nem.page.locator(".ll [role=tab]", has_text="Settings changed").first.click()
     nem.page.wait_for_function("() => /width\\s*8\\s*→\\s*12/.test(document.querySelector('.ll').innerText)", timeout=20_000)
     assert [row[1] for row in rows(nem)] == ["done", "running"]
     nem.shot("journal-difference", 1200)
