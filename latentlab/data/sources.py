@@ -31,10 +31,14 @@ def open_images(
     limit: int | None = None,  # Most images; None for all, or 2,000 scenes
     *,
     must_have: str = "any",  # For scenes: a colour that each must hold
+    side: int | None = None,  # Height and width, pixels; None for those of the set
 ) -> ImageSet:  # uint8 images with what is known about them
-    "Images of a set by name; scenes are drawn, test scenes from another seed than training ones."
-    if name != "scenes": return load(name, split, limit=limit)
-    return draw_scenes(2000 if limit is None else limit, seed=0 if split == "train" else 1, settings=SceneSettings(must_have=must_have))
+    "Images of a set by name; scenes are drawn at the side asked for, test scenes from another seed than training ones; other sets are resized."
+    if name == "scenes":
+        settings = SceneSettings(must_have=must_have) if side is None else SceneSettings(must_have=must_have, side=side)
+        return draw_scenes(2000 if limit is None else limit, seed=0 if split == "train" else 1, settings=settings)
+    images = load(name, split, limit=limit)
+    return images if side is None or tuple(images.images.shape[-2:]) == (side, side) else images.resize(side)
 
 
 def one_of_each(
@@ -61,9 +65,10 @@ class DataSettings(Settings):
         self,
         split: Literal["train", "test"],  # Which part
         limit: int | None = None,  # Most images; None for the number of the settings
+        side: int | None = None,  # Height and width, pixels; None for those of the set
     ) -> ImageSet:
         "The images of a split."
-        return open_images(self.name, split, self.images if limit is None else limit)
+        return open_images(self.name, split, self.images if limit is None else limit, side=side)
 
 # %% ../../nbs/data/05_sources.ipynb #eef16b8a
 def read_labels(

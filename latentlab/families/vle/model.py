@@ -221,6 +221,7 @@ class VLE(nn.Module):
         generator: torch.Generator | None = None,  # Draws random tokens; None for their means
         masks: Mapping[int, Float[Tensor, "batch height width"]] | None = None,  # Place of a token, from 0 -> its mask instead of the model's
         counts: Int64[Tensor, " batch"] | None = None,  # Number of tokens that each image is told; None for n
+        forget: bool = False,  # Whether the memory is emptied before every token
     ) -> TokenTrace:
         "Encode images token by token. An edited mask changes what the tokens after it see."
         self.check(x, n)
@@ -236,6 +237,7 @@ class VLE(nn.Module):
         states = {name: start if s.memory == name else None for name in ("saliency", "encoder", "latent", "decoder")}
         found = {name: [] for name in ("z", "mean", "std", "parts", "after", "masks", "logits", "kl")}
         for k in range(n):
+            if forget: states = {**states, s.memory: None}
             seen, mean, std = self.look(v, rec, running)
             mask = logits = None
             if self.head is not None:
@@ -329,22 +331,25 @@ class VLE(nn.Module):
             candidates["auxiliary"] = lambda: mean((trace.masks[:, :, None] * (trace.parts - missing).square()).mean((-3, -2, -1)) / 4)
             candidates |= {name: (lambda loss=loss: loss(trace.masks, before)) for name, loss in MASK_LOSSES.items()}
         else: candidates["auxiliary"] = lambda: mean((trace.parts - missing).square().mean((-3, -2, -1)) / 4)
-        if n > 1: candidates["decorrelation"] = lambda: token_cosine(trace.z)
+        candidates["decorrelation"] = lambda: token_cosine(trace.z)
         if trace.kl is not None: candidates["kl"] = lambda: mean(trace.kl)
-        found = {name: compute() for name, compute in candidates.items() if live[f"{name}_scale"]}
-        if not found: found = {"any_time": candidates["any_time"]()}
+        found = {name: candidates[name]() for name in self.used(context)}
         shown = {"first": errors[1]} | ({} if "final" in found else {"final": final})
         return Terms(found, observed={name: value.detach() for name, value in shown.items()})
 
     def weights(self, context: Context) -> dict[str, float | Tensor]:
         "One weight per optimised term; any-time and final change places over `anneal_steps`."
-        live = context.live
-        names = ("any_time", "final", "auxiliary", "decorrelation", *MASK_LOSSES, *(("kl",) if self.settings.stochastic else ()))
-        found = {name: getattr(live, f"{name}_scale") for name in names}
-        if steps := int(live.values["anneal_steps"]):
+        found = {name: getattr(context.live, f"{name}_scale") for name in self.used(context)}
+        if steps := int(context.live.values["anneal_steps"]):
             share = min(context.step / steps, 0.5)
-            found["any_time"], found["final"] = (1 - share) * found["any_time"], share * found["final"]
+            found |= {name: part * found[name] for name, part in (("any_time", 1 - share), ("final", share)) if name in found}
         return found
+
+    def used(self, context: Context) -> tuple[str, ...]:
+        "Terms with a weight; the any-time error where nothing has one."
+        names = ("any_time", "final", "auxiliary", "decorrelation", *(MASK_LOSSES if self.masked else ()),
+                 *(("kl",) if self.settings.stochastic else ()))
+        return tuple(name for name in names if context.live.values[f"{name}_scale"]) or ("any_time",)
 
     def after_step(self) -> None: "Nothing moves but the weights."
 
