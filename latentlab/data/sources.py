@@ -33,7 +33,7 @@ def open_images(
     must_have: str = "any",  # For scenes: a colour that each must hold
     side: int | None = None,  # Height and width, pixels; None for those of the set
 ) -> ImageSet:  # uint8 images with what is known about them
-    "Images of a set by name; scenes are drawn at the side asked for, test scenes from another seed than training ones; other sets are resized."
+    "Images of a set by name; scenes are drawn, test scenes from another seed than training ones; other sets are resized."
     if name == "scenes":
         settings = SceneSettings(must_have=must_have) if side is None else SceneSettings(must_have=must_have, side=side)
         return draw_scenes(2000 if limit is None else limit, seed=0 if split == "train" else 1, settings=settings)

@@ -19,7 +19,8 @@ def contingency(
 ) -> np.ndarray:  # Pixels of each object in each mask, [object, mask]; only those that occur
     "How many pixels of each object lie in each mask."
     if truth.shape != found.shape or truth.ndim != 2:
-        raise ValueError(f"`found` must be a map of the truth's shape: got {tuple(found.shape)} for {tuple(truth.shape)}. Give one number a pixel.")
+        raise ValueError(f"`found` must be a map of the truth's shape: got {tuple(found.shape)} for {tuple(truth.shape)}. Give one number "
+                         f"a pixel.")
     if truth.is_floating_point() or found.is_floating_point():
         raise ValueError(f"`truth` and `found` must be whole numbers: got {truth.dtype} and {found.dtype}. Take masks.argmax(0).")
     (_, rows), (_, columns) = (np.unique(v.cpu().numpy().ravel(), return_inverse=True) for v in (truth, found))
@@ -57,7 +58,7 @@ def overlaps(
 
 
 def covering(truth: Integer[Tensor, "height width"], found: Integer[Tensor, "height width"], *, mean: bool = True) -> float:
-    "Segmentation covering: best IoU of each object, mean over objects, or weighted by their pixels. Source: Arbelaez et al. 2011; Engelcke 2020."
+    "Best IoU of each object, mean over objects or weighted by pixels. Source: Arbelaez et al. 2011; Engelcke et al. 2020."
     iou, pixels = overlaps(truth, found)
     if not len(iou): return float("nan")
     best = iou.max(1)
@@ -82,5 +83,6 @@ def segmentation_figures(
     if not masks.isfinite().all(): raise ValueError("`masks` must be finite: got NaN or infinity. Look at the model's checks.")
     found, rows = masks.argmax(0), []
     for t, f in zip(truth, found, strict=True):
-        rows.append((adjusted_rand(t, f), adjusted_rand(t, f, foreground=True), covering(t, f), covering(t, f, mean=False), matched_iou(t, f)))
+        rows.append((adjusted_rand(t, f), adjusted_rand(t, f, foreground=True), covering(t, f), covering(t, f, mean=False),
+                     matched_iou(t, f)))
     return dict(zip(("ari", "ari_foreground", "covering", "covering_by_area", "matched_iou"), torch.tensor(rows).T.float()))

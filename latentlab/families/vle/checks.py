@@ -97,7 +97,8 @@ class TokenProbe:
         errors, ratio = self.trace.distortion(), self.trace.ratio()
         found = {"mse": errors[-1].mean().item(), "psnr": (-10 * errors[-1].clamp(min=1e-12).log10()).mean().item()}
         found |= {f"mse_{k}": value for k, value in enumerate(errors[1:].mean(1).tolist(), 1)}
-        found |= {"harmed": (ratio > 1).float().mean(1).max().item(), "last_gain": (1 - errors[-1].mean() / errors[-2].mean().clamp(min=1e-12)).item(),
+        found |= {"harmed": (ratio > 1).float().mean(1).max().item(),
+                  "last_gain": (1 - errors[-1].mean() / errors[-2].mean().clamp(min=1e-12)).item(),
                   "floats": float(self.trace.floats)}
         if self.beyond is not None: found["mse_beyond"] = self.beyond
         if self.trace.masks is not None: found |= mask_figures(self.trace.masks)
@@ -116,7 +117,8 @@ VLE_LIMITS: Mapping[str, Limit] = {
     "same": Limit(warn=1 / 1.3, bad=math.inf, reason="1 / number of different masks; disjoint masks of four tokens have 4, equal ones 1"),
     "stuck": Limit(warn=0.5, bad=0.7, reason="share of masks that are full (.95) or empty (.02); partitions have none"),
     "alternating": Limit(warn=0.7, bad=0.7, reason="mean change of the share from token to token; partitions of n change by less than .3"),
-    "common": Limit(warn=0.9, bad=math.inf, reason="share of the masks' variance that is the same in every image; trained ones stay below .5"),
+    "common": Limit(warn=0.9, bad=math.inf,
+                    reason="share of the masks' variance that is the same in every image; trained ones stay below .5"),
     "overlap": Limit(warn=0.5, bad=1.0, reason="claimed twice, share of the image; partitions have 0"),
     "miss": Limit(warn=0.5, bad=0.8, reason="claimed by no token, share of the image; partitions have 0"),
     "peak": Limit(warn=0.2, bad=0.5, reason="power in one frequency of 4 cycles or more; partitions reach .06, stripes .85"),
@@ -125,7 +127,8 @@ VLE_LIMITS: Mapping[str, Limit] = {
     "harm": Limit(warn=0.05, bad=0.25, reason="share of images that some token makes worse"),
     "dead": Limit(warn=0.99, bad=math.inf, reason="mean error after the last token over that before it"),
     "starved": Limit(warn=0.98, bad=math.inf, reason="1 - chance that the shortest code is trained"),
-    "faint": Limit(warn=0.5, bad=1.0, reason="share of images whose residual is below ten times the constant that is added to its deviation"),
+    "faint": Limit(warn=0.5, bad=1.0,
+                   reason="share of images whose residual is below ten times the constant that is added to its deviation"),
     "head": Limit(warn=0.03, bad=math.inf, reason="saliency weights over the others; two blocks of 16 channels have under .01"),
     "memory": Limit(warn=0.99, bad=math.inf, reason="error with the memory over error without: a memory in use changes it by 1 % or more"),
     "inactive": Limit(warn=0.5, bad=0.9, reason="share of a token's numbers that are the same for every image"),
@@ -178,9 +181,11 @@ def mask_texture(probe: TokenProbe) -> Verdict:
     stripes = f["peak"] if f["coherence"] > 0.9 else 0.0
     dots = f["edges"] if f["coherence"] < 0.1 else 0.0
     if level(stripes, VLE_LIMITS["peak"]) != "ok":
-        return _judge("texture", "peak", stripes, f"stripes: {f['peak']:.0%} of the masks' power in one frequency", "lower head, raise variation_scale, "
+        return _judge("texture", "peak", stripes, f"stripes: {f['peak']:.0%} of the masks' power in one frequency",
+                      "lower head, raise variation_scale, "
                       "or set separation_scale to 0")
-    return _judge("texture", "speckle", dots, f"edges of {brief(f['edges'])} a pixel" + (": dots" if dots >= VLE_LIMITS["speckle"].warn else ""),
+    return _judge("texture", "speckle", dots,
+                  f"edges of {brief(f['edges'])} a pixel" + (": dots" if dots >= VLE_LIMITS["speckle"].warn else ""),
                   "raise variation_scale")
 
 
@@ -196,7 +201,8 @@ def token_harm(probe: TokenProbe) -> Verdict:
     "Whether a token makes images worse."
     harmed, errors = (probe.trace.ratio() > 1).float().mean(1), probe.trace.distortion().mean(1)
     at = int(harmed.argmax())
-    sentence = f"token {at + 1} makes {harmed[at].item():.0%} of the images worse; MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
+    sentence = f"token {at + 1} makes {harmed[at].item():.0%} of the images worse; "
+    sentence += f"MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
     return _judge("harm", "harm", harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
                   "train on; set sampling to all_prefixes, or lower tokens", "warn" if probe.step < 200 else "bad")
 
@@ -204,7 +210,8 @@ def token_harm(probe: TokenProbe) -> Verdict:
 def token_use(probe: TokenProbe) -> Verdict:
     "Whether the last token still says something."
     value = 1 - probe.figures()["last_gain"]
-    return _judge("last token", "dead", value, f"the last of {len(probe.trace)} tokens leaves {value:.1%} of the error", "train on, or lower tokens")
+    return _judge("last token", "dead", value, f"the last of {len(probe.trace)} tokens leaves {value:.1%} of the error",
+                  "train on, or lower tokens")
 
 
 def short_codes(probe: TokenProbe) -> Verdict:

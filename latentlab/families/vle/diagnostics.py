@@ -37,7 +37,8 @@ def probe_tokens(
     size = lambda part: sum(p.numel() for p in part.parameters())
     head = size(model.head) / (size(model) - size(model.head)) if model.head is not None else 0.0
     chances = count_chances(live["sampling"], n, context.step, int(live["schedule_steps"]))
-    return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), any_time=float(live["any_time_scale"]), forgetful=forgetful,
+    return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), any_time=float(live["any_time_scale"]),
+                      forgetful=forgetful,
                       head_share=head, warnings=s.replace(**{name: live[name] for name in live if hasattr(s, name)}).warnings(),
                       beyond=further.distortion()[-1].mean().item(), live=live)
 

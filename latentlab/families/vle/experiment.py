@@ -47,7 +47,8 @@ class VLERun(Settings):
         if images is not None and len(images) <= 70:
             raise ValueError(f"`images` must be more than the 70 that are held out: got {len(images)}. Give more images.")
         if images is None: train, test = (self.data.open(split, limit, side=self.side) for split, limit in (("train", None), ("test", 200)))
-        else: train, test = (images.subset(rows).resize(self.side) for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
+        else: train, test = (images.subset(rows).resize(self.side)
+                             for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
         model = VLE(self.model, channels=train.images.shape[1], side=self.side, generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, 6)
         rest = [i for i in range(len(test)) if i not in set(shown.tolist())][:64]

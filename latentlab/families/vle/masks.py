@@ -148,5 +148,6 @@ def mix_warning(
     best = scores.index[0]
     if best in PARTITIONS: return ""
     partition = scores[list(PARTITIONS)].min()
-    return (f"The mask losses like \"{best}\" best (score {scores.iloc[0]:.3f}; the better partition {partition:.3f}): nothing in them asks for a "
+    return (f"The mask losses like \"{best}\" best (score {scores.iloc[0]:.3f}; the better partition {partition:.3f}): nothing in them "
+            f"asks for a "
             "partition. Use stick-breaking, or coverage, overlap and balance.")

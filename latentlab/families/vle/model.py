@@ -31,67 +31,145 @@ from ...nn.encoders import weights_digest
 class VLESettings(Settings):
     "What a variable-length autoencoder is built from and trained with."
     variant: Literal["vanilla", "saliency", "inherent", "constructor"] = setting(
-        "vanilla", kind="build", reason="best reconstructions; the others have masks")
-    tokens: int = setting(6, kind="live", low=1, high=16, unit="tokens", label="tokens in training",
-                          reason="enough to see the curve flatten, and a blink on a CPU")
+        "vanilla", kind="build",
+        help="What a token sees and says: vanilla codes the whole image; saliency chooses pixels with a small head before "
+             "coding; inherent lets the decoder say which pixels a part is for; constructor merges the new part with what is "
+             "there.",
+        reason="best reconstructions; the others have masks")
+    tokens: int = setting(
+        6, kind="live", low=1, high=16, unit="tokens", label="tokens in training",
+        help="How many tokens an image gets at most in training. The same weights serve every number; the film shows two more.",
+        reason="enough to see the curve flatten, and a blink on a CPU")
     sampling: Literal["fixed", "uniform", "folded_normal", "curriculum", "all_prefixes", "per_example"] = setting(
-        "all_prefixes", kind="live", label="number of tokens", reason="every prefix is trained at every step; folded normal starves short codes")
-    schedule_steps: int = setting(500, kind="live", low=1, high=100_000, scale="log", unit="steps", label="steps per stage", folded=True,
-                                  reason="folded normal and curriculum reach six tokens after 3,000 steps")
-    latent: int = setting(8, kind="build", low=1, high=64, unit="channels", label="latent channels",
-                          reason="4 x 4 x 8 = 128 numbers a token at 32 px; three or fewer collapsed in the journal")
-    width: int = setting(8, kind="build", low=4, high=64, step=4, unit="channels", label="width", reason="130,000 weights; a step takes a blink")
-    levels: int = setting(4, kind="build", low=1, high=6, label="levels of the encoder", reason="a latent map of 4 x 4 at 32 px")
-    blocks: int = setting(1, kind="build", low=1, high=4, label="residual blocks a level", folded=True, reason="quick on a CPU")
+        "all_prefixes", kind="live", label="number of tokens",
+        help="Which number of tokens a step trains: always the largest (fixed), one drawn for the batch, one for each image, a "
+             "growing one, or every prefix at once.",
+        reason="every prefix is trained at every step; folded normal starves short codes")
+    schedule_steps: int = setting(
+        500, kind="live", low=1, high=100_000, scale="log", unit="steps", label="steps per stage", folded=True,
+        help="Steps from one stage of folded normal or curriculum to the next.",
+        reason="folded normal and curriculum reach six tokens after 3,000 steps")
+    latent: int = setting(
+        8, kind="build", low=1, high=64, unit="channels", label="latent channels",
+        help="Channels of the latent map of a token: with its side, the size of a token.",
+        reason="4 x 4 x 8 = 128 numbers a token at 32 px; three or fewer collapsed in the journal")
+    width: int = setting(
+        8, kind="build", low=4, high=64, step=4, unit="channels", label="width",
+        help="Channels of the first level; later levels have two and four times as many.",
+        reason="130,000 weights; a step takes a blink")
+    levels: int = setting(
+        4, kind="build", low=1, high=6, label="levels of the encoder",
+        help="Levels of the encoder; each but the last halves height and width, so that more levels mean smaller tokens.",
+        reason="a latent map of 4 x 4 at 32 px")
+    blocks: int = setting(
+        1, kind="build", low=1, high=4, label="residual blocks a level", folded=True,
+        help="Residual blocks a level.",
+        reason="quick on a CPU")
     memory: Literal["none", "encoder", "saliency", "decoder", "latent"] = setting(
-        "none", kind="build", reason="the residual already says what is missing")
-    memory_width: int = setting(16, kind="build", low=2, high=128, unit="channels", label="memory width", folded=True, reason="twice the width")
-    memory_gate: bool = setting(False, kind="build", label="memory gives its gate", folded=True,
-                                reason="off: a published version had it on, and its memory acted one token late")
+        "none", kind="build",
+        help="Where a convolutional LSTM remembers the tokens before: after the first layer of the encoder, in the saliency "
+             "head, in the decoder, at the latent, or nowhere.",
+        reason="the residual already says what is missing")
+    memory_width: int = setting(
+        16, kind="build", low=2, high=128, unit="channels", label="memory width", folded=True,
+        help="Channels of the memory.",
+        reason="twice the width")
+    memory_gate: bool = setting(
+        False, kind="build", label="memory gives its gate", folded=True,
+        help="Whether the memory passes on its output gate instead of its hidden state.",
+        reason="off: a published version had it on, and its memory acted one token late")
     input: Literal["residual", "residual_mask", "masked_residual", "image_mask", "image_reconstruction"] = setting(
-        "residual", kind="build", label="input of a token", reason="best reconstructions in the journal")
-    head: int = setting(16, kind="build", low=4, high=128, step=4, unit="channels", label="saliency width",
-                        reason="under 3 % of the weights; larger heads collapsed into stripes")
-    compose: Literal["add", "masked"] = setting("masked", kind="build", label="composition", folded=True,
-                                                reason="a part counts where its mask is, so that masks are learnt from the image")
+        "residual", kind="build", label="input of a token",
+        help="What a token sees: what is still missing, the image with the masks so far, or image and reconstruction.",
+        reason="best reconstructions in the journal")
+    head: int = setting(
+        16, kind="build", low=4, high=128, step=4, unit="channels", label="saliency width",
+        help="Channels between the two blocks of the saliency head.",
+        reason="under 3 % of the weights; larger heads collapsed into stripes")
+    compose: Literal["add", "masked"] = setting(
+        "masked", kind="build", label="composition", folded=True,
+        help="Whether a mask multiplies the part that is added (masked), or only informs encoder and losses (add).",
+        reason="a part counts where its mask is, so that masks are learnt from the image")
     running: Literal["sum", "clamp", "tanh", "stick_breaking"] = setting(
-        "stick_breaking", kind="build", label="running mask", reason="masks sum to one; with a sum, everything full beats a partition")
-    stochastic: bool = setting(False, kind="build", label="random tokens", reason="off: a code that can be stored")
-    count_input: bool = setting(False, kind="build", label="told the number of tokens", folded=True,
-                                reason="off: then a prefix of six tokens is exactly three tokens")
-    any_time_scale: float = setting(1.0, kind="live", low=0.0, high=10.0, label="any-time weight", reason="mean error over all prefixes")
-    final_scale: float = setting(0.0, kind="live", low=0.0, high=10.0, label="final weight", reason="off: it is part of the any-time error")
-    anneal_steps: int = setting(0, kind="live", low=0, high=100_000, unit="steps", label="any-time to final", folded=True,
-                                reason="off; else both end at half their weight after half as many steps, as published")
-    auxiliary_scale: float = setting(0.0, kind="live", low=0.0, high=10.0, label="masked part weight", folded=True,
-                                     reason="off: it fights the final error")
-    nil_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="nil weight", folded=True, reason="off: not needed with stick-breaking")
-    separation_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="separation weight", folded=True,
-                                      reason="off: stripes are its optimum")
-    previous_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="previous-mask weight", folded=True,
-                                    reason="off: full, empty, full is its exact optimum")
-    coverage_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="coverage weight", folded=True,
-                                    reason="off: stick-breaking covers everything")
-    overlap_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="overlap weight", folded=True, reason="off: as coverage")
-    balance_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="balance weight", folded=True, reason="off: things differ in size")
-    variation_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="total variation weight", folded=True,
-                                     reason="off: smooth masks only when asked for")
-    binarity_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="binarity weight", folded=True,
-                                    reason="off: forced masks collapsed in the journal")
-    decorrelation_scale: float = setting(0.0, kind="live", low=0.0, high=1.0, label="token decorrelation weight", folded=True,
-                                         reason="off: squared cosine between the tokens of an image")
-    kl_scale: float = setting(0.01, kind="live", low=0.0, high=10.0, label="KL scale", unit="per nat and pixel value", when=("stochastic", True),
-                              reason="as in the journal's single-image run")
+        "stick_breaking", kind="build", label="running mask",
+        help="How the masks of the tokens so far add up. With stick-breaking a token can only claim what is left.",
+        reason="masks sum to one; with a sum, everything full beats a partition")
+    stochastic: bool = setting(
+        False, kind="build", label="random tokens",
+        help="Whether tokens are drawn from a normal distribution, with a KL to the standard normal.",
+        reason="off: a code that can be stored")
+    count_input: bool = setting(
+        False, kind="build", label="told the number of tokens", folded=True,
+        help="Whether the memory is told how many tokens there will be.",
+        reason="off: then a prefix of six tokens is exactly three tokens")
+    any_time_scale: float = setting(
+        1.0, kind="live", low=0.0, high=10.0, label="any-time weight",
+        help="Weight of the mean error over all prefixes.",
+        reason="mean error over all prefixes")
+    final_scale: float = setting(
+        0.0, kind="live", low=0.0, high=10.0, label="final weight",
+        help="Weight of the error after the last token.",
+        reason="off: it is part of the any-time error")
+    anneal_steps: int = setting(
+        0, kind="live", low=0, high=100_000, unit="steps", label="any-time to final", folded=True,
+        help="Steps over which weight goes from the any-time to the final error.",
+        reason="off; else both end at half their weight after half as many steps, as published")
+    auxiliary_scale: float = setting(
+        0.0, kind="live", low=0.0, high=10.0, label="masked part weight", folded=True,
+        help="Weight of the error of each part where its mask is, against what was missing.",
+        reason="off: it fights the final error")
+    nil_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="nil weight", folded=True,
+        help="Weight of a loss that pushes masks away from nothing.",
+        reason="off: not needed with stick-breaking")
+    separation_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="separation weight", folded=True,
+        help="Weight of a loss that pushes a mask away from the masks so far.",
+        reason="off: stripes are its optimum")
+    previous_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="previous-mask weight", folded=True,
+        help="Weight of a loss that pushes a mask away from the one before.",
+        reason="off: full, empty, full is its exact optimum")
+    coverage_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="coverage weight", folded=True,
+        help="Weight of a loss for pixels that are not claimed exactly once.",
+        reason="off: stick-breaking covers everything")
+    overlap_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="overlap weight", folded=True,
+        help="Weight of a loss for pixels that are claimed twice.",
+        reason="off: as coverage")
+    balance_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="balance weight", folded=True,
+        help="Weight of a loss that asks each of n masks for an n-th of the image.",
+        reason="off: things differ in size")
+    variation_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="total variation weight", folded=True,
+        help="Weight of the masks' total variation: smoother masks.",
+        reason="off: smooth masks only when asked for")
+    binarity_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="binarity weight", folded=True,
+        help="Weight of indecision: pushes masks to 0 and 1.",
+        reason="off: forced masks collapsed in the journal")
+    decorrelation_scale: float = setting(
+        0.0, kind="live", low=0.0, high=1.0, label="token decorrelation weight", folded=True,
+        help="Weight of the squared cosine between the tokens of an image.",
+        reason="off: squared cosine between the tokens of an image")
+    kl_scale: float = setting(
+        0.01, kind="live", low=0.0, high=10.0, label="KL scale", unit="per nat and pixel value", when=("stochastic", True),
+        help="Price of what random tokens say beyond the standard normal.",
+        reason="as in the journal's single-image run")
 
     def __post_init__(self):
         super().__post_init__()
         masked = self.variant != "vanilla"
         if not masked and self.input in ("residual_mask", "masked_residual", "image_mask"):
-            raise ValueError(f"`input` must be residual or image_reconstruction for the variant vanilla: got {self.input}. It has no masks.")
+            raise ValueError(f"`input` must be residual or image_reconstruction for the variant vanilla: got {self.input}. It has no "
+                             f"masks.")
         if self.variant == "constructor" and self.input != "image_reconstruction":
             raise ValueError(f"`input` must be image_reconstruction for the variant constructor: got {self.input}. It looks at both.")
         if self.memory == "saliency" and self.variant not in ("saliency", "constructor"):
-            raise ValueError(f"`memory` must not be saliency for the variant {self.variant}: got saliency. It has no such head; use encoder.")
+            raise ValueError(f"`memory` must not be saliency for the variant {self.variant}: got saliency. It has no such head; use "
+                             f"encoder.")
         if self.count_input and self.memory == "none":
             raise ValueError("`memory` must not be none where `count_input` is on: got none. The number of tokens is told to the memory.")
 
@@ -101,14 +179,16 @@ class VLESettings(Settings):
         weights = {name: getattr(self, f"{name}_scale") for name in MASK_LOSSES}
         if masked and (sentence := mix_warning(weights, max(self.tokens, 2), self.running)): found.append(sentence)
         if masked and self.variation_scale and self.input == "masked_residual":
-            found.append("Total variation smooths masks while the input has the hard edges of the masks before: they pull against each other.")
+            found.append("Total variation smooths masks while the input has the hard edges of the masks before: they pull against each "
+                         "other.")
         if masked and self.auxiliary_scale and self.compose == "masked":
             found.append("The mask multiplies the part and weights its loss as well: it counts twice. Set the composition to add, or that "
                          "weight to 0.")
         if self.auxiliary_scale and self.final_scale: found.append("Masked part weight and final weight pull against each other: use one.")
         if self.memory == "saliency": found.append("A memory in the saliency head alone collapsed in the journal: use encoder.")
         if self.latent <= 3: found.append(f"{self.latent} latent channels collapsed in the journal with large maps: watch the checks.")
-        if self.sampling == "folded_normal": found.append("The folded normal ends at the largest number of tokens: short codes are starved late.")
+        if self.sampling == "folded_normal": found.append("The folded normal ends at the largest number of tokens: short codes are "
+                                                          "starved late.")
         return tuple(found)
 
 # %% ../../../nbs/families/vle/03_model.ipynb #64beb5cc
@@ -187,7 +267,8 @@ class VLE(nn.Module):
         more = [rec] if how == "image_reconstruction" else [to_signed(running[:, None])] if how.endswith("_mask") else []
         return torch.cat([u, *more], 1), mean, std
 
-    def read(self, z: Tensor, mean: Tensor, std: Tensor, rec: Tensor, state: Any, mask: Tensor | None, running: Tensor, last: bool) -> tuple:
+    def read(self, z: Tensor, mean: Tensor, std: Tensor, rec: Tensor, state: Any, mask: Tensor | None, running: Tensor,
+             last: bool) -> tuple:
         "A token's part, mask and its logits, and the decoder's memory; all from what is stored of a token."
         raw, state = self.decoder(z, state)
         logits = None
@@ -207,7 +288,8 @@ class VLE(nn.Module):
         "State of the memory before the first token: zeros, or what the number of tokens says."
         if self.counts is None: return None
         s = self.settings
-        size = {"encoder": self.side, "saliency": self.side, "decoder": self.side // 2 ** (s.levels - 1), "latent": self.side // 2 ** (s.levels - 1)}
+        size = {"encoder": self.side, "saliency": self.side, "decoder": self.side // 2 ** (s.levels - 1),
+                "latent": self.side // 2 ** (s.levels - 1)}
         shown, cell = self.counts(counts - 1)[..., None, None].expand(-1, -1, size[s.memory], size[s.memory]).to(like.dtype).chunk(2, 1)
         return shown.contiguous(), cell.contiguous()
 
@@ -219,18 +301,15 @@ class VLE(nn.Module):
         n: int,  # Tokens, 1 to 64
         *,
         generator: torch.Generator | None = None,  # Draws random tokens; None for their means
-        masks: Mapping[int, Float[Tensor, "batch height width"]] | None = None,  # Place of a token, from 0 -> its mask instead of the model's
+        masks: Mapping[int, Float[Tensor,
+                                  "batch height width"]] | None = None,  # Place of a token, from 0 -> its mask instead of the model's
         counts: Int64[Tensor, " batch"] | None = None,  # Number of tokens that each image is told; None for n
         forget: bool = False,  # Whether the memory is emptied before every token
     ) -> TokenTrace:
         "Encode images token by token. An edited mask changes what the tokens after it see."
         self.check(x, n)
         masks = masks or {}
-        for k, mask in masks.items():
-            if not self.masked: raise ValueError(f"`masks` must be none for the variant {self.settings.variant}: got {len(masks)}. It has no masks.")
-            if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n or tuple(mask.shape) != (len(x), *x.shape[-2:]):
-                raise ValueError(f"`masks` must be [batch, height, width] = {(len(x), *x.shape[-2:])} for a token from 0 to {n - 1}: got "
-                                 f"{tuple(mask.shape)} for {k!r}. Give one mask an image.")
+        self.check_masks(masks, x, n)
         v, s = to_signed(x), self.settings
         rec, running = torch.zeros_like(v), torch.zeros_like(v[:, 0])
         start = self.begin(torch.full((len(x),), n, device=x.device) if counts is None else counts, v)
@@ -281,7 +360,8 @@ class VLE(nn.Module):
             raise ValueError(f"`upto` must be from 0 to {len(trace)}: got {upto!r}. A trace cannot be longer than it was rolled.")
         for k, value in (z or {}).items():
             if not 0 <= k < len(trace) or value.shape != trace.z[k].shape:
-                raise ValueError(f"`z` must be {tuple(trace.z[0].shape)} for a token from 0 to {len(trace) - 1}: got {tuple(value.shape)} for {k}. "
+                raise ValueError(f"`z` must be {tuple(trace.z[0].shape)} for a token from 0 to {len(trace) - 1}: got {tuple(value.shape)} "
+                                 f"for {k}. "
                                  "Take it from another trace of this model.")
         rec, running = torch.zeros_like(trace.image), torch.zeros_like(trace.image[:, 0])
         state = self.begin(torch.full((len(rec),), len(trace), device=rec.device), rec) if self.settings.memory == "decoder" else None
@@ -302,6 +382,16 @@ class VLE(nn.Module):
         low, high = (float(v) for v in x.aminmax()) if len(x) else (0.0, 0.0)
         if not (low >= -1e-4 and high <= 1 + 1e-4):
             raise ValueError(f"`x` must be in [0, 1]: got {low:.3g} to {high:.3g}. Divide bytes by 255, and shift images in [-1, 1].")
+
+    def check_masks(self, masks: Mapping[int, Tensor], x: Tensor, n: int) -> None:
+        "Refuse masks of one's own that do not fit."
+        wanted = (len(x), *x.shape[-2:])
+        for k, mask in masks.items():
+            if not self.masked:
+                raise ValueError(f"`masks` must be none for the variant {self.settings.variant}: got {len(masks)}. It has no masks.")
+            if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n or tuple(mask.shape) != wanted:
+                raise ValueError(f"`masks` must be [batch, height, width] = {wanted} for a token from 0 to {n - 1}: got "
+                                 f"{tuple(mask.shape)} for {k!r}. Give one mask an image.")
 
     def digest(self) -> str: return weights_digest({name: value.detach().cpu() for name, value in self.state_dict().items()})
 

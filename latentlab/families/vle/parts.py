@@ -86,7 +86,8 @@ def check_levels(
     "Refuse sides that cannot be halved often enough."
     parts = 2 ** (levels - 1)
     if height % parts or width % parts or min(height, width) < 2 * parts:
-        fits = max((n for n in range(1, levels) if height % 2 ** (n - 1) == width % 2 ** (n - 1) == 0 and min(height, width) >= 2**n), default=0)
+        fits = max((n for n in range(1, levels) if height % 2 ** (n - 1) == width % 2 ** (n - 1) == 0 and min(height, width) >= 2**n),
+                   default=0)
         raise ValueError(f"`levels` must halve images of {height} x {width} pixels {levels - 1} times: got {levels}. "
                          + (f"Use {fits} or fewer, or resize the images." if fits else "Resize the images."))
 
