@@ -19,6 +19,7 @@ from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import TokenDiagnostics
 from .model import VLE, VLESettings
+from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/vle/06_experiment.ipynb #396148c7
@@ -36,6 +37,16 @@ class VLERun(Settings):
     model: VLESettings = field(default_factory=VLESettings)  # The autoencoder
     train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=32, learning_rate=2e-3, steps=4000))  # Its training
 
+    def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
+        "Errors are of pixels in [0, 1] after so many tokens; a loss sums what has a weight."
+        model, pixels = self.model, f"MSE of pixels in [0, 1], {self.side} px"
+        weighted = ", ".join(f"{value:g} {name.removesuffix('_scale')}" for name,
+                             value in vars(model).items() if name.endswith("_scale") and value)
+        errors = {name: pixels for name in ("first", "auxiliary", "held_out/mse_beyond")}
+        errors |= {name: f"{pixels}, {model.tokens} tokens" for name in ("final", "any_time", "held_out/mse")}
+        errors |= {f"held_out/mse_{k}": f"{pixels}, {k} tokens" for k in range(1, model.tokens + 1)}
+        return errors | {"loss": f"{pixels}, {model.tokens} tokens, {weighted}", "held_out/psnr": f"dB, {model.tokens} tokens"}
+
     def build(
         self,
         device: torch.device | str = "cpu",  # Where model and images go
@@ -49,6 +60,7 @@ class VLERun(Settings):
         if images is None: train, test = (self.data.open(split, limit, side=self.side) for split, limit in (("train", None), ("test", 200)))
         else: train, test = (images.subset(rows).resize(self.side)
                              for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
+        given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
         model = VLE(self.model, channels=train.images.shape[1], side=self.side, generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, 6)
         rest = [i for i in range(len(test)) if i not in set(shown.tolist())][:64]
@@ -58,7 +70,7 @@ class VLERun(Settings):
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
         return Setup(model=model, batches=batches, diagnostics=TokenDiagnostics(preview=preview, held_out=held_out), preview=preview,
-                     held_out=held_out, info=info)
+                     held_out=held_out, info=info, given=given)
 
 
 FAMILY = Family(name="vle", title="Variable-length embeddings: images token by token, each with its mask", experiment=VLERun,
