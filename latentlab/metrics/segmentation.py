@@ -9,7 +9,6 @@ __all__ = ['contingency', 'adjusted_rand', 'overlaps', 'covering', 'matched_iou'
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 # %% ../../nbs/metrics/04_segmentation.ipynb #489cc52a
@@ -67,6 +66,8 @@ def covering(truth: Integer[Tensor, "height width"], found: Integer[Tensor, "hei
 
 def matched_iou(truth: Integer[Tensor, "height width"], found: Integer[Tensor, "height width"]) -> float:
     "Mean IoU of the objects when each has a mask of its own, matched as well as can be; an object without one counts 0."
+    from scipy.optimize import linear_sum_assignment
+
     iou, _ = overlaps(truth, found)
     if not len(iou): return float("nan")
     rows, columns = linear_sum_assignment(-iou)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VLE_LIMITS', 'VLE_CHECKS', 'different_masks', 'coherence', 'peak_share', 'mask_figures', 'TokenProbe', 'active_share',
-           'mask_collapse', 'mask_ignores_image', 'mask_texture', 'mask_decision', 'token_harm', 'token_use',
+           'sequence_collapse', 'mask_ignores_image', 'mask_texture', 'mask_decision', 'token_harm', 'token_use',
            'short_codes', 'faint_residual', 'head_size', 'memory_use', 'kl_collapse', 'known_trouble']
 
 # %% ../../../nbs/families/vle/04_checks.ipynb #ee0b90dc
@@ -144,7 +144,7 @@ def _judge(name: str, rule: str, value: float, sentence: str, remedy: str, cap: 
 def _quiet(name: str, rule: str, sentence: str) -> Verdict: return judge(name, "ok", 0.0, VLE_LIMITS[rule], sentence, "")
 
 
-def mask_collapse(
+def sequence_collapse(
     probe: TokenProbe,  # Of several images
 ) -> Verdict:
     "Full and empty in turn, all full, all empty, first full, or all the same. Source: the journal, 4 and 12 April."
@@ -259,5 +259,5 @@ def known_trouble(probe: TokenProbe) -> Verdict:
 
 
 VLE_CHECKS: tuple[Callable[[TokenProbe], Verdict], ...] = (
-    mask_collapse, mask_ignores_image, mask_texture, mask_decision, token_harm, token_use, short_codes, faint_residual, head_size,
+    sequence_collapse, mask_ignores_image, mask_texture, mask_decision, token_harm, token_use, short_codes, faint_residual, head_size,
     memory_use, kl_collapse, known_trouble)

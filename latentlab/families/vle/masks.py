@@ -10,9 +10,8 @@ __all__ = ['RunningMask', 'MASK_LOSSES', 'PARTITIONS', 'add_mask', 'running_mask
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -125,8 +124,10 @@ def score_mix(
     n: int = 4,  # Tokens
     how: RunningMask = "clamp",  # Rule of the running mask
     side: int = 48,  # Pixels
-) -> pd.DataFrame:  # One row a sequence, the best first: score, then each weighted loss
+) -> Any:  # A DataFrame, one row a sequence, the best first: score, then each weighted loss
     "What a mix of losses gives the sequences of `mask_sequences`. Lower is better to an optimiser."
+    import pandas as pd
+
     unknown = [name for name in weights if name not in MASK_LOSSES]
     if unknown: raise ValueError(f"`weights` must name mask losses: got {', '.join(unknown)}. Known: {', '.join(MASK_LOSSES)}.")
     rows = {}

@@ -22,7 +22,7 @@ from ...core.model import Group
 from ...core.settings import Settings, setting
 from ...core.terms import Terms
 from .masks import MASK_LOSSES, add_mask, break_stick, mix_warning, running_masks
-from .parts import ConvMemory, SaliencyHead, TokenDecoder, TokenEncoder, check_levels
+from .parts import ConvMemory, SaliencyHead, TokenDecoder, TokenEncoder, check_halvings
 from .trace import TokenTrace, standardise, to_pixels, to_signed
 from ...nn.encoders import weights_digest
 
@@ -234,7 +234,7 @@ class VLE(nn.Module):
         generator: torch.Generator,  # Seeds the initial weights, on the CPU
     ):
         super().__init__()
-        check_levels(side, side, settings.levels)
+        check_halvings(side, side, settings.levels)
         self.settings, self.channels, self.side = settings, channels, side
         s, masked = settings, settings.variant != "vanilla"
         widths = [s.width * m for m in (1, 2, 4, 4, 4, 4)[:s.levels]]
