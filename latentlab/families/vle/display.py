@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ...core.snapshot import Snapshot
 from .diagnostics import BEYOND
 from ...panels.display import Display
-from ...panels.layout import Brush, Curve, CurvePlot, Layout, Matrix, Row, Slider, Strip, Table, TableRow
+from ...panels.layout import Brush, Curve, CurvePlot, Layout, Row, Slider, Strip, Table, TableRow
 from ...panels.protocol import Event
 from ...panels.view import image_bytes
 from ...plots.style import LIGHT, display_name, new_figure
@@ -47,18 +47,16 @@ def token_pictures(
     n: int,  # Tokens in training
     count: int,  # Images of the preview
     masked: bool,  # Whether there are masks
-) -> tuple[Strip | Slider | Brush | Matrix, ...]:
-    "The film with its scrubber, which image it shows, the target, a brush for masks, and how often each number is trained."
-    kinds = "reconstruction, part, still missing" + (", mask, masks so far" if masked else "")
+) -> tuple[Strip | Slider | Brush, ...]:
+    "The film with its scrubber, which image it shows, the target, and a brush for masks."
+    kinds = "rows: rebuilt, part, missing" + (", mask, masks so far" if masked else "")
     brush = Brush(key="painted", title="Edit a mask", note="of the token chosen in the film; the ones after it are coded anew")
-    return (Strip(key="film", label="Token by token", note=f"from above: {kinds}", axis="tokens", ticks=tuple(range(16 + BEYOND + 1)),
+    return (Strip(key="film", label="Token by token", note=kinds, axis="tokens", place="right", ticks=tuple(range(16 + BEYOND + 1)),
                   scrub=True, start=min(3, n)),
             Slider(name="shown", label="image of the film", low=1, high=max(count, 2), value=1, whole=True, place="right"),
             Slider(name="target", label="error that is asked for", low=1e-4, high=0.1, value=0.01, scale="log", unit="MSE", place="right",
                    help="each image takes as few tokens as reach this mean squared error; the row \"at the target\" shows them"),
-            *((brush,) if masked else ()),
-            Matrix(key="chances", title="Number of tokens in training", rows=("chance",), columns=tuple(map(str, range(1, 17))),
-                   low=0.0, high=1.0))
+            *((brush,) if masked else ()))
 
 
 def token_plots(
@@ -66,14 +64,14 @@ def token_plots(
     masked: bool,  # Whether there are masks
 ) -> tuple[CurvePlot, ...]:
     "The error after each number of tokens, and how different the masks are."
-    some = range(1, n + 1) if n <= 6 else sorted({1, 2, 3, n // 2, n})
-    errors = [Curve(name=f"held_out/mse_{k}", label=f"{k} token{'s' * (k > 1)}, held out", unit="MSE", colour=TOKEN_COLOURS[(k - 1) % 8])
+    some = sorted({1, min(2, n), n})
+    errors = [Curve(name=f"held_out/mse_{k}", label=f"{k} token{'s' * (k > 1)}", unit="MSE", colour=TOKEN_COLOURS[(k - 1) % 8])
               for k in some]
-    errors.append(Curve(name="final", label="all, training", unit="MSE", colour="#000000", dash=True))
+    errors.append(Curve(name="final", label="training", unit="MSE", colour="#000000", dash=True))
     masks = (Curve(name="held_out/different", label="different masks", unit="masks", colour=TOKEN_COLOURS[0]),
              Curve(name="held_out/overlap", label="claimed twice", unit="share", colour=TOKEN_COLOURS[5], axis="right", dash=True),
              Curve(name="held_out/miss", label="claimed by none", unit="share", colour=TOKEN_COLOURS[2], axis="right", dash=True))
-    return (CurvePlot(title="Error", note="mean squared, pixels in [0, 1]", log=True, terms=tuple(errors)),
+    return (CurvePlot(title="Error", note="held out, pixels in [0, 1]", log=True, terms=tuple(errors)),
             *((CurvePlot(title="Masks", note="held out", terms=masks),) if masked else ()))
 
 
@@ -100,9 +98,9 @@ class VLEDisplay(Display):
         info, masked, side = snapshot.info, "masks" in snapshot.views, snapshot.images.shape[-1]
         n = int(snapshot.values.get("tokens", snapshot.run.model.tokens))
         rows = (Row(key="image", label="image", note=f"{side} × {side}"),
-                Row(key="now", label="reconstruction", note="at the place in the film"),
-                Row(key="left", label="still missing", note="grey is nothing"),
-                Row(key="reached", label="at the target", note="as few tokens as it takes"),
+                Row(key="now", label="rebuilt", note="at the place in the film"),
+                Row(key="left", label="missing", note="grey is nothing"),
+                Row(key="reached", label="at target", note="fewest tokens"),
                 *((Row(key="owner", label="whose pixel", note="a colour a token"),) if masked else ()))
         return Layout(title="VLE", question=f"what does each token say of **{display_name(info['data'])}**?", rows=rows,
                       pictures=token_pictures(n, len(snapshot.images), masked), plots=token_plots(n, masked),
@@ -121,8 +119,7 @@ class VLEDisplay(Display):
         lengths = self.lengths(snapshot)
         film = [after[image], as_rgb_bytes(views["parts"])[image], as_rgb_bytes(views["missing"])[image]]
         found = {"image": image_bytes(snapshot.images), "now": after[:, place], "left": as_rgb_bytes(views["missing"])[:, place],
-                 "reached": after[pictures, np.where(lengths < 0, after.shape[1] - 1, lengths)],
-                 "chances": views["chances"][None].astype(np.float32)}
+                 "reached": after[pictures, np.where(lengths < 0, after.shape[1] - 1, lengths)]}
         if "masks" in views:
             film += [as_rgb_bytes(views["masks"], masks=True)[image], as_rgb_bytes(views["running"], masks=True)[image]]
             found |= {"owner": paint_owners(views["owner"]),
@@ -145,6 +142,8 @@ class VLEDisplay(Display):
         image, place, n = (int(v) for v in snapshot.views["chosen"])
         lengths = ", ".join("never" if k < 0 else str(k) for k in self.lengths(snapshot))
         words = [{"text": f"Error of at most {float(snapshot.views['target']):.3g}: tokens {lengths}."}]
+        chances = [f"{k} in {share:.0%}" for k, share in enumerate(snapshot.views["chances"], 1) if share > 0.005]
+        words.append({"text": f"Tokens in training now: {', '.join(chances)} of the steps."})
         if place > n: words.insert(0, {"text": f"{place} tokens are shown; {n} were trained.", "loud": True})
         return words
 
