@@ -58,13 +58,13 @@ def live_fields(run: Settings) -> dict[str, FieldInfo]:
 
 
 def modes(run: Settings) -> Iterator[tuple[str, Settings]]:
-    "A run for each value of the live choices that other live fields depend on: all penalties, all kinds of scale."
+    "A run for each value of the choices and switches that live fields depend on: all penalties, all kinds of scale."
     fields = run.fields()
     parents = dict.fromkeys(".".join([*path.split(".")[:-1], info.when[0]]) for path, info in fields.items()
                             if info.kind == "live" and info.when is not None)
-    parents = [path for path in parents if fields[path].kind == "live" and fields[path].choices]
-    for values in itertools.product(*(fields[path].choices for path in parents)):
-        changes = dict(zip(parents, values))
+    ways = {path: fields[path].choices or (False, True) for path in parents if fields[path].choices or fields[path].type is bool}
+    for values in itertools.product(*ways.values()):
+        changes = dict(zip(ways, values))
         yield ", ".join(f"{fields[path].name} {value}" for path, value in changes.items()) or "defaults", run.replace(changes)
 
 

@@ -19,7 +19,7 @@ from ...panels.display import Display
 from ...panels.layout import Brush, Curve, CurvePlot, Layout, Row, Slider, Strip, Table, TableRow
 from ...panels.protocol import Event
 from ...panels.view import image_bytes
-from ...plots.style import LIGHT, display_name, new_figure
+from ...plots.style import LIGHT, display_name, new_figure, own_style
 
 # %% ../../../nbs/families/vle/07_display.ipynb #55c56323
 TOKEN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -147,6 +147,7 @@ class VLEDisplay(Display):
         if place > n: words.insert(0, {"text": f"{place} tokens are shown; {n} were trained.", "loud": True})
         return words
 
+    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Of a trainer, or of a run's files
