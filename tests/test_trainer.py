@@ -4,6 +4,7 @@ failure costs what was trained.
 import errno
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -438,12 +440,15 @@ def test_a_stopped_trainer_can_be_started_again(mean):
     assert same(state_of(trainer), state_of(mean().fit(10, progress=False)))
 
 
-def test_a_run_is_named_by_its_id_or_its_folder(mean, tmp_path):
+def test_a_run_is_named_by_its_id_or_its_folder(mean, tmp_path, monkeypatch):
     trainer = mean(journal=tmp_path / "runs").fit(6, progress=False)
     folder = tmp_path / "runs" / trainer.recorder.id
     for name in (trainer.recorder.id, folder, str(folder)):
         again = mean(journal=tmp_path / "runs").resume(name)
         assert (again.step_count, again.recorder.id) == (6, trainer.recorder.id)
+    monkeypatch.chdir(tmp_path)  # a file beside us has no folder above its own that is named
+    shutil.copy(next(folder.glob("checkpoints/*.ckpt")), tmp_path / "copy.ckpt")
+    assert mean().resume(Path("copy.ckpt")).step_count == 6
     elsewhere = mean(journal=tmp_path / "others").resume(str(folder))  # weights of another journal's run; it records its own
     assert elsewhere.step_count == 6 and elsewhere.fit(2, progress=False).recorder.id != trainer.recorder.id
 

@@ -348,7 +348,7 @@ class Trainer:
             if other:
                 raise ValueError(f"`path` must be of this structure: got other {', '.join(other)}. Rebuild with those settings first.")
             session = self._assemble(saved.replace(device=self.run.train.device), trust) if fresh else self.session
-            check_given(path.parents[1], session.setup.given)
+            check_given(path.absolute().parent.parent, session.setup.given)
             try: steps_of.check_state(session, state)
             except ValueError as error: raise ValueError(f"`path` must be of this structure: got {file.name}. {error}") from error
             return session, saved, state, file
