@@ -204,7 +204,7 @@ def token_harm(probe: TokenProbe) -> Verdict:
     sentence = f"token {at + 1} makes {harmed[at].item():.0%} of the images worse; "
     sentence += f"MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
     return _judge("harm", "harm", harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
-                  "train on; set sampling to all_prefixes, or lower tokens", "warn" if probe.step < 200 else "bad")
+                  "train on; set any_time_scale to 1, or lower tokens", "warn" if probe.step < 200 else "bad")
 
 
 def token_use(probe: TokenProbe) -> Verdict:

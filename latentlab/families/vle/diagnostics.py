@@ -35,11 +35,13 @@ def probe_tokens(
     trace = further[:n] if s.running != "stick_breaking" and not s.count_input else model.roll(x, n)
     forgetful = model.roll(x, n, forget=True).distortion()[-1] if s.memory != "none" else None
     size = lambda part: sum(p.numel() for p in part.parameters())
-    head = size(model.head) / (size(model) - size(model.head)) if model.head is not None else 0.0
+    head = size(model.coder.head) / (size(model) - size(model.coder.head)) if model.coder.head is not None else 0.0
     chances = count_chances(live["sampling"], n, context.step, int(live["schedule_steps"]))
     return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), any_time=float(live["any_time_scale"]),
                       forgetful=forgetful,
-                      head_share=head, warnings=s.replace(**{name: live[name] for name in live if hasattr(s, name)}).warnings(),
+                      head_share=head, warnings=s.replace(**{name: live[name]
+                                                             for name in {info.name
+                                                                          for info in s.fields().values()} & set(live)}).warnings(),
                       beyond=further.distortion()[-1].mean().item(), live=live)
 
 

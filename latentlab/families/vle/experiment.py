@@ -41,7 +41,7 @@ class VLERun(Settings):
         "Errors are of pixels in [0, 1] after so many tokens; a loss sums what has a weight."
         model, pixels = self.model, f"MSE of pixels in [0, 1], {self.side} px"
         weighted = ", ".join(f"{value:g} {name.removesuffix('_scale')}" for name,
-                             value in vars(model).items() if name.endswith("_scale") and value)
+                             value in vars(model.losses).items() if name.endswith("_scale") and value)
         errors = {name: pixels for name in ("first", "auxiliary", "held_out/mse_beyond")}
         errors |= {name: f"{pixels}, {model.tokens} tokens" for name in ("final", "any_time", "held_out/mse")}
         errors |= {f"held_out/mse_{k}": f"{pixels}, {k} tokens" for k in range(1, model.tokens + 1)}
