@@ -52,6 +52,24 @@ def test_the_record_says_from_which_step_on_the_ruler_is_another(journal: Journa
     assert set(metrics.rulers["area"]) == {"share of pixels"}, "what the setting did not change keeps its ruler"
 
 
+def test_a_change_in_the_middle_of_a_line_ends_the_line(tmp_path: Path) -> None:
+    "Not at a pause, where a line is written anyway: while it trains, three steps after the last line."
+    trainer = Trainer(TINY.replace(steps=20), journal=tmp_path)
+    losses = trainer.model.losses
+
+    def moved_at(batch, context):
+        if context.step == 12: trainer.set(distance="relative_l2")  # the next step reads it
+        return losses(batch, context)
+
+    trainer.model.losses = moved_at
+    trainer.fit(20, progress=False)
+    rows = read_lines(tmp_path / trainer.recorder.id / "metrics.jsonl").rows
+    (change,) = [row["step"] for row in rows if "rulers" in row]
+    lines = [(row["step"], row["n"]) for row in rows if "terms" in row]
+    assert sum(n for _, n in lines) == 20 and not [1 for end, n in lines if end - n + 1 < change <= end], (change, lines)
+    assert 11 < change < 20 and (change - 1, change - 11) in lines
+
+
 def test_final_values_are_of_one_ruler(journal: Journal) -> None:
     run, row = moved_run(journal), next(row for row in journal.rows() if row["changes"])
     assert row["rulers"]["distance"] == "relative l2" == row["rulers"]["held_out/distance_hard"]
