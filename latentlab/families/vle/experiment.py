@@ -35,7 +35,7 @@ class VLERun(Settings):
     side: int = setting(32, kind="build", low=8, high=128, unit="px", label="side of the images",
                         reason="halved three times it is a map of 4 x 4; six tokens of six images stay live on a CPU")
     model: VLESettings = field(default_factory=VLESettings)  # The autoencoder
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=32, learning_rate=2e-3, steps=4000))  # Its training
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=16, learning_rate=2e-3, steps=4000))  # Its training
 
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
         "Errors are of pixels in [0, 1] after so many tokens; a loss sums what has a weight."
@@ -61,7 +61,8 @@ class VLERun(Settings):
         else: train, test = (images.subset(rows).resize(self.side)
                              for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
         given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
-        model = VLE(self.model, channels=train.images.shape[1], side=self.side, generator=generator(self.train.seed, "model")).to(device)
+        model = VLE(self.model, channels=train.images.shape[1], side=self.side,
+                    generator=generator(self.train.seed, "model")).to(device, memory_format=torch.channels_last)
         shown = one_of_each(test, 6)
         rest = [i for i in range(len(test)) if i not in set(shown.tolist())][:64]
         preview, held_out = (test.subset(rows).float().to(device) for rows in (shown, rest))
