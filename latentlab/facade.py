@@ -108,10 +108,10 @@ def restore(
 
 # %% ../nbs/00_facade.ipynb #5491f256
 def images(
-    name: str,  # fashion-mnist, scenes, mnist, omniglot, cifar10, tiny-imagenet or msrc-objects
+    name: str,  # fashion-mnist, scenes, sprites, mnist, ...: a name of `data.sources.ImageName`
     split: Literal["train", "test"] = "train",  # Which part
     *,
-    limit: int | None = None,  # Most images; None for all, or 2,000 scenes
+    limit: int | None = None,  # Most images; None for all, or 2,000 that are drawn
 ) -> ImageSet:
     "Images by name, with what is known about each."
     from latentlab.data.sources import open_images
