@@ -109,7 +109,8 @@ class TokenCode(nn.Module):
         "Latent map, mean, deviation and mask."
         c, side, size = self.model.channels, self.model.side, self.map[0] * self.map[1] * self.map[2]
         z, mean, std, mask = unit.split([size, c, c, self.floats - size - 2 * c], 1)
-        return z.unflatten(1, self.map), mean[..., None, None], std[..., None, None], mask.unflatten(1, (side, side)) if self.stored else None
+        mask = mask.unflatten(1, (side, side)) if self.stored else None
+        return z.unflatten(1, self.map), mean[..., None, None], std[..., None, None], mask
 
     def encode(self, x: Tensor, n: int, quantise: Quantise | None = None) -> Float[Tensor, "token batch number"]:
         "As `VLE.roll`, and each token goes on from what is decoded from the rounded numbers."
