@@ -28,7 +28,7 @@ class RateCurve:
 
     def __post_init__(self):
         if self.values.ndim != 2 or self.values.shape[0] != len(self.rate) or not self.values.size:
-            raise ValueError(f"`values` must be one row for each of the {len(self.rate)} rates: got {self.values.shape}. Images are columns.")
+            raise ValueError(f"`values` must be one row for each of {len(self.rate)} rates: got {self.values.shape}. Images are columns.")
         if not (np.diff(self.rate) > 0).all() or not self.rate[0] > 0:
             raise ValueError(f"`rate` must be above 0 and increase: got {self.rate[:3]}... Leave out what costs nothing, and sort.")
 
@@ -59,8 +59,8 @@ def plot_rates(
         beyond = curve.rate > curve.trained
         ax.plot(curve.rate[beyond], middle[beyond], look.mark, color=look.colour, markerfacecolor=theme.ground, markersize=4.5, zorder=4)
     ax.set(xscale="log", yscale="log", xlabel=rate, ylabel=short(label(metric, unit), 2.3, 9))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter=FuncFormatter(lambda v, _: f"{v:g}"))
+    plain = FuncFormatter(lambda v, _: f"{v:g}")
+    for axis in (ax.xaxis, ax.yaxis): axis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter=plain)
     add_legend(figure, ax.get_legend_handles_labels()[0], theme)
     marks = ["Open marks: beyond what was trained."] if any((curve.rate > curve.trained).any() for curve in curves) else []
     small_print(figure, ["Line: median over images. Band: lower to upper quartile of the images.", *marks, *notes], theme)
