@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from latentlab.core.registry import families
 from latentlab.facade import make_run
+from latentlab.families.nem.model import NEM
 from latentlab.train.trainer import Trainer
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -37,6 +39,36 @@ def test_the_interval_is_that_of_one_more_run():
     low, high = harness.interval([1.0, 2.0, 3.0])
     assert (high - low) / 2 == pytest.approx(4.302653 * 1.0 * (4 / 3) ** 0.5, rel=1e-5)  # Student's t for two degrees of freedom
     assert harness.interval([2.0, 2.0]) == (1.99, 2.01)
+
+
+@pytest.mark.parametrize("mechanism", [NEM.to_probability, torch.sigmoid], ids=["way back", "plain sigmoid"])
+def test_kl_scale_there_and_back(mechanism, tmp_path, monkeypatch):
+    "The first thing to try: the scale at its upper end empties each mask. It comes back, and with the plain sigmoid it never does."
+    monkeypatch.setattr(NEM, "to_probability", staticmethod(mechanism))
+    run = make_run("nem", {"images": 64, "batch": 4, "layers": 2, "width": 4, "learning_rate": 0.01, **QUIET})
+    trainer = Trainer(run, folder=tmp_path).fit(10, progress=False)
+    start = trainer.checkpoint().rename(tmp_path / "start.ckpt")
+    move = harness.Move(path="model.kl_scale", name="kl_scale", there=1.0, home=run.get("kl_scale"))
+    never, moved = ([found["held_out/area"] for found in harness.there_and_back(trainer, start, one, ["held_out/area"], away=20, back=(80,))]
+                    for one in (None, move))
+    assert moved[0] < 0.01 < 0.3 < never[0], "the value is strong"
+    assert abs(moved[1] - never[1]) < 0.15 if mechanism is not torch.sigmoid else moved[1] < 0.01
+
+
+def test_a_survey_that_was_interrupted_goes_on(tmp_path):
+    "A finished run is a line; half a line is trained again, and another survey's file is refused."
+    run, path, said = make_run("hvae", {"data": "moons", "points": 200, "batch": 16, "hidden": (4,), **QUIET}), tmp_path / "cells.jsonl", []
+
+    def survey(family="hvae"):
+        cells = harness.Cells({"family": family}, path)
+        return harness.survey(run, ["held_out/elbo"], seeds=1, never=2, only=["beta"], away=2, back=(1, 2), warm=2, cells=cells, say=said.append)
+
+    first = survey()
+    assert [row["there"] for row in first] == [0.0, 10.0] and len(said) == 4
+    assert survey() == first and len(said) == 4, "all is there"
+    path.write_text(path.read_text()[:-40])  # killed while it wrote
+    assert survey() == first and len(said) == 5 and "never left" in said[-1]
+    with pytest.raises(SystemExit, match="of other family"): survey("nem")
 
 
 CASES = {

@@ -27,7 +27,7 @@ from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.curves import CurveBuffer
 from latentlab.train.example import Mean, MeanRun, MeanSettings
 from latentlab.train.recorder import Recorder
-from latentlab.train.session import NonFiniteStep, Session, check_state, step
+from latentlab.train.session import REACH, SMALL, NonFiniteStep, Session, check_state, step
 from latentlab.train.settings import TrainSettings
 from latentlab.train.trainer import Load, Pause, Rebuild, Start, Trainer
 from latentlab.train.worker import Ended, Worker
@@ -258,6 +258,21 @@ def test_a_change_is_recorded_and_in_force_at_the_next_step(mean):
     assert [s for s, *_ in seen] == list(range(12))
     for at, *values in seen: assert values == [0.0 if at < 3 else 1.5 if at < 9 else 4.0] * 3
     assert trainer.run.model.pull == 4.0 == trainer.model.settings.pull
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam"])
+def test_no_rate_carries_the_weights_away(mean, optimiser):
+    "At the upper end of the slider no step moves the level by more than its share, and afterwards the level is where it was."
+    trainer = mean({"optimiser": optimiser, "noise": 0.0, "clip": None}).fit(300, progress=False)
+    home, far = frozen(trainer.model.level), []
+    trainer.set(learning_rate=0.1)
+    for _ in range(80):
+        before = frozen(trainer.model.level)
+        trainer.fit(1, progress=False)
+        far.append(((trainer.model.level - before).square().mean().sqrt() / (before.square().mean().sqrt() + SMALL)).item())
+    assert max(far) < REACH * 1.001
+    trainer.set(learning_rate=0.05).fit(200, progress=False)
+    assert (trainer.model.level - home).abs().max() < 0.05
 
 
 def test_learning_rate_is_live(mean):
@@ -593,7 +608,7 @@ class Duel(nn.Module):
     def __init__(self, settings):
         super().__init__()
         self.settings, self.log, self.bad = settings, [], ""
-        self.left, self.right = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(4))
+        self.left, self.right = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.full((4,), 5.0))
 
     def groups(self):
         return (Group(name="left", parameters=(self.left,), terms=("to_three",)),

@@ -18,22 +18,56 @@ from ..core.model import Group
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
     "How a run is trained."
-    learning_rate: float = setting(2e-3, kind="live", low=1e-5, high=0.1, scale="log", label="learning rate",
-                                   reason="suits small networks; families bring their own")
-    batch: int = setting(32, kind="build", low=1, high=4096, scale="log", unit="images",
-                         reason="large enough for steady gradients, small enough for 2 cores")
-    seed: int = setting(0, kind="build", low=0, high=2**31 - 1, reason="repeat with 1, 2, ... before believing a difference")
-    optimiser: Literal["adamw", "adam", "sgd"] = setting("adamw", kind="build", reason="robust to the scale of the terms")
-    weight_decay: float = setting(1e-4, kind="build", low=0, high=1, reason="as the published masking networks")
-    clip: float | None = setting(1.0, low=1e-6, unit="gradient norm", reason="a single odd batch must not move the model far; None for off")
-    steps: int = setting(2000, low=1, unit="steps", reason="a recorded run has an end; a live one goes on until Pause")
-    check_every: int = setting(100, low=1, unit="steps", reason="a check costs as much as a few steps: one per cent of the time")
-    checkpoint_every: int = setting(500, low=1, unit="steps", reason="at most some seconds are lost by a killed process")
-    record_every: int = setting(10, low=1, unit="steps", reason="a line of a journal is the mean of so many steps: small files, and a GPU "
-                                                                "that rarely waits")
-    precision: Literal["float32", "bfloat16"] = setting("float32", kind="build", reason="bfloat16 pays only where the processor multiplies "
-                                                                                        "it in hardware")
-    device: str = setting("auto", reason="the GPU when there is one")
+    learning_rate: float = setting(
+        2e-3, kind="live", low=1e-5, high=0.1, scale="log", label="learning rate",
+        help="How far one step moves the weights. Lower it when the curves jump or a number is no longer finite, raise it when nothing "
+             "moves. With Adam no step moves a tensor by more than a hundredth of its size plus .002, so a high rate does no lasting harm.",
+        reason="suits small networks; families bring their own")
+    batch: int = setting(
+        32, kind="build", low=1, high=4096, scale="log", unit="images",
+        help="How many examples one step sees. More of them make the curves steadier and each step slower.",
+        reason="large enough for steady gradients, small enough for 2 cores")
+    seed: int = setting(
+        0, kind="build", low=0, high=2**31 - 1,
+        help="Where all random numbers of a run begin: initial weights, order of the examples, draws. The same seed gives the same run.",
+        reason="repeat with 1, 2, ... before believing a difference")
+    optimiser: Literal["adamw", "adam", "sgd"] = setting(
+        "adamw", kind="build",
+        help="The rule that turns gradients into a step. adamw and adam scale each weight's step by the size of its gradients, and adamw "
+             "takes the weight decay apart from them; sgd takes the gradients as they are, with a momentum of .9.",
+        reason="robust to the scale of the terms")
+    weight_decay: float = setting(
+        1e-4, kind="build", low=0, high=1, label="weight decay",
+        help="How strongly weights are pulled to 0; with adamw each step takes off this times the learning rate.",
+        reason="as the published masking networks")
+    clip: float | None = setting(
+        1.0, low=1e-6, unit="gradient norm",
+        help="Gradients of a larger norm are shortened to this one.",
+        reason="a single odd batch must not move the model far; None for off")
+    steps: int = setting(
+        2000, low=1, unit="steps",
+        help="How many steps a recorded run takes.",
+        reason="a recorded run has an end; a live one goes on until Pause")
+    check_every: int = setting(
+        100, low=1, unit="steps",
+        help="Steps between two measurements of the held-out data and their checks.",
+        reason="a check costs as much as a few steps: one per cent of the time")
+    checkpoint_every: int = setting(
+        500, low=1, unit="steps",
+        help="Steps between two checkpoints, from which a run can go on.",
+        reason="at most some seconds are lost by a killed process")
+    record_every: int = setting(
+        10, low=1, unit="steps",
+        help="How many steps one line of the journal is the mean of.",
+        reason="small files, and a GPU that rarely waits")
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", kind="build",
+        help="How numbers are held while the terms are computed. bfloat16 keeps 8 bits of each number's digits, in half the memory.",
+        reason="bfloat16 pays only where the processor multiplies it in hardware")
+    device: str = setting(
+        "auto",
+        help="Where the run is trained: cpu, cuda, or auto for the GPU when there is one.",
+        reason="the GPU when there is one")
 
 # %% ../../nbs/train/02_settings.ipynb #7ccac9f6
 def make_optimiser(

@@ -33,6 +33,7 @@ class VLERun(Settings):
 
     data: DataSettings = field(default_factory=lambda: DataSettings(name="scenes", images=4000))  # What is trained on
     side: int = setting(32, kind="build", low=8, high=128, unit="px", label="side of the images",
+                        help="Height and width to which all images are resized.",
                         reason="halved three times it is a map of 4 x 4; six tokens of six images stay live on a CPU")
     model: VLESettings = field(default_factory=VLESettings)  # The autoencoder
     train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=16, learning_rate=2e-3, steps=4000))  # Its training
