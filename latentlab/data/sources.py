@@ -64,8 +64,12 @@ class DataSettings(Settings):
     images = DataSettings(name="scenes", images=500).open("train")
     """
 
-    name: ImageName = setting("fashion-mnist", kind="build", label="images", reason="real, small, and bundled with the package")
+    name: ImageName = setting("fashion-mnist", kind="build", label="images",
+                              help="The images that are trained on: photographs of clothes, digits and letters in grey, or scenes in "
+                                   "colour, in which every object is known.",
+                              reason="real, small, and bundled with the package")
     images: int = setting(60_000, kind="build", low=64, high=100_000, scale="log", unit="images", label="training images",
+                          help="How many images are trained on. Those on screen and those that are measured are not among them.",
                           reason="all there are, in the sets of 28 px")
 
     def open(
