@@ -27,7 +27,7 @@ from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.curves import CurveBuffer
 from latentlab.train.example import Mean, MeanRun, MeanSettings
 from latentlab.train.recorder import Recorder
-from latentlab.train.session import REACH, SMALL, NonFiniteStep, Session, check_state, step
+from latentlab.train.session import MOST_MOVED, LEAST_SIZE, NonFiniteStep, Session, check_state, step
 from latentlab.train.settings import TrainSettings
 from latentlab.train.trainer import Load, Pause, Rebuild, Start, Trainer
 from latentlab.train.worker import Ended, Worker
@@ -269,8 +269,8 @@ def test_no_rate_carries_the_weights_away(mean, optimiser):
     for _ in range(80):
         before = frozen(trainer.model.level)
         trainer.fit(1, progress=False)
-        far.append(((trainer.model.level - before).square().mean().sqrt() / (before.square().mean().sqrt() + SMALL)).item())
-    assert max(far) < REACH * 1.001
+        far.append(((trainer.model.level - before).square().mean().sqrt() / (before.square().mean().sqrt() + LEAST_SIZE)).item())
+    assert max(far) < MOST_MOVED * 1.001
     trainer.set(learning_rate=0.05).fit(200, progress=False)
     assert (trainer.model.level - home).abs().max() < 0.05
 
