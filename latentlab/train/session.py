@@ -210,8 +210,8 @@ MOST_MOVED, LEAST_SIZE = 0.01, 0.2  # Most that a step moves a tensor, as a shar
 def bounded_step(
     optimiser: torch.optim.Optimizer,  # Whose gradients are there
 ) -> None:
-    """One update. No tensor moves by more than `MOST_MOVED` times (its size + `LEAST_SIZE`), in root mean squares, where Adam's rate is above
-    `MOST_MOVED * LEAST_SIZE`; SGD, whose steps shrink with the gradients, is left alone.
+    """One update. No tensor moves by more than `MOST_MOVED` times (its size + `LEAST_SIZE`), in root mean squares, where Adam's rate is
+    above `MOST_MOVED * LEAST_SIZE`; SGD, whose steps shrink with the gradients, is left alone.
     Source: ours, measured in questions/nem_back; relative steps as in You et al. 2020, alg. 2 (LAMB), as a bound and not as a scale.
     """
     if not isinstance(optimiser, torch.optim.Adam) or all(group["lr"] <= MOST_MOVED * LEAST_SIZE for group in optimiser.param_groups):
