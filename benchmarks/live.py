@@ -1,6 +1,6 @@
-"""What looking costs and how soon it answers: the NEM panel on Fashion-MNIST in a real JupyterLab and Chromium, everything in one run.
+"""What looking costs and how soon it answers: a family's panel (NEM on Fashion-MNIST) in a real JupyterLab and Chromium, everything in one run.
 
-python benchmarks/live.py [--seconds 15] [--pairs 8] [--block 6] [--moves 20] [--reloads 3] [--memory] [--steps 10000]
+python benchmarks/live.py [--family nem] [--slider kl_scale] [--seconds 15] [--pairs 8] [--block 6] [--moves 20] [--reloads 3] [--memory] [--steps 10000]
 """
 
 import argparse
@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser.harness import Notebook, chromium_browser, jupyterlab, notebooks  # noqa: E402
 from machine import machine, table  # noqa: E402
 
-IMPORTS = "import latentlab as ll\nimport latentlab.families.nem.display\nimport time; imported = time.time()"
-PANEL = 'panel = ll.lab("nem", journal="runs")\npanel'
+IMPORTS = "import latentlab as ll\nimport latentlab.families.{0}.display\nimport time; imported = time.time()"
+PANEL = 'panel = ll.lab("{0}", journal="runs")\npanel'
 METER = """
 import ctypes, gc, json, os, psutil, sys, time
 def trimmed():
@@ -110,9 +110,9 @@ def rate_kept(lab: Notebook, pairs: int, block: float) -> list[tuple[str, str, s
             ("  with frames / detached", f"{with_wall:.1f} / {bare_wall:.1f} steps/s", "")]
 
 
-def slider_latency(lab: Notebook, moves: int) -> list[tuple[str, str, str]]:
-    "One arrow key on the KL scale, at a random moment, to the first painted frame that used the value it asked for."
-    slider, dice, count = lab.page.locator("[data-name=kl_scale] input"), random.Random(0), "window.latentlab.latencies.length"
+def slider_latency(lab: Notebook, name: str, moves: int) -> list[tuple[str, str, str]]:
+    "One arrow key on a slider, at a random moment, to the first painted frame that used the value it asked for."
+    slider, dice, count = lab.page.locator(f"[data-name={name}] input[type=range]").first, random.Random(0), "window.latentlab.latencies.length"
     slider.focus()
     begun = lab.page.evaluate(count)
     for move in range(moves):
@@ -209,6 +209,8 @@ def attempt(rows: list, what: str, work: Callable[[], list]) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", default="nem")
+    parser.add_argument("--slider", default="kl_scale", help="setting that is moved; it must be live and not folded away")
     parser.add_argument("--seconds", type=float, default=15, help="of painting that are counted")
     parser.add_argument("--pairs", type=int, default=8, help="of blocks with and without frames")
     parser.add_argument("--block", type=float, default=6, help="seconds of each block")
@@ -222,11 +224,11 @@ def main():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, jupyterlab(Path(base)) as server, chromium_browser() as browser:
         version = browser.version
         with notebooks(server, browser) as open_:
-            lab = open_([IMPORTS, PANEL], name="nem", run=False)
+            lab = open_([IMPORTS.format(a.family), PANEL.format(a.family)], name=a.family, run=False)
             attempt(rows, "first explanation", lambda: first_explanation(lab))
             lab.execute(METER)
             attempt(rows, "frames painted at 10", lambda: painted_rate(lab, 10, a.seconds, "at least 9 fps"))
-            attempt(rows, "slider to picture", lambda: slider_latency(lab, a.moves))
+            attempt(rows, "slider to picture", lambda: slider_latency(lab, a.slider, a.moves))
             attempt(rows, "training rate kept", lambda: rate_kept(lab, a.pairs, a.block))
             attempt(rows, "page reload", lambda: picture_back(lab, a.reloads))
             attempt(rows, "page closed", lambda: closed_page(lab, a.closed))
@@ -236,7 +238,7 @@ def main():
                                "__import__('torch').get_num_threads())")
             settings, errors = said.strip(), lab.errors
             lab.execute("panel.close()")
-    print(f"\nNEM panel, {settings}, in JupyterLab and headless Chromium {version} on the same cores\n{before}\n")
+    print(f"\n{a.family} panel, {settings}, in JupyterLab and headless Chromium {version} on the same cores\n{before}\n")
     print(table(rows))
     for error in errors: print(f"error in the page: {error.splitlines()[0]}")
 

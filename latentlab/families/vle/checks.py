@@ -83,7 +83,7 @@ class TokenProbe:
     trace: TokenTrace  # As many tokens as in training
     step: int = 0  # Training steps done
     chances: tuple[float, ...] = ()  # How often 1, 2, ... tokens are drawn in training now
-    any_time: float = 1.0  # Weight of the error of all prefixes
+    any_time: float = 1.0  # Weight of the error of all prefixes, and of its logarithm
     forgetful: Float[Tensor, " batch"] | None = None  # Last distortion when the memory is emptied at every token; None without a memory
     head_share: float = 0.0  # Weights of the saliency head, over all others
     warnings: tuple[str, ...] = ()  # Of the settings

@@ -37,12 +37,10 @@ def probe_tokens(
     size = lambda part: sum(p.numel() for p in part.parameters())
     head = size(model.coder.head) / (size(model) - size(model.coder.head)) if model.coder.head is not None else 0.0
     chances = count_chances(live["sampling"], n, context.step, int(live["schedule_steps"]))
-    return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), any_time=float(live["any_time_scale"]),
-                      forgetful=forgetful,
-                      head_share=head, warnings=s.replace(**{name: live[name]
-                                                             for name in {info.name
-                                                                          for info in s.fields().values()} & set(live)}).warnings(),
-                      beyond=further.distortion()[-1].mean().item(), live=live)
+    known = {info.name for info in s.fields().values()} & set(live)
+    return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), forgetful=forgetful, head_share=head,
+                      any_time=float(live["any_time_scale"] + live["log_error_scale"]), live=live,
+                      warnings=s.replace(**{name: live[name] for name in known}).warnings(), beyond=further.distortion()[-1].mean().item())
 
 
 @dataclass(kw_only=True, eq=False)
