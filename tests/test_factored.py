@@ -12,7 +12,7 @@ from latentlab.data.binarise import make_prepare, without
 from latentlab.data.factored import FactoredImages
 from latentlab.data.sources import DataSettings, open_images
 
-NAMES = ("sprites", "sprites-correlated")
+NAMES = ("sprites", "sprites-correlated", "pendulum", "flow")
 
 
 @pytest.mark.parametrize("name", NAMES)
