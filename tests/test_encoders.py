@@ -294,7 +294,7 @@ def test_a_foreign_safetensors_file(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.rand(3)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match="damaged or not ours"): read_encoder(tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="It is not ours"): read_encoder(tmp_path / "foreign.safetensors")
 
 
 def test_the_last_good_file_stays_when_writing_fails(saved, monkeypatch):

@@ -145,7 +145,8 @@ def same_end(journal, id, expected, *, lines):
             for name, value in values.items(): assert torch.equal(torch.as_tensor(mine["state"][key][name]), torch.as_tensor(value)), name
     for name, column in whole["history"]["columns"].items(): assert torch.equal(state["history"]["columns"][name], column), name
     found = journal.run(id).metrics()
-    if lines: assert (found.steps, found.terms, found.weights) == (metrics.steps, metrics.terms, metrics.weights) and found.changes == []
+    if lines: assert (found.steps, found.terms, found.weights, found.probes, found.changes) == (
+        metrics.steps, metrics.terms, metrics.weights, metrics.probes, [])
     assert dict(found.probes["level"])[400 if whole["step"] == 400 else whole["step"]] == dict(metrics.probes["level"])[whole["step"]]
 
 

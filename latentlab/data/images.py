@@ -10,16 +10,14 @@ __all__ = ['IDX', 'GARMENTS', 'RESEARCH', 'KNOWN', 'NAMES', 'check_count', 'resi
 
 # %% ../../nbs/data/00_images.ipynb #f081ff18
 import dataclasses
-import gzip
 import hashlib
 import importlib.util
 import os
 import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -30,6 +28,7 @@ from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 
 from ..core.arrays import read_array
+from ..core.bounded import read_arrays, read_bytes, read_gzip
 
 # %% ../../nbs/data/00_images.ipynb #b7339d88
 def check_count(
@@ -315,13 +314,10 @@ def known_set(
 # %% ../../nbs/data/00_images.ipynb #b2d00b5b
 def read_npz(
     path: Path,  # An .npz file
-    most: int | None = None,  # Largest sum of the sizes that its arrays declare, bytes; None for any
+    most: int = 2**31,  # Largest sum of the sizes that its arrays declare, bytes
 ) -> dict[str, np.ndarray]:  # Its arrays by name
     "All arrays of a file, without pickle. Raises ValueError naming the file when it is not whole, or declares more than it may hold."
-    try:
-        with zipfile.ZipFile(path) as parts: declared = sum(part.file_size for part in parts.infolist())
-        if most is not None and declared > most: raise OverflowError(f"{declared:,} bytes declared where at most {most:,} belong")
-        with np.load(path, allow_pickle=False) as file: return {key: file[key] for key in file.files}
+    try: return read_arrays(path, most=most)
     except PermissionError as error:
         raise ValueError(f"`{path}` must be readable: got {error.strerror}. Change its permissions.") from error
     except Exception as error:  # damage surfaces as a dozen types: zip, zlib, lzma, header, memory
@@ -363,17 +359,19 @@ def check_set(
 def read_idx(
     path: Path,  # An idx file, plain or gzipped
     digest: str,  # sha256 of its uncompressed content
-) -> np.ndarray:  # uint8, shaped as the file says
+    shape: tuple[int, ...],  # What it must hold, uint8
+) -> np.ndarray:
     "One idx file. Raises ValueError when it is damaged or belongs to another set."
-    try: content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    head = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)  # two zeros, bytes without a sign, axes, and how long each is
+    size = len(head) + prod(shape)
+    try: content = read_gzip(path, size=size) if path.suffix == ".gz" else read_bytes(path, most=size)
+    except Exception as error:  # what damage provokes
         got = f"{type(error).__name__} ({error})"
         raise ValueError(f"`{path}` must be a whole idx file: got {got}. It is damaged or cut off: copy it again, or remove it.") from error
-    if hashlib.sha256(content).hexdigest() != digest:
+    if not content.startswith(head) or hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(f"`{path}` must have the published content: got other bytes. It is damaged or of another set: "
                          "put each set into a folder of its own name.")
-    axes = content[3]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(struct.unpack(f">{axes}I", content[4:4 + 4 * axes]))
+    return np.frombuffer(content, np.uint8, offset=len(head)).reshape(shape)
 
 # %% ../../nbs/data/00_images.ipynb #5b48a545
 def cache_folder() -> Path:  # Need not exist
@@ -419,9 +417,11 @@ def from_idx(
     paths: tuple[Path, Path],  # Files with images and labels
 ) -> dict[str, np.ndarray]:  # The arrays that an npz file would hold
     "Images and labels of idx files whose content is the published one."
-    digests = KNOWN[name].digests[2 * (split == "test"):][:2]
-    images, labels = (read_idx(path, digest[1]) for path, digest in zip(paths, digests, strict=True))
-    return {"images": images, "labels": labels, "classes": np.array(KNOWN[name].classes)}
+    known, test = KNOWN[name], split == "test"
+    digests, count = known.digests[2 * test:][:2], known.counts[test]
+    shapes = (count, known.side, known.side), (count,)
+    images, labels = (read_idx(path, digest[1], shape) for path, digest, shape in zip(paths, digests, shapes, strict=True))
+    return {"images": images, "labels": labels, "classes": np.array(known.classes)}
 
 # %% ../../nbs/data/00_images.ipynb #e618bbf4
 def download(

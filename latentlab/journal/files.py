@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NAME', 'MOST_JSON', 'MOST_LINES', 'MOST_DIGITS', 'MOST_DEPTH', 'DECODER', 'NUMBERS', 'ROW', 'BEAT_EVERY',
            'LOST_AFTER', 'UNSUPPORTED', 'LITTER', 'check_name', 'new_id', 'whole_file', 'try_folder', 'whole_number',
-           'check_depth', 'open_file', 'read_bytes', 'text_of', 'write_json', 'umask', 'read_json', 'LineFile',
-           'is_time', 'is_pair', 'sound_row', 'Lines', 'read_lines', 'machine', 'process_began', 'beside_proc',
-           'writer', 'true_state', 'Lock', 'try_lock', 'sweep_old', 'sweep_litter']
+           'check_depth', 'text_of', 'write_json', 'umask', 'read_json', 'LineFile', 'is_time', 'is_pair', 'sound_row',
+           'Lines', 'read_lines', 'machine', 'process_began', 'beside_proc', 'writer', 'true_state', 'Lock', 'try_lock',
+           'sweep_old', 'sweep_litter']
 
 # %% ../../nbs/journal/00_files.ipynb #ab768361
 import errno
@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import socket
-import stat
 import tempfile
 import threading
 import time
@@ -27,6 +26,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from ..core.bounded import open_file, read_bytes
 
 # %% ../../nbs/journal/00_files.ipynb #479b1d70
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # What a run or a figure may be called
@@ -105,29 +106,6 @@ def check_depth(
         level = [one for part in level if isinstance(part, (list, dict)) for one in (part.values() if isinstance(part, dict) else part)]
         if not level: return
     if any(isinstance(part, (list, dict)) for part in level): raise ValueError(f"values nested more than {MOST_DEPTH} deep")
-
-
-@contextmanager
-def open_file(
-    path: Path,  # Of an ordinary file
-) -> Iterator[BinaryIO]:  # To be read
-    "An ordinary file. Raises OSError for anything else: a folder, a loop of links, a pipe that would be waited for."
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode): raise OSError(f"{path.name} is no ordinary file")
-        yield file
-
-
-def read_bytes(
-    path: Path,  # Of an ordinary file
-    *,
-    most: int,  # Bytes
-) -> bytes:
-    "A whole file. Raises OSError when it cannot be read, ValueError when it is larger than anything that was written there."
-    with open_file(path) as file:
-        data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
-    if data is None or len(data) > most: raise ValueError(f"{path.name} is larger than {most:,} bytes")
-    return data
 
 
 def text_of(

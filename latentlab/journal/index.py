@@ -21,9 +21,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..core.bounded import read_bytes
 from ..core.settings import shown
 from ..data.images import cache_folder
-from .files import MOST_LINES, Lines, check_name, is_time, read_bytes, read_json, read_lines, true_state
+from .files import MOST_LINES, Lines, check_name, is_time, read_json, read_lines, true_state
 from .record import digest, flat
 from .rulers import HELD_OUT, name_ruler, rulers_along
 
@@ -32,11 +33,12 @@ def surviving(
     rows: Sequence[Mapping[str, Any]],  # Lines of metrics, in the order in which they were written
 ) -> list[Mapping[str, Any]]:  # Those that count, in the same order
     "Lines of the history that led to where the run is now; damaged rows without a step are left out."
-    kept, limit = [], float("inf")
+    kept, limit, measured, again = [], float("inf"), set(), set()
     for row in reversed(rows):
-        if not isinstance(row.get("step"), int): continue
-        if row["step"] <= limit: kept.append(row)
-        if "went_on" in row: limit = min(limit, row["step"])
+        if not isinstance(step := row.get("step"), int): continue
+        if step <= limit and not ("figures" in row and step in again): kept.append(row)
+        if "figures" in row: measured.add(step)
+        if "went_on" in row: limit, again = min(limit, step), again | measured & {step}
     return kept[::-1]
 
 # %% ../../nbs/journal/02_index.ipynb #aa0313f2

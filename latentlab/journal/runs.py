@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.bounded import read_arrays
 from ..core.settings import Settings, from_dict
-from .files import LineFile, check_name, open_file, read_json, read_lines, text_of
+from .files import LineFile, check_name, read_json, read_lines, text_of
 from .index import Metrics, metrics_of, sound_facts
-from .record import flat
+from .record import MOST_PICTURE, flat
 from .rulers import HELD_OUT, UNKNOWN
 from .writer import newest_checkpoint
 
@@ -84,8 +85,7 @@ class Run:
         "Arrays of a picture; nothing in the file is executed."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-                return {n: arrays[n] for n in arrays.files if n[:1] != "_"}
+            return {n: array for n, array in read_arrays(path, most=MOST_PICTURE).items() if n[:1] != "_"}
         except Exception: return {}  # damage of a zip surfaces as a dozen types
 
     def picture_step(
@@ -95,7 +95,7 @@ class Run:
         "When a picture was made."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays: return int(arrays["_step"])
+            return int(read_arrays(path, most=MOST_PICTURE, only=("_step",))["_step"])
         except Exception: return None  # damage of a zip surfaces as a dozen types
 
     def checkpoint(self) -> Path: return newest_checkpoint(self.folder)

@@ -25,6 +25,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.arrays import read_array
+from ..core.bounded import tensor_shapes
 from .layout import Placement, place_maps
 from .planted import PLANTED, PlantedEncoder
 
@@ -56,6 +58,10 @@ class SmallEncoder(nn.Module):
         super().__init__()
         if len(strides) != len(widths):
             raise ValueError(f"`strides` must have one entry per width: got {len(strides)} for {len(widths)}. Give each block a stride.")
+        sizes = (channels, *strides, *widths)
+        if not widths or not all(type(size) is int and 1 <= size <= 65_536 for size in sizes):
+            raise ValueError(f"`channels`, `strides` and `widths` must be whole numbers from 1 to 65,536: got {str(sizes)[:120]}. The "
+                             "last width is the embedding's size.")
         self.architecture = {"channels": channels, "strides": list(strides), "widths": list(widths)}
         self.names = tuple(f"block{i + 1}" for i in range(len(widths)))
         for name, before, after, stride in zip(self.names, (channels, *widths), widths, strides):
@@ -520,7 +526,8 @@ def weights_digest(
     total = hashlib.sha256()
     for name in sorted(tensors):
         found = tensors[name].contiguous().flatten()
-        total.update(f"{name}{tuple(tensors[name].shape)}".encode() + found.view(torch.uint8).numpy().tobytes())
+        total.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        total.update(found.view(torch.uint8).numpy())
     return total.hexdigest()
 
 
@@ -558,28 +565,34 @@ def read_encoder(
     path: str | Path,  # Written by `save_encoder`
 ) -> SavedEncoder:
     "Read what `save_encoder` wrote. Raises ValueError for a missing, damaged or foreign file."
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    try:
-        with safe_open(path, "pt") as file:
-            header, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, OSError) as error:
+    try: header, shapes = tensor_shapes(Path(path))
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"`path` must be a whole safetensors file: got {path} ({error}). Restore it, or run the notebook "
                          "that makes it.") from error
-    if header.get("sha256") != weights_digest(tensors):
-        raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not "
-                         "ours; restore it.")
-    try:
+    try:  # all that the header says, before a weight is read
         about = json.loads(header["about"])
         architecture = {k: tuple(v) if isinstance(v, list) else v for k, v in about["architecture"].items()}
-        with torch.device("meta"): wanted = {k: v.shape for k, v in SmallEncoder(**architecture).state_dict().items()}
-        if wanted != {k: v.shape for k, v in tensors.items()}: raise ValueError(f"weights that do not fit the architecture {architecture}")
-        encoder = SmallEncoder(**architecture)
-        encoder.load_state_dict(tensors)
-        return SavedEncoder(encoder, str(about["name"]), tuple(int(side) for side in about["image_shape"]), dict(about["note"]))
+        picture, name, note = tuple(about["image_shape"]), str(about["name"]), dict(about["note"])
+        if len(picture) != 3 or not all(type(side) is int and 1 <= side <= 4096 for side in picture):
+            raise ValueError(f"images of {str(picture)[:80]}")
+        channels, widths = architecture["channels"], architecture["widths"]
+        asked = 9 * sum(before * after for before, after in zip((channels, *widths), widths))
+        fits = len(widths) < len(shapes) and asked <= sum(map(prod, shapes.values()))  # or it would take room that the file does not have
+        encoder = SmallEncoder(**architecture) if fits else None
+        if not fits or {k: tuple(v.shape) for k, v in encoder.state_dict().items()} != shapes:
+            raise ValueError(f"weights that do not fit the architecture {architecture}")
     except Exception as error:  # a forged header surfaces as anything: missing keys, deep nesting, sizes that are none
         raise ValueError(f"`path` must hold an encoder and what it is: got {path} ({type(error).__name__}: {str(error)[:200]}). It is not "
                          "ours, or was changed; restore it.") from error
+    tensors = load_file(path)
+    if header.get("sha256") != weights_digest(tensors):
+        raise ValueError(f"`path` must hold the arrays its header describes: got {path} with another SHA-256. It is damaged or not "
+                         "ours; restore it.")
+    encoder.load_state_dict(tensors)
+    return SavedEncoder(encoder, name, picture, note)
 
 # %% ../../nbs/nn/01_encoders.ipynb #062869f4
 @dataclass(frozen=True, kw_only=True)

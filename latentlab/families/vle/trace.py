@@ -7,6 +7,7 @@ __all__ = ['EPSILON', 'to_signed', 'to_pixels', 'standardise', 'TokenTrace']
 
 # %% ../../../nbs/families/vle/02_trace.ipynb #eba6a99b
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ...core.bounded import ArrayHeader, read_arrays
 
 # %% ../../../nbs/families/vle/02_trace.ipynb #fb1a233e
 def to_signed(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]: return 2 * x - 1  # [0, 1] -> [-1, 1]
@@ -113,15 +116,18 @@ class TokenTrace:
         path: str | Path,  # What `save` wrote
     ) -> "TokenTrace":
         "Raises ValueError for a file that is not whole, or holds something else."
-        try:
-            with np.load(path, allow_pickle=False) as file: found = {name: file[name] for name in file.files}
-        except Exception as error:
-            raise ValueError(f"`path` must be a file of tokens: got {Path(path).name} ({type(error).__name__}). Write it with "
-                             "`trace.save`.") from error
         known, needed = {one.name for one in dataclasses.fields(cls)}, {"image", "z", "mean", "std", "parts", "after"}
-        if not needed <= found.keys() <= known:
-            raise ValueError(f"`path` must be a file of tokens: got {', '.join(sorted(found))[:80]}. Write it with `trace.save`.")
-        if len({len(found[name]) for name in needed - {"image"}}) != 1:
-            raise ValueError(f"`path` must hold arrays of one length: got {Path(path).name}. Write it anew with `trace.save`.")
+
+        def refuse(headers: Mapping[str, ArrayHeader]) -> str:
+            if not needed <= headers.keys() <= known: return f"it holds {', '.join(sorted(headers))[:80]}"
+            odd = [name for name, header in headers.items() if (header.dtype.kind == "U") != (name == "model")]
+            if odd: return f"{', '.join(odd)} of another type"
+            sizes = {headers[name].shape[:2] for name in needed - {"image"}}
+            return "" if len(sizes) == 1 and len(sizes.pop()) == 2 else "its arrays are not of one length"
+
+        try: found = read_arrays(Path(path), most=2**33, refuse=refuse)
+        except Exception as error:  # damage of a zip surfaces as a dozen types
+            raise ValueError(f"`path` must be a file of tokens: got {Path(path).name} ({type(error).__name__}: {str(error)[:200]}). Write "
+                             "it with `trace.save`.") from error
         model, stored = str(found.pop("model", "")), bool(found.pop("stored_mask", False))
         return cls(model=model, stored_mask=stored, **{name: torch.from_numpy(value) for name, value in found.items()})
