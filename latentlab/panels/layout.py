@@ -245,13 +245,14 @@ class Scatter(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Bars(Part):
-    "One bar a layer, and how many of its units are in use."
+    "One bar a layer, and how many of its units are in use; or bars of anything that is counted, without units."
     kind: ClassVar[str] = "bars"
     title: str  # Above them
     key: str  # Array of lengths
-    active: str  # Array of units in use
-    total: str  # Array of units
-    labels: tuple[str, ...]  # Names of the bars
+    active: str = ""  # Array of units in use; "" for bars without
+    total: str = ""  # Array of units; "" for bars without
+    labels: tuple[str, ...] = ()  # Names of the bars; numbers from 1 where there are none
+    down: bool = False  # Whether the first bar stands at the top, not at the bottom
     unit: str = ""  # Of the lengths
     low: float | None = None  # Below this length `word` stands beside a bar
     word: str = "collapsed"  # What such a bar is
@@ -259,7 +260,7 @@ class Bars(Part):
     note: str = ""  # Beside the title
     place: Place = "left"  # Side
 
-    def draws(self) -> tuple[str, ...]: return (self.key, self.active, self.total)
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, (self.key, self.active, self.total)))
 
 
 @dataclass(frozen=True, kw_only=True)

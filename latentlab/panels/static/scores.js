@@ -91,7 +91,7 @@ LL.bars = (spec) => {
       const node = LL.el("div", { class: "ll-barrow", "data-layer": k + 1 }, LL.el("b", { text: spec.labels?.[k] ?? String(k + 1) }), LL.el("span", { class: "ll-bartrack" }, bar), LL.el("span", { class: "ll-barvalue" }, value, LL.el("small", { text: ` ${spec.unit ?? ""}` })), LL.el("span", { class: "ll-barunits" }, dots, units));
       return { node, bar, value, units, dots };
     });
-    host.replaceChildren(...[...rows].reverse().map((row) => row.node)); // the layer nearest the data stands at the bottom
+    host.replaceChildren(...(spec.down ? rows : [...rows].reverse()).map((row) => row.node)); // the layer nearest the data stands at the bottom
   };
   const paint = () => {
     const values = blocks[spec.key]?.data, active = blocks[spec.active]?.data, total = blocks[spec.total]?.data;
