@@ -124,8 +124,9 @@ def causal_tests(
         swapped = model.decode(trace, z={k: trace.z[k].roll(1, 0)})
         order = list(range(n))
         order[k], order[(k + 1) % n] = order[(k + 1) % n], order[k]
-        where = lambda found: float("nan") if trace.masks is None else locality(found - whole, trace.masks[k]).nanmean().item()
+        mask = None if trace.masks is None else trace.masks[k]
+        near = [float("nan") if mask is None else locality(found - whole, mask).nanmean().item() for found in (dropped, swapped)]
         rows.append({"token": k + 1, "drop": error(dropped) - error(whole), "swap": size(swapped - whole),
-                     "drop locality": where(dropped), "swap locality": where(swapped),
+                     "drop locality": near[0], "swap locality": near[1],
                      "order": size(model.decode(reorder(trace, tuple(order))) - whole)})
     return rows
