@@ -39,6 +39,7 @@ from .worker import Ended, Worker
 class Rebuild:
     "Build anew with other settings, from step 0."
     changes: Mapping[str, Any] = field(default_factory=dict)  # Name or path -> value; none to start the same model afresh
+    keep_weights: bool = False  # Whether weights of the same name and shape are taken over; the record names the run that they come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +276,7 @@ class Trainer:
 
     def _carry_out(self, command: Any) -> Any:
         match command:
-            case Rebuild(): return self._rebuild(command.changes)
+            case Rebuild(): return self._rebuild(command.changes, command.keep_weights)
             case Load(): return self._load(command.id, command.go_on, command.trust)
             case Resume(): return self._resume(command.path)
             case Start(): return self._start(command.steps)
@@ -303,7 +304,7 @@ class Trainer:
             self.version += 1
         return self
 
-    def _rebuild(self, changes: Mapping[str, Any]) -> "Trainer":
+    def _rebuild(self, changes: Mapping[str, Any], keep: bool = False) -> "Trainer":
         begun = self.run
         wanted = begun.replace(changes)
         choose_device(wanted.train.device)
@@ -313,12 +314,14 @@ class Trainer:
             traceback.clear_frames(error.__traceback__)  # they hold what was half built, on a full GPU too
             self.say("build", f"not rebuilt, the old model stays: {error}")
             raise
+        origin = {"id": self.recorder.id, "step": self.step_count} if keep and self.recorder.id else None
         self._over("done")
         with self._setting:
+            if keep: steps_of.take_weights(session, self.model)
             rebuilt = {begun.path(name) for name in changes}
             # set while it was built
             apply_live(session, session.run.replace({path: new for path, (_, new) in self.run.diff(begun).items() if path not in rebuilt}))
-            self.recorder.forget()
+            self.recorder.forget(parent=origin)
             self.notices.over("", "build", "load", "end")
             self.changes = []
             return self._install(session)
