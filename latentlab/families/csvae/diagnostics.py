@@ -128,6 +128,7 @@ class ConceptDiagnostics:
         for i, size in enumerate(model.sizes): found[f"means_{i}"] = trace.q.loc[:, i, :min(size, 2)]
         if self.matrix is not None: found["gradient"] = torch.from_numpy(self.matrix.values).float()
         values, unit = traversal_values(model, name)
+        found |= {"values": values, "sizes": torch.tensor(model.sizes).float()}
         if self.render is not None and unit != "latent":
             drawn = [self.render(self.shown_values[:3], name, value) for value in values.tolist()]
             found["true"] = torch.stack(drawn, 1)

@@ -22,6 +22,7 @@ from ...data.batches import Batches
 from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
 from ...data.sprites import SpriteSettings, draw_sprites, sprites
+from .gradients import expected_paths, model_parts
 from .diagnostics import ConceptDiagnostics
 from .model import CSVAE, CSVAESettings
 from ...nn.encoders import weights_digest
@@ -123,6 +124,8 @@ class CSVAERun(Settings):
         info = {"data": train.name, "source": train.source, "device": str(device), "held_out": str(len(held_out)),
                 "concepts": " | ".join(self.model.graph.nodes), "labelled": " | ".join(known),
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
+        info |= {f"categories {f.name}": " | ".join(f.categories) for f in factors if f.categories}
+        info |= {"gradient terms": " | ".join(expected_paths(model)), "gradient parts": " | ".join(model_parts(model))}
         if factors and all(f.levels for f in factors): info["entropy"] = f"{sum(f.entropy for f in factors):.2f}"
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
 
