@@ -272,6 +272,8 @@ class LatentModel(nn.Module):
 
     def weights(self, context: Context) -> dict[str, float | Tensor]: return latent_weights(self, context.live)
 
+    def settled_weights(self, context: Context) -> dict[str, float | Tensor]: return latent_weights(self, context.live, settled=True)
+
     def after_step(self) -> None: self.steps += 1
 
 # %% ../../nbs/latents/01_model.ipynb #cfea1108
@@ -386,6 +388,7 @@ def latent_terms(
 def latent_weights(
     model: LatentModel,  # Of any kind
     live: Live,  # Settings in force
+    settled: bool = False,  # Whether the warm-up counts as over
 ) -> dict[str, float | Tensor]:  # One for each term
     "The divergence is weighted by beta and its warm-up; the importance-weighted bound contains them."
-    return {"iw_loss": 1.0} if live.objective == "iw" else {"nll": 1.0, "kl": model.beta(live)}
+    return {"iw_loss": 1.0} if live.objective == "iw" else {"nll": 1.0, "kl": live.beta if settled else model.beta(live)}

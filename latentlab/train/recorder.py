@@ -27,9 +27,12 @@ from .session import Session
 def weights_in_force(
     session: Session,  # Whose model's terms
     live: Live,  # Settings in force
+    *,
+    settled: bool = False,  # Whether schedules count as over, where the model can say so (`settled_weights`): a warm-up is no weight of 0
 ) -> dict[str, float]:  # Term -> weight
     "The weights as plain numbers."
-    weights = session.model.weights(Context(live=live, generator=session.generator, step=session.step))
+    ask = getattr(session.model, "settled_weights", session.model.weights) if settled else session.model.weights
+    weights = ask(Context(live=live, generator=session.generator, step=session.step))
     return {name: float(torch.as_tensor(weight).float().mean()) for name, weight in weights.items()}
 
 
@@ -139,7 +142,7 @@ class Recorder:
                     "parent": self.parent, "given": dict(session.setup.given)}
             info |= {"units": dict(getattr(session.model, "units", {})), "rulers": dict(live.rulers)}
             self._rulers = info["rulers"]
-            self.record = self.journal.begin(session.run, weights=weights_in_force(session, live), facts=info | self.facts)
+            self.record = self.journal.begin(session.run, weights=weights_in_force(session, live, settled=True), facts=info | self.facts)
             self.id = self.record.id
         self.record.checkpoints.mkdir(exist_ok=True)
         self._means.clear()

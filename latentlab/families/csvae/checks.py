@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -231,7 +231,7 @@ def head_range(probe: ConceptProbe) -> Verdict:
 
 
 def narrow_wiring(probe: ConceptProbe) -> Verdict:
-    "Whether all concepts must pass through fewer numbers than there are concepts. Known before the first step. Source: the journal's chain."
+    "Whether all concepts pass through fewer numbers than there are concepts: known before the first step. Source: the journal's chain."
     value = len(probe.names) / max(probe.narrowest, 1)
     return _say("wiring", "bottleneck", value if value > 1 else 0.0, f"{len(probe.names)} concepts pass through {probe.narrowest} numbers",
                 "set wiring to trunk", "bad")

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['FRAMES', 'traversal_values', 'set_concept', 'traverse', 'read_factors', 'ConceptDiagnostics']
 
-# %% ../../../nbs/families/csvae/05_diagnostics.ipynb #647278ab
-import math
+# %% ../../../nbs/families/csvae/05_diagnostics.ipynb #fbc4410f
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['MUST', 'MAY', 'NEVER', 'Owned', 'model_parts', 'expected_paths', 'GradientMatrix', 'part_size', 'gradient_matrix']
 
-# %% ../../../nbs/families/csvae/03_gradients.ipynb #2da6df98
-from collections.abc import Mapping
+# %% ../../../nbs/families/csvae/03_gradients.ipynb #d44ce42c
 from dataclasses import dataclass
 
 import numpy as np

@@ -10,12 +10,11 @@ __all__ = ['SPRITE_GRAPH', 'LABEL_DEVIATION', 'CSVAESettings', 'journal', 'Conce
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.batch import Batch, Context
@@ -24,7 +23,7 @@ from ...core.graph import Graph
 from ...core.model import Group
 from ...core.settings import Live, Settings, setting
 from ...core.terms import Terms
-from .concepts import (ConceptNormal, ConceptPrior, bound_log_var, concept_levels, descendants, read_sizes,
+from .concepts import (ConceptNormal, ConceptPrior, bound_log_var, concept_levels, descendants, concept_sizes,
                                                real_latents)
 from .parts import ChainedEvidence, ConceptDecoder, Evidence, Trunk
 from ...losses.bounds import free_nats, ramp
@@ -95,7 +94,7 @@ class CSVAESettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        sizes, n = read_sizes(self.graph, self.sizes), len(self.graph.nodes)
+        sizes, n = concept_sizes(self.graph, self.sizes), len(self.graph.nodes)
         if len(self.kl_weights) not in (1, n):
             raise ValueError(f"`kl_weights` must be one number, or one for each of the {n} concepts: got {len(self.kl_weights)} numbers. "
                              f"The concepts are {', '.join(self.graph.nodes)}.")
@@ -232,7 +231,7 @@ class CSVAE(nn.Module):
         super().__init__()
         s, graph = settings, settings.graph
         self.settings, self.shape, self.names = s, tuple(shape), graph.nodes
-        self.sizes, self.levels = read_sizes(graph, s.sizes), concept_levels(graph)
+        self.sizes, self.levels = concept_sizes(graph, s.sizes), concept_levels(graph)
         most = max(self.sizes)
         self.trunk = Trunk(shape, s.features, generator=generator)
         self.evidence = (ChainedEvidence(graph, most, s.features, activation=s.activation, generator=generator) if s.wiring == "chained"
@@ -323,8 +322,12 @@ class CSVAE(nn.Module):
 
     def weights(self, context: Context) -> dict[str, float | Tensor]:
         "1 for the error, beta and schedule for the KL, its own weight for labels."
-        live = context.live
-        paid = live.beta * kl_share(self.steps, live)
+        return self._weights(context.live, kl_share(self.steps, context.live))
+
+    def settled_weights(self, context: Context) -> dict[str, float | Tensor]: return self._weights(context.live, 1.0)
+
+    def _weights(self, live: Live, share: Tensor | float) -> dict[str, float | Tensor]:
+        paid = live.beta * share
         each = live.kl_weights * (len(self.names) if len(live.kl_weights) == 1 else 1)
         found: dict[str, Any] = {"nll": 1.0} | {f"kl_{name}": paid * weight for name, weight in zip(self.names, each)}
         return found | ({"label": live.label_scale} if self.labels.factors else {})
