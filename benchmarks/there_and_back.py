@@ -75,7 +75,7 @@ def strong_values(info: FieldInfo) -> tuple[Any, ...]:
     "The other choices, the other state of a switch, both ends of a range."
     if info.choices: values = info.choices
     elif info.type is bool: values = (False, True)
-    else: values = tuple(info.type(end) for end in (info.low, info.high) if end is not None)
+    else: values = tuple((float(end),) if info.type is tuple else info.type(end) for end in (info.low, info.high) if end is not None)
     return tuple(value for value in values if value != info.value)
 
 

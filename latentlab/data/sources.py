@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ..core.settings import Settings, setting
+from ..core.settings import Settings, setting, shown
 from .binarise import Parted, make_prepare, ood_set, without
 from .causal import flow, pendulum
 from .images import ImageSet, load
@@ -93,7 +93,7 @@ def read_labels(
     "Labels to leave out of training."
     parts = [part for part in text.replace("[", " ").replace("]", " ").replace(",", " ").split() if part]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ValueError(f"`exclude` must be class numbers: got {text!r}. Write 8, or 0, 4, 8.")
+        raise ValueError(f"`exclude` must be class numbers: got {shown(text)}. Write 8, or 0, 4, 8.")
     return tuple(map(int, parts))
 
 

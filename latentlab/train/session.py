@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RESTARTS', 'KEYS', 'MOMENTS', 'MOST_MOVED', 'LEAST_SIZE', 'NonFiniteStep', 'Share', 'check_groups', 'Session',
-           'check_state', 'unlike_weights', 'check_tensors', 'check_optimisers', 'apply_live', 'bounded_step',
-           'select_terms', 'draw_ranges', 'next_batch', 'own_curves', 'group_gradients', 'step', 'nonfinite', 'measure',
-           'draw_views']
+           'check_state', 'unlike_weights', 'check_tensors', 'check_optimisers', 'apply_live', 'take_weights',
+           'bounded_step', 'select_terms', 'draw_ranges', 'next_batch', 'own_curves', 'group_gradients', 'step',
+           'nonfinite', 'measure', 'draw_views']
 
 # %% ../../nbs/train/04_session.ipynb #f6653eda
 from collections.abc import Mapping, Sequence
@@ -201,6 +201,17 @@ def apply_live(
     session.run, fields, own = run, run.fields(), session.model.settings
     live = {name: fields[path].value for name, info in own.fields().items() if info.kind == "live" and (path := f"model.{name}") in fields}
     session.model.settings = own.replace(live)
+
+def take_weights(
+    session: Session,  # Newly built; its optimisers begin anew
+    model: nn.Module,  # Of the same kind, trained
+) -> int:  # How many tensors were taken
+    "Weights and buffers of the same name, shape and type. What is shaped otherwise keeps its start."
+    old, new = model.state_dict(), session.model.state_dict()
+    same = {name: value for name, value in old.items() if name in new and (new[name].shape, new[name].dtype) == (value.shape, value.dtype)}
+    session.model.load_state_dict(same, strict=False)
+    return len(same)
+
 
 # %% ../../nbs/train/04_session.ipynb #b0a7d1e3
 MOST_MOVED, LEAST_SIZE = 0.01, 0.2  # Most that a step moves a tensor, as a share of its size; what is added to every size

@@ -14,7 +14,7 @@ import torch
 from ...core.model import Setup
 from ...core.registry import Family
 from ...core.runtime import choose_device, generator
-from ...core.settings import Settings, setting
+from ...core.settings import Settings, setting, shown
 from ...data.batches import Batches
 from ...data.binarise import make_prepare
 from ...data.images import known_set
@@ -59,17 +59,17 @@ class HVAEData(Settings):
         labels, classes, plain = read_labels(self.exclude), known_set(self.name,
             "train").classes if self.images_wanted else (), self.outside.removeprefix("inverted:")
         if labels and not self.images_wanted:
-            raise ValueError(f"`exclude` must be empty for points: got {self.exclude!r}. Points have no classes to leave out.")
+            raise ValueError(f"`exclude` must be empty for points: got {shown(self.exclude)}. Points have no classes to leave out.")
         if classes and max(labels, default=0) >= len(classes):
-            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {self.exclude!r}. Leave "
+            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {shown(self.exclude)}. Leave "
                              "out 8, or 0, 4, 8.")
         if classes and len(set(labels)) == len(classes):
-            raise ValueError(f"`exclude` must leave a class to train on: got {self.exclude!r}, all of {self.name}. Name fewer.")
+            raise ValueError(f"`exclude` must leave a class to train on: got {shown(self.exclude)}, all of {self.name}. Name fewer.")
         if 0 < self.noise < 1e-4:
             raise ValueError(f"`noise` must be 0, or at least 0.0001: got {self.noise:g}. The work for the oracle grows as 1 / noise; use "
                              "0.01 or more.")
         if plain not in OUTSIDE:
-            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got {self.outside!r}. "
+            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got {shown(self.outside)}. "
                              "Score others with `score_table`.")
 
     @property
