@@ -61,7 +61,8 @@ class HVAEData(Settings):
         if labels and not self.images_wanted:
             raise ValueError(f"`exclude` must be empty for points: got {shown(self.exclude)}. Points have no classes to leave out.")
         if classes and max(labels, default=0) >= len(classes):
-            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {shown(self.exclude)}. Leave "
+            raise ValueError(f"`exclude` must be class numbers from 0 to {len(classes) - 1} for {self.name}: got {shown(self.exclude)}. "
+                             f"Leave "
                              "out 8, or 0, 4, 8.")
         if classes and len(set(labels)) == len(classes):
             raise ValueError(f"`exclude` must leave a class to train on: got {shown(self.exclude)}, all of {self.name}. Name fewer.")
@@ -69,7 +70,8 @@ class HVAEData(Settings):
             raise ValueError(f"`noise` must be 0, or at least 0.0001: got {self.noise:g}. The work for the oracle grows as 1 / noise; use "
                              "0.01 or more.")
         if plain not in OUTSIDE:
-            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got {shown(self.outside)}. "
+            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got "
+                             f"{shown(self.outside)}. "
                              "Score others with `score_table`.")
 
     @property
