@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 from latentlab.latents.checks import (LATENT_CHECKS, LATENT_LIMITS, LatentProbe, active_units, bound, collapse, find_pockets, fixed_scale,
-                                      floor, jumps, kl_agreement,
-                                      kl_weight, off_data, overfit, pockets, worst_pockets)
+                                      empty_layers, floor, jumps, kl_agreement,
+                                      kl_weight, lost_examples, off_data, overfit, pockets, worst_pockets)
 from latentlab.data.toys import expected_log_density, largest_variance, make_toy
 from latentlab.losses.bounds import iw_bound
 from latentlab.losses.gaussian import kl_to_standard_normal
@@ -75,6 +75,23 @@ def test_a_healthy_model_is_quiet(changes):
     assert {name: level for name, level in loud(probe).items() if name != "collapse"} == {}, said(probe)
     assert "1" not in collapse(probe).sentence.split(" nothing")[0] or collapse(probe).level == "ok", "the first layer holds something"
     assert probe.figures()["iw"] < probe.oracle and probe.figures()["oracle_gap"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [dict(), dict(layers=2), dict(kind="ladder", layers=2)], ids=str)
+def test_each_example_of_a_trained_model_has_a_latent_of_its_own(changes):
+    probe = trained(steps=2000, **changes)
+    assert sum(probe.kl).median() > 1 and lost_examples(probe) == () and collapse(probe).level != "bad"
+
+
+@pytest.mark.parametrize("share, level", [(0.005, "ok"), (0.02, "warn"), (0.3, "bad")])
+def test_examples_whose_posterior_is_the_prior_are_counted_and_named(share, level):
+    probe = trained()  # young: its examples hold half a nat
+    off = torch.arange(len(probe.elbo)) < share * len(probe.elbo)
+    planted = dataclasses.replace(probe, kl=tuple(torch.where(off, 0.0, kl + 1) for kl in probe.kl))
+    assert empty_layers(planted) == () and collapse(planted).level == level
+    if level != "ok":
+        assert collapse(planted).sentence.startswith(f"{int(off.sum())} of {len(off)} examples without a latent of their own: example 0 has")
 
 
 def test_pockets_of_a_sharp_decoder_are_found_and_confirmed():

@@ -6,9 +6,18 @@ from latentlab.core.batch import Batch, Context
 from latentlab.core.model import Model, missing_parts
 from latentlab.core.settings import Live
 from latentlab.data.images import load
-from latentlab.families.ssl.diagnostics import SSLDiagnostics, measure_spread, spread_check
+from latentlab.data.sources import open_images
+from latentlab.families.ssl.diagnostics import (
+    SSLDiagnostics,
+    embed_at_rest,
+    lost_embeddings,
+    measure_spread,
+    spread_check,
+    spread_figures,
+)
 from latentlab.families.ssl.experiment import SSLRun
 from latentlab.families.ssl.model import SSL, SSLSettings, make_augment, relight
+from latentlab.nn.encoders import load_encoder
 from latentlab.train.trainer import Trainer
 
 BOTH = [SSLSettings(), SSLSettings(method="swav", temperature=0.1, prototypes=16)]
@@ -92,6 +101,29 @@ def test_collapse_is_seen(images):
     healthy = [measure_spread(SSL(SSLSettings(), generator=generator(seed, "model")), images) for seed in range(5)]
     assert all(one["dead"] < 0.5 and spread_check(one).level == "ok" for one in healthy)
     assert [spread_check({"spread": spread, "dead": 0.0}).level for spread in (0.02, 0.004, 0.0004, 0.0)] == ["ok", "warn", "bad", "bad"]
+
+
+@pytest.mark.parametrize("plant, words", [
+    (lambda e: e * (torch.arange(len(e)) != 2)[:, None], "image 2 has 0 in every unit"),
+    (lambda e: torch.where((torch.arange(len(e)) < 10)[:, None], 3 * e[:1], e), "image 0 has the embedding of 9 others"),
+])
+def test_single_images_without_an_embedding_of_their_own_are_named_though_the_mean_looks_well(images, plant, words):
+    embeddings = embed_at_rest(model_of(SSLSettings()), images[:32]).double()
+    planted = plant(embeddings)
+    figures, cases = spread_figures(planted), lost_embeddings(planted)
+    assert spread_check(figures).level == "ok", "the means say nothing"
+    verdict = spread_check(figures, cases, len(planted))
+    assert verdict.level == ("bad" if len(cases) >= 8 else "warn") and words in verdict.sentence and verdict.remedy
+    assert f"{len(cases)} of 32 images without an embedding of their own" in verdict.sentence
+
+
+def test_healthy_encoders_have_an_embedding_for_each_image():
+    for data in ("fashion-mnist", "scenes"):
+        x = open_images(data, "test", 32).float()
+        for name in ("simclr", "swav"): assert lost_embeddings(load_encoder(f"{name}:{data}").embed(x)) == (), (name, data)
+        for seed in range(3):
+            fresh = SSL(SSLSettings(shape=data), generator=generator(seed, "model"))
+            assert lost_embeddings(embed_at_rest(fresh, x)) == (), (seed, data)
 
 
 @pytest.mark.parametrize("settings", BOTH)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LATENT_LIMITS', 'LATENT_CHECKS', 'LatentProbe', 'check_layers', 'active_units', 'latent_figures', 'layers_hold',
            'quiet', 'smooth_density', 'components', 'Pockets', 'find_pockets', 'off_data', 'worst_pockets', 'pockets',
-           'young', 'empty_layers', 'collapse', 'fixed_scale', 'floor', 'jumps', 'broken_rules', 'bound',
-           'kl_agreement', 'weight_now', 'kl_weight', 'overfit']
+           'young', 'empty_layers', 'lost_examples', 'collapse', 'fixed_scale', 'floor', 'jumps', 'broken_rules',
+           'bound', 'kl_agreement', 'weight_now', 'kl_weight', 'overfit']
 
 # %% ../../nbs/latents/02_checks.ipynb #320edfdc
 import math
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from ..core.checks import Limit, Verdict, brief, judge, level
+from ..core.checks import Limit, Verdict, brief, judge, level, missing_results
 from ..metrics.ledger import LedgerRow, audit_row
 
 # %% ../../nbs/latents/02_checks.ipynb #2a467ac7
@@ -110,6 +110,7 @@ LATENT_LIMITS: Mapping[str, Limit] = {
     "pockets": Limit(warn=0.02, bad=0.1, reason="share of prior draws that no posterior draw is near; models that cover their prior "
                                                 "show none at all"),
     "empty": Limit(warn=1.0, bad=math.inf, reason="layers that hold nothing; bad when it is all of them"),
+    "lost": Limit(warn=0.01, bad=0.25, reason="share of examples whose latents say nothing; one of a thousand may be chance"),
     "fixed_scale": Limit(warn=0.8, bad=1.0, reason="sd^2 over the largest data variance; at 1 the best linear decoder uses no latent, at "
                                                    ".8 one of them holds .1 nat"),
     "near_floor": Limit(warn=0.5, bad=math.inf, reason="floor over the smallest sd: within twice the floor, the floor sets the bound"),
@@ -280,11 +281,29 @@ def empty_layers(
     return tuple(found)
 
 
+def lost_examples(
+    probe: LatentProbe,  # Any
+) -> tuple[tuple[str, str], ...]:  # Name of the example, and what is wrong with it
+    "Examples without a latent of their own: a KL below .01 nat in all layers, where the middle example has 1 or more; or no finite bound."
+    total = torch.stack([kl.double().abs() for kl in probe.kl]).sum(0)
+    middle, found = total.nanmedian().item(), []
+    for i, (kl, elbo) in enumerate(zip(total.tolist(), probe.elbo.tolist())):
+        if not math.isfinite(elbo): found.append((f"example {i}", "has a bound that is not finite"))
+        elif kl < 0.01 and middle >= 1:
+            found.append((f"example {i}", f"has a KL of {brief(kl)} nats, where the middle example has {middle:.1f}"))
+    return tuple(found)
+
+
 def collapse(
     probe: LatentProbe,  # Any
 ) -> Verdict:
-    "Whether every layer holds something; bad when none does."
+    "Whether every layer holds something, and every example; bad when no layer does, or when a quarter of the examples have no latent."
     empty, f = empty_layers(probe), probe.figures()
+    lost = () if empty else lost_examples(probe)
+    if (grade := level(len(lost) / len(probe.elbo), LATENT_LIMITS["lost"])) != "ok":
+        sentence = missing_results(lost, len(probe.elbo), "examples without a latent of their own")
+        return judge("collapse", grade, len(lost) / len(probe.elbo), LATENT_LIMITS["lost"], sentence,
+                     "train on; if it stays, lower beta, or rebuild with more of latents")
     grade = "ok" if not empty else "bad" if len(empty) == len(probe.names) and not young(probe) else "warn"
     units = lambda i, name: f", {f[f'active_{name}']:.0f} of {probe.loc[i].shape[-1]} units active" if probe.loc else ""
     each = "; ".join(f"layer {name}: KL {f[f'kl_{name}']:.2f} nats{units(i, name)}" for i, name in enumerate(probe.names))

@@ -17,7 +17,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.checks import Limit, Verdict, brief, judge, level
+from ...core.checks import Limit, Verdict, brief, judge, level, missing_results
 from ...metrics.masks import border_share, common_share, high_frequency_share, line_excess, line_score
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #11c857f5
@@ -133,10 +133,8 @@ def lost_verdict(
     "A warning that names the images without an explanation; bad when they are a quarter of all."
     lost, total = lost_images(probe), len(probe.keep) + (len(probe.others.keep) if probe.others else 0)
     if not lost: return None
-    (kind, name, words), more = lost[0], [name for _, name, _ in lost[1:]]
-    sentence = f"{len(lost)} of {total} images without an explanation: {name} {words}"
-    if more: sentence += f"; also {', '.join(more[:3])}" + (f" and {len(more) - 3} more" if len(more) > 3 else "")
-    remedy = (f"train on; if it stays, {'raise' if kind == 'kept' else 'lower'} {penalty_weight(probe)}, "
+    sentence = missing_results([case for _, *case in lost], total, "images without an explanation")
+    remedy = (f"train on; if it stays, {'raise' if lost[0][0] == 'kept' else 'lower'} {penalty_weight(probe)}, "
               "or rebuild with more of layers")
     return judge("collapse", "bad" if 4 * len(lost) >= total else "warn", float(len(lost)), MASK_LIMITS["lost"], sentence, remedy)
 
