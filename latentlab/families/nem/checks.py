@@ -133,7 +133,7 @@ def lost_verdict(
     "A warning that names the images without an explanation; bad when they are a quarter of all."
     lost, total = lost_images(probe), len(probe.keep) + (len(probe.others.keep) if probe.others else 0)
     if not lost: return None
-    sentence = missing_results([case for _, *case in lost], total, "images without an explanation")
+    sentence = missing_results([(name, words) for _, name, words in lost], total, "images without an explanation")
     remedy = (f"train on; if it stays, {'raise' if lost[0][0] == 'kept' else 'lower'} {penalty_weight(probe)}, "
               "or rebuild with more of layers")
     return judge("collapse", "bad" if 4 * len(lost) >= total else "warn", float(len(lost)), MASK_LIMITS["lost"], sentence, remedy)
