@@ -123,7 +123,7 @@ class VLESettings(Settings):
         reason="several steps in the time of one, and more learnt in the same time")
     told: Literal["nothing", "place"] = setting(
         "place", kind="build", label="told to the coder", folded=True,
-        help="Whether encoder and decoder are told the place of a token, first, second and so on. The place costs nothing to store.",
+        help="Whether head, encoder and decoder are told the place of a token, first, second and so on. The place costs nothing to store.",
         reason="told nothing, the second token says what the first one said; nothing is the published version")
     width: int = setting(
         16, kind="build", low=4, high=64, step=4, unit="channels", label="width",
@@ -162,6 +162,11 @@ class VLESettings(Settings):
         "masked", kind="build", label="composition", folded=True,
         help="Whether a mask multiplies the part that is added (masked), or only informs encoder and losses (add).",
         reason="a part counts where its mask is, so that masks are learnt from the image")
+    statistics: Literal["image", "mask"] = setting(
+        "mask", kind="build", label="mean and deviation", folded=True,
+        help="Whether mean and deviation of a token are those of the whole image or of the pixels that its mask chose beforehand (saliency "
+             "and constructor).",
+        reason="the mean under a mask makes masks of one colour pay at once; with those of the image masks find no objects")
     running: Literal["sum", "clamp", "tanh", "stick_breaking"] = setting(
         "stick_breaking", kind="build", label="running mask",
         help="How the masks of the tokens so far add up. With stick-breaking a token can only claim what is left.",
@@ -202,6 +207,10 @@ class VLESettings(Settings):
         found, masked, losses = [], self.variant != "vanilla", self.losses
         weights = {name: getattr(losses, f"{name}_scale") for name in MASK_LOSSES}
         if masked and (sentence := mix_warning(weights, max(self.tokens, 2), self.running)): found.append(sentence)
+        prefixes = losses.any_time_scale + losses.log_error_scale
+        if masked and self.running == "stick_breaking" and self.compose == "masked" and prefixes > 0:
+            found.append("What no mask has claimed yet is grey, and the error of every prefix counts it: the first token takes the whole "
+                         "image. Set final weight to 1, any-time weight and log error weight to 0.")
         if masked and losses.variation_scale and self.input == "masked_residual":
             found.append("Total variation smooths masks while the input has the hard edges of the masks before: they pull against each "
                          "other.")
@@ -275,8 +284,8 @@ class TokenCoder(nn.Module):
             self.latent_memory = place("latent")
             self.merge = zeroed_merge(channels, s.width) if s.variant == "constructor" else None
             self.counts = nn.Embedding(MOST_TOKENS, 2 * s.memory_width) if s.count_input else None
-            self.places = nn.ModuleDict({"encoder": PlaceShift(widths[0], MOST_TOKENS), "decoder": PlaceShift(widths[-1], MOST_TOKENS)}
-                                        if s.told == "place" else {})
+            told = {"encoder": widths[0], "decoder": widths[-1], **({"saliency": s.head} if has_head else {})} if s.told == "place" else {}
+            self.places = nn.ModuleDict({name: PlaceShift(width, MOST_TOKENS) for name, width in told.items()})
 
     def begin(self, counts: Int64[Tensor, " batch"]) -> dict[str, Any]:
         "Before the first token: the number of tokens so far, and states of the memory: nothing, or what the number of tokens says."
@@ -296,10 +305,18 @@ class TokenCoder(nn.Module):
     def choose(self, seen: Tensor, running: Tensor, states: dict[str, Any], given: Tensor | None, last: bool) -> tuple:
         "What the encoder gets, the mask and its logits, where a head chooses beforehand; the mask is `given` where there is one."
         if self.head is None: return seen, given, None
-        found, states["saliency"] = self.head(seen, states["saliency"])
+        found, states["saliency"] = self.head(seen, states["saliency"], self.shift("saliency", states))
         logits = found[:, -1]
         mask = self.to_mask(logits, running, last) if given is None else given
         return torch.cat([found[:, :-1], to_signed(mask[:, None])], 1), mask, logits
+
+    def measure(self, v: Tensor, rec: Tensor, mask: Tensor | None, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        "Mean and deviation that a token stores: those of `look`, or of what its mask chose."
+        if mask is None or self.settings.statistics == "image": return mean, std
+        missing, weight = v - rec if self.settings.input.startswith("residual") else v, mask[:, None]
+        total = weight.sum((-2, -1), keepdim=True) + 1e-3
+        mean = (weight * missing).sum((-2, -1), keepdim=True) / total
+        return mean, ((weight * (missing - mean).square()).sum((-2, -1), keepdim=True) / total + 1e-4).sqrt()
 
     def encode(self, seen: Tensor, states: dict[str, Any], generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         "The latent map, drawn with a generator and the mean without; its KL in nats, [batch], where tokens are random."
@@ -408,6 +425,7 @@ class VLE(nn.Module):
             given, last = masks[k].to(v) if k in masks else None, k == n - 1
             seen, mean, std = coder.look(v, rec, running)
             seen, mask, logits = coder.choose(seen, running, states, given, last)
+            mean, std = coder.measure(v, rec, mask if coder.head is not None else None, mean, std)
             z, kl = coder.encode(seen, states, generator)
             part, mask, from_decoder = coder.decode(z, mean, std, rec, running, states, mask, last)
             rec = rec + part

@@ -255,8 +255,9 @@ class SaliencyHead(nn.Module):
         self,
         x: Float[Tensor, "batch channel height width"],  # What the encoder would see
         state: tuple[Tensor, Tensor] | None = None,  # Of the memory
+        shift: Float[Tensor, "feature 1 1"] | float = 0.0,  # Added after the first block, [width, 1, 1]: the place of the token
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # The last channel is the mask's logit
         "What is to be coded, and where."
-        found = self.first(x)
+        found = self.first(x) + shift
         if self.memory is not None: found, state = self.memory(found, state)
         return self.last(found), state
