@@ -128,6 +128,7 @@ class TokenCode(nn.Module):
         for k in range(n):
             seen, mean, std = coder.look(v, rec, running)
             seen, mask, _ = coder.choose(seen, running, states, None, k == n - 1)
+            mean, std = coder.measure(v, rec, mask if coder.head is not None else None, mean, std)
             z, _ = coder.encode(seen, states, None)
             unit = torch.cat([z.flatten(1), mean.flatten(1), std.flatten(1), *([mask.flatten(1)] if self.stored else [])], 1)
             units.append(unit if quantise is None else quantise(unit, k))
