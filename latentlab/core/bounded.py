@@ -73,7 +73,7 @@ PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
 class Measured:
     "A file for `zipfile`, which reads its directory in one piece: no piece is larger than a directory may be."
 
-    def __init__(self, file: BinaryIO): self.file, self.most = file, MOST_DIRECTORY
+    def __init__(self, file: io.BufferedReader): self.file, self.most = file, MOST_DIRECTORY
 
     def read(self, count: int = -1) -> bytes:
         if self.most is not None and count > self.most: raise ValueError(f"it has a directory of {count:,} bytes")
@@ -89,7 +89,7 @@ class Measured:
 class LzmaPart:
     "A part of an archive that LZMA has packed, unpacked piece by piece; `zipfile` unpacks all that a piece of the file gives."
 
-    def __init__(self, file: BinaryIO, part: zipfile.ZipInfo):
+    def __init__(self, file: Measured, part: zipfile.ZipInfo):
         self.file, self.part, self.left, self.sum = file, part, part.compress_size, 0
         file.seek(part.header_offset + 26)  # two lengths, then the name and more facts, four bytes of versions, five of parameters
         lengths = file.read(4)
@@ -124,14 +124,14 @@ class LzmaPart:
 def open_part(
     archive: zipfile.ZipFile,  # Opened by `open_archive`
     part: zipfile.ZipInfo,  # One of its parts
-) -> BinaryIO | LzmaPart:
+) -> zipfile.ZipExtFile | LzmaPart:
     "A part to be read piece by piece, none of which is more than was asked for."
     return LzmaPart(archive.fp, part) if part.compress_type == zipfile.ZIP_LZMA else archive.open(part)
 
 
 @contextmanager
 def open_archive(
-    file: BinaryIO,  # Open
+    file: io.BufferedReader,  # Open
 ) -> Iterator[zipfile.ZipFile]:
     "An archive whose directory is small, without a name twice or a foreign way to pack. Raises ValueError and what `zipfile` raises."
     measured = Measured(file)
