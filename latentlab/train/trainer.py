@@ -178,6 +178,7 @@ class Trainer:
         self._setting = threading.RLock()  # Guards the live settings, which change without waiting for a step
         self.session: Session | None = None
         self._install(self._assemble(run, trust))
+        leave_by_exit()  # here, since it may be started from any thread
 
     @property
     def run(self) -> Settings: return self.session.run  # Settings in force
@@ -551,7 +552,6 @@ class Trainer:
     def serve(self) -> "Trainer":  # Itself
         "Have the thread there without training: commands then have their turns on it, and the caller stays free."
         RUNNING.add(self)
-        leave_by_exit()
         if self.state == "stopped": self.state = "idle"
         self.worker.start()
         return self
