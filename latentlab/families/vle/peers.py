@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Quantise', 'PrefixCode', 'squared_error', 'relative_error', 'decode_all', 'PrincipalCode', 'TokenCode',
-           'VectorAutoencoder', 'LoopCode', 'NestedCode', 'SlotCode', 'fit_code']
+           'coder_widths', 'VectorAutoencoder', 'LoopCode', 'NestedCode', 'SlotCode', 'fit_code']
 
-# %% ../../../nbs/families/vle/08_peers.ipynb #213fc6e7
+# %% ../../../nbs/families/vle/08_peers.ipynb #27867999
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .masks import add_mask
 from .model import VLE
-from .parts import TokenDecoder, TokenEncoder, check_halvings
+from .parts import StridedDecoder, StridedEncoder, check_halvings
 from .trace import standardise, to_pixels, to_signed
 
 # %% ../../../nbs/families/vle/08_peers.ipynb #0a543ffc
@@ -96,7 +96,7 @@ class PrincipalCode(nn.Module):
         parts = torch.cat([self.mean.expand(1, units.shape[1], -1), torch.einsum("tbn,tnp->tbp", units, axes)])
         return parts.cumsum(0).unflatten(2, self.shape)
 
-# %% ../../../nbs/families/vle/08_peers.ipynb #0d9bf260
+# %% ../../../nbs/families/vle/08_peers.ipynb #e80f2769
 class TokenCode(nn.Module):
     "A variable-length embedding in units: latent map, means, deviations, and the mask where it must be stored."
     prefix = True
@@ -153,10 +153,22 @@ class TokenCode(nn.Module):
 
     def error(self, x: Tensor, generator: torch.Generator) -> Float[Tensor, " batch"]:
         "Over all prefixes."
+        for part in self.model.coder.places.values(): part.trained_to(self.tokens - 1)
         errors = self.model.unroll(x, self.tokens, generator=generator).distortion()[1:]
         return relative_error(errors) if self.relative else errors.mean(0)
 
-# %% ../../../nbs/families/vle/08_peers.ipynb #28517243
+# %% ../../../nbs/families/vle/08_peers.ipynb #56aa86d2
+def coder_widths(
+    side: int,  # Of the images, pixels
+    width: int,  # Channels after the first halving
+    levels: int,  # Of the encoder, 2 to 6; each but the last halves
+) -> list[int]:
+    "Channels after each halving, as in the family's strided coder."
+    check_halvings(side, side, levels)
+    if levels < 2: raise ValueError(f"`levels` must be at least 2: got {levels}. Its layers halve.")
+    return [width * m for m in (1, 2, 4, 8, 8)[:levels - 1]]
+
+
 class VectorAutoencoder(nn.Module):
     "The family's encoder and decoder around a vector: [batch, channel, height, width] to [batch, number] and back."
 
@@ -171,12 +183,11 @@ class VectorAutoencoder(nn.Module):
         stochastic: bool = False,  # Whether the encoder says a log-variance too
     ):
         super().__init__()
-        check_halvings(side, side, levels)
-        widths, small = [width * m for m in (1, 2, 4, 4, 4, 4)[:levels]], side // 2 ** (levels - 1)
+        widths, small = coder_widths(side, width, levels), side // 2 ** (levels - 1)
         self.numbers, self.shape = numbers, (widths[-1], small, small)
-        self.encoder = TokenEncoder(channels, widths[-1], widths, 1)
+        self.encoder = StridedEncoder(channels, widths[-1], widths)
         self.to_code = nn.Linear(widths[-1] * small**2, numbers * (2 if stochastic else 1))
-        self.to_map, self.decoder = nn.Linear(numbers, widths[-1] * small**2), TokenDecoder(widths[-1], channels, widths, 1)
+        self.to_map, self.decoder = nn.Linear(numbers, widths[-1] * small**2), StridedDecoder(widths[-1], channels, widths)
 
     def encode(self, v: Tensor) -> Float[Tensor, "batch number"]: return self.to_code(self.encoder(v)[0].flatten(1))
 
@@ -283,7 +294,7 @@ class NestedCode(nn.Module):
         errors = squared_error(self.decode(self.encode(x, self.tokens)), x)[1:]
         return relative_error(errors) if self.relative else errors.mean(0)
 
-# %% ../../../nbs/families/vle/08_peers.ipynb #62f45ebf
+# %% ../../../nbs/families/vle/08_peers.ipynb #cf5cc96f
 class SlotCode(nn.Module):
     """Slot attention with a bottleneck of a token's numbers. Source: Locatello et al. 2020, algorithm 1.
     Differs: a slot is narrowed to the numbers of a token before it is decoded; the number of slots is drawn in training.
@@ -303,19 +314,17 @@ class SlotCode(nn.Module):
         rounds: int = 3,  # Of attention, as published
     ):
         super().__init__()
-        check_halvings(side, side, levels)
-        widths, small = [width * m for m in (1, 2, 4, 4, 4, 4)[:levels]], side // 2 ** (levels - 1)
-        seen = min(levels, 2)  # One halving: places to compete for
-        self.floats, self.tokens, self.rounds, self.places = floats, tokens, rounds, small
-        self.features = TokenEncoder(channels, slot, widths[:seen], 1)
-        self.position = nn.Parameter(0.1 * torch.randn(slot, side // 2 ** (seen - 1), side // 2 ** (seen - 1)))
+        widths, small = coder_widths(side, width, levels), side // 2 ** (levels - 1)
+        self.floats, self.tokens, self.rounds = floats, tokens, rounds
+        self.features = StridedEncoder(channels, slot, widths[:1])  # One halving: many places to compete for
+        self.position = nn.Parameter(0.1 * torch.randn(slot, side // 2, side // 2))
         self.norm_places, self.norm_slots, self.norm_hidden = nn.LayerNorm(slot), nn.LayerNorm(slot), nn.LayerNorm(slot)
         self.key, self.value, self.query = (nn.Linear(slot, slot, bias=False) for _ in range(3))
         self.cell, self.hidden = nn.GRUCell(slot, slot), nn.Sequential(nn.Linear(slot, 2 * slot), nn.ReLU(), nn.Linear(2 * slot, slot))
         self.loc, self.log_scale = nn.Parameter(0.1 * torch.randn(slot)), nn.Parameter(torch.zeros(slot))
         self.narrow, self.widen = nn.Linear(slot, floats), nn.Linear(floats, slot)
         self.place = nn.Parameter(0.1 * torch.randn(slot, small, small))
-        self.decoder = TokenDecoder(slot, channels + 1, widths, 1)
+        self.decoder = StridedDecoder(slot, channels + 1, widths)
         self.register_buffer("noise", torch.randn(tokens, slot))  # Of an evaluation
 
     def attend(self, x: Tensor, noise: Float[Tensor, "token batch slot"]) -> Float[Tensor, "token batch number"]:
