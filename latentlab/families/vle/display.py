@@ -54,6 +54,7 @@ def as_rgb_bytes(
 # %% ../../../nbs/families/vle/07_display.ipynb #5a7e11c2
 def token_pictures(
     n: int,  # Tokens in training
+    shown: int,  # Tokens in the film
     count: int,  # Images of the preview
     masked: bool,  # Whether there are masks
     drawn: bool,  # Whether the number of tokens is drawn in training
@@ -67,7 +68,7 @@ def token_pictures(
             Slider(name="target", label="error that is asked for", low=1e-4, high=0.1, value=0.01, scale="log", unit="MSE", place="right",
                    help="each image takes as few tokens as reach this mean squared error; the row \"at the target\" shows them"),
             Bars(key="psnr_after", title="What k tokens reach", note="PSNR of the images shown; * beyond the training", unit="dB",
-                 labels=tuple(f"{k} token{'s' * (k != 1)}" + "*" * (k > n) for k in range(n + BEYOND + 1)), down=True,
+                 labels=tuple(f"{k} token{'s' * (k != 1)}" + "*" * (k > n) for k in range(shown + 1)), down=True,
                  colour=TOKEN_COLOURS[0]),
             *((Bars(key="drawn", title="Tokens in training", note="how often each number is drawn now", unit="%", down=True,
                     labels=tuple(f"{k} token{'s' * (k != 1)}" for k in range(1, n + 1)), colour=TOKEN_COLOURS[2]),) if drawn else ()),
@@ -120,7 +121,8 @@ class VLEDisplay(Display):
                 *((Row(key="owner", label="whose pixel", note=owner_legend(n), help="The token whose mask is largest there"),) if masked
                   else ()))
         return Layout(title="VLE", question=f"what does each token say of **{display_name(info['data'])}**?", rows=rows,
-                      pictures=token_pictures(n, len(snapshot.images), masked, drawn), plots=token_plots(n, masked),
+                      pictures=token_pictures(n, snapshot.views["after"].shape[1] - 1, len(snapshot.images), masked, drawn),
+                      plots=token_plots(n, masked),
                       table=token_table(f"{info.get('held_out', 'some')} held out"),
                       columns=tuple(filter(None, info.get("columns", "").split(" | "))))
 
