@@ -249,11 +249,14 @@ def carry_out(
 
 def main(
     argv: Sequence[str] | None = None,  # Arguments after the command's name; those of the process when not given
-) -> int:  # Exit status: 0 went well, 2 the request cannot be met
+) -> int:  # Exit status: 0 went well, 2 the request cannot be met, 130 interrupted
     "The command `latentlab`."
     options = parser().parse_args(argv)
     try: carry_out(options)
     except ValueError as error:
         print(f"latentlab: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:  # a training has left its checkpoint and said so in its record
+        print(f"latentlab: {stopped or 'interrupted by the keyboard'}", file=sys.stderr)
+        return 130
     return 0

@@ -128,13 +128,14 @@ class Dispatcher:
     def begin(self) -> None:
         "Forget what was given out; an answer that comes after this reaches nobody."
         self.tries: dict[str, int] = {}  # Identity of a run -> times it was given out
+        self.since: dict[str, float] = {}  # When it was given out last, seconds since 1970
         self.given: set[str] = set()  # At work now
         self.back = queue.SimpleQueue()  # Answers: (identity, future)
 
     def give(self, backend: Backend, name: str) -> None:
         "Give one run out."
         self.given.add(name)
-        self.tries[name] = self.tries.get(name, 0) + 1
+        self.tries[name], self.since[name] = self.tries.get(name, 0) + 1, time.time()
         back = self.back
         future = backend.submit(train_one, self.runs[name], str(self.journal.root), {"sweep": self.name})
         future.add_done_callback(lambda future: back.put((name, future)))
@@ -151,8 +152,10 @@ class Dispatcher:
         self.outcomes[name] = outcome
 
     def give_up(self, name: str, words: str) -> Outcome:
-        "Call a run failed in the journal, whose workers died too often."
+        "Call a run failed in the journal, whose workers died too often; one whose last worker was told to leave, and did, is interrupted."
         words, known = f"{words}; given out {self.tries[name]} times", known_run(self.journal, self.runs[name])
+        if known and known["state"] == "interrupted" and known["updated"] >= self.since[name]:
+            return Outcome(state="interrupted", id=known["id"], error="its worker was told to leave")
         if known and not finished(known, self.runs[name]): fail(self.journal.folder(known["id"]), words)
         return Outcome(state="failed", id=known["id"] if known else "", error=words)
 
