@@ -9,8 +9,10 @@ import latentlab as ll
 from latentlab.core.factors import check_values, decode_values, encode_values, factor_errors
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import make_prepare, without
-from latentlab.data.factored import FactoredImages
+from latentlab.data.causal import pendulum
+from latentlab.data.factored import FactoredImages, true_change
 from latentlab.data.sources import DataSettings, open_images
+from latentlab.data.sprites import sprites
 
 NAMES = ("sprites", "sprites-correlated", "pendulum", "flow")
 
@@ -67,3 +69,19 @@ def test_factors_must_fit_their_images(unchecked):
         dataclasses.replace(images, factor_values=images.factor_values[:3])
     with pytest.raises(ValueError, match=r"`values` must be \[batch, 5\], shape, scale, orientation, x, y: got \(4, 4\)"):
         dataclasses.replace(images, factor_values=images.factor_values[:, :4])
+
+
+def test_a_factor_acts_at_the_edges_of_its_object():
+    "Moving or scaling a sprite changes its border and not its middle; moving the light leaves the shadow alone."
+    images = open_images("sprites", "test", 60, side=32)
+    big = images.subset((images.column("scale") > 0.75).nonzero().flatten())
+    for name in ("x", "y", "scale", "orientation"):
+        change = true_change(sprites(), big.factor_values, name, side=32)
+        near = torch.nn.functional.max_pool2d(big.masks[:, None].float(), 5, 1, 2)[:, 0]
+        deep = -torch.nn.functional.max_pool2d(-big.masks[:, None].float(), 7, 1, 3)[:, 0]
+        assert (change > 0.1).any() and not (change * (1 - near) > 0.1).any(), name
+        assert not (change * deep > 0.1).any(), name
+    world = pendulum()
+    values = world.sample(20, seed=0)
+    change = true_change(world, values, "light_angle", side=32)
+    assert (change[:, :8] > 0.1).flatten(1).any(1).all() and not change[:, 8:].any()
