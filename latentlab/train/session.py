@@ -214,7 +214,7 @@ def take_weights(
 
 
 # %% ../../nbs/train/04_session.ipynb #b0a7d1e3
-MOST_MOVED, LEAST_SIZE = 0.01, 0.2  # Most that a step moves a tensor, as a share of its size; what is added to every size
+MOST_MOVED, LEAST_SIZE = 0.01, 0.3  # Most that a step moves a tensor, as a share of its size; what is added to every size
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class TrainSettings(Settings):
     learning_rate: float = setting(
         2e-3, kind="live", low=1e-5, high=0.1, scale="log", label="learning rate",
         help="How far one step moves the weights. Lower it when the curves jump or a number is no longer finite, raise it when nothing "
-             "moves. With Adam no step moves a tensor by more than a hundredth of its size plus .002, so a high rate does no lasting harm.",
+             "moves. With Adam no step moves a tensor by more than a hundredth of its size plus .003, so a high rate does no lasting harm.",
         reason="suits small networks; families bring their own")
     batch: int = setting(
         32, kind="build", low=1, high=4096, scale="log", unit="images",
