@@ -126,7 +126,8 @@ VLE_LIMITS: Mapping[str, Limit] = {
     "peak": Limit(warn=0.2, bad=0.5, reason="power in one frequency of 4 cycles or more; partitions reach .06, stripes .85"),
     "speckle": Limit(warn=0.5, bad=0.8, reason="edges a pixel; partitions reach .15, dots 1"),
     "undecided": Limit(warn=0.7, bad=math.inf, reason="1 - mean |2m - 1|: masks near one half everywhere say nothing"),
-    "harm": Limit(warn=0.05, bad=0.25, reason="share of images that some token makes worse by 1 % or more; trained ones stay below .04"),
+    "harm": Limit(warn=0.05, bad=0.25, reason="share of images that some token makes worse by 1 % or more; the goal is under .05"),
+    "harm_masks": Limit(warn=0.15, bad=0.4, reason="the same with masks; runs that found objects reach .11, collapsed ones .41 and more"),
     "pull": Limit(warn=0.5, bad=math.inf, reason="minus the cosine of two gradients: 1 where they are opposite, 0 at right angles"),
     "dead": Limit(warn=0.99, bad=math.inf, reason="mean error after the last token over that before it"),
     "starved": Limit(warn=0.98, bad=math.inf, reason="1 - chance that the shortest code is trained"),
@@ -206,7 +207,8 @@ def token_harm(probe: TokenProbe) -> Verdict:
     at = int(harmed.argmax())
     sentence = f"token {at + 1} makes {harmed[at].item():.0%} of the images worse by 1 % or more; "
     sentence += f"MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
-    return _judge("harm", "harm", harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
+    rule = "harm" if probe.trace.masks is None else "harm_masks"
+    return _judge("harm", rule, harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
                   "train on; set any_time_scale to 1, or lower tokens", "warn" if probe.step < 200 else "bad")
 
 
