@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -921,3 +922,11 @@ def test_records_are_thinned_and_not_dropped(mean):
     trainer = mean({"check_every": 1}).fit(500, progress=False)
     steps = [m.step for m in trainer.snapshot().measurements]
     assert len(steps) <= 400 and steps[0] == 0 and steps[-1] == 500 and steps == sorted(set(steps))
+
+
+def test_a_snapshot_that_is_being_taken_when_time_is_over_is_none(monkeypatch):
+    "A future that runs cannot be cancelled, and `cancel` says False: on a slow machine the panel drew that False as a snapshot."
+    trainer, running = Trainer(MeanRun()), Future()
+    assert running.set_running_or_notify_cancel()
+    monkeypatch.setattr(trainer, "submit", lambda command: running)
+    assert trainer.snapshot(timeout=0.01) is None

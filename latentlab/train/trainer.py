@@ -612,7 +612,9 @@ class Trainer:
         "A picture of the trainer after the step in progress."
         future = self.submit(TakeSnapshot())
         try: return future.result(timeout)
-        except FutureTimeout: return future.cancel() and None
+        except FutureTimeout:
+            future.cancel()  # False for one that is being taken
+            return None
         except (Ended, CancelledError):
             if self.busy: return None
         with self.worker.lock: return self._picture()
