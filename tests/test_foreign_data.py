@@ -227,5 +227,5 @@ def test_a_compression_bomb_is_refused_by_what_it_declares(tmp_path, monkeypatch
     zeros = np.zeros((60_000, 28, 28 * 4), np.uint8)  # 188 MB in 183 kB, where 157 MB are the most
     np.savez_compressed(tmp_path / "fashion_mnist_train.npz", images=zeros)
     monkeypatch.setattr(np, "load", lambda *args, **more: pytest.fail("was read"))
-    with pytest.raises(ValueError, match="fashion_mnist_train.npz` must be a whole .npz file: got OverflowError .*bytes declared where at most"):
+    with pytest.raises(ValueError, match="fashion_mnist_train.npz` must be a whole .npz file: got ValueError .*bytes declared where at most"):
         load("fashion-mnist", root=tmp_path)
