@@ -12,7 +12,7 @@ from latentlab.data.binarise import make_prepare, without
 from latentlab.data.causal import pendulum
 from latentlab.data.factored import FactoredImages, true_change
 from latentlab.data.sources import DataSettings, open_images
-from latentlab.data.sprites import sprites
+from latentlab.data.sprites import SPRITES, sprites, sprites_for_test
 
 NAMES = ("sprites", "sprites-correlated", "pendulum", "flow")
 
@@ -85,3 +85,10 @@ def test_a_factor_acts_at_the_edges_of_its_object():
     values = world.sample(20, seed=0)
     change = true_change(world, values, "light_angle", side=32)
     assert (change[:, :8] > 0.1).flatten(1).any(1).all() and not change[:, 8:].any()
+
+
+@pytest.mark.parametrize("name", ("sprites", "sprites-correlated"))
+def test_no_test_sprite_is_drawn_for_training(name):
+    held = sprites_for_test()
+    assert held.sum() == SPRITES // 10
+    assert not held[open_images(name, "train", 2000, side=16).indices].any() and held[open_images(name, "test", 500, side=16).indices].all()
