@@ -60,11 +60,11 @@ export: $(STAMP) ## Clean and export all notebooks; fails on what that changes
 ruff: $(STAMP) ## Check the style of package and tests
 	$(call stage,ruff,$(BIN)/ruff check --output-format concise .)
 
-notebooks: $(STAMP) ## Run every notebook with nbdev_test
-	$(call stage,nbdev_test,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing)
+notebooks: $(STAMP) ## Run every notebook as nbdev_test does, the longest first
+	$(call stage,nbdev_test,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python .ci/notebooks.py $(WORKERS))
 
 pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those marked slow are left to `make slow`
-	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
+	$(call stage,pytest,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" -ra --durations=20 $(PYTEST_ARGS))
 
 slow: $(STAMP) ## Run what takes long: cells marked slow, kills at random moments, SLURM jobs, several devices, more of the browser
 	$(call stage,slow cells,for book in $$(grep -rl --include='*.ipynb' '#| slow' nbs | sort); do MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --path $$book --flags slow --do_print || exit 1; done)

@@ -6,6 +6,7 @@ Needs torch, numpy and jaxtyping alone (and kornia for the family without labels
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -22,7 +23,6 @@ from latentlab.core.registry import find_family  # noqa: E402
 from latentlab.core.runtime import choose_device, generator  # noqa: E402
 from latentlab.core.settings import Live  # noqa: E402
 from latentlab.core.terms import weighted_sum  # noqa: E402
-from latentlab.train.settings import make_optimiser  # noqa: E402
 from latentlab.train.trainer import Trainer  # noqa: E402
 
 SMALLER = {"nem": {"images": 1024}}  # Fewer images are built sooner; a step costs the same
@@ -31,8 +31,9 @@ SMALLER = {"nem": {"images": 1024}}  # Fewer images are built sooner; a step cos
 def bare_loop(run, device):
     "The loop a researcher writes by hand: the same batches, terms, weights and optimiser; nothing kept, nothing watched."
     setup, live, draws = run.build(device), Live(run, device), generator(0, "bare", device=device)
-    (group,) = setup.model.groups()
-    optimiser, done = make_optimiser(run.train.optimiser, group, run.train), 0
+    (group,), train, done = setup.model.groups(), run.train, 0
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": functools.partial(torch.optim.SGD, momentum=0.9)}[train.optimiser]
+    optimiser = kind(group.parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
 
     def steps(n):
         nonlocal done

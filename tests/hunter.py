@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # what an optimiser imports at its first step, seconds that no kill shall wait for
 from latentlab.core.settings import Settings
 from latentlab.facade import make_run
 from latentlab.journal.files import process_began, read_json, read_lines

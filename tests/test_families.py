@@ -211,7 +211,7 @@ def send(panel: Panel, source: str, kind: str, value=None, buffers=()) -> str:
     refused = []
     panel.view.send = lambda content, buffers=None: refused.append(content["sentence"]) if content.get("kind") == "refused" else None
     panel.view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, list(buffers))
-    panel.trainer.submit(lambda trainer: None).result(20)  # what was queued before it had its turn
+    panel.trainer.submit(lambda trainer: None).result(60)  # what was queued before it had its turn
     return refused[-1] if refused else ""
 
 
@@ -222,7 +222,7 @@ def frame(panel: Panel, key: str) -> np.ndarray:
 
 def test_what_somebody_does_to_the_picture(panel: Panel) -> None:
     held = lambda: panel.trainer.setup.diagnostics
-    panel.trainer.step(2).wait(30)
+    panel.trainer.step(2).wait(60)
     before = frame(panel, "keep_shape")
     assert send(panel, "shown_price", "slide", 9.0) == "" and held().price == 9.0
     assert not np.array_equal(frame(panel, "keep_shape"), before)

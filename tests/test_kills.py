@@ -27,7 +27,6 @@ from latentlab.train.trainer import Trainer
 RUN = MeanRun().replace(steps=400, checkpoint_every=20)
 PREY = """
 import signal
-import torch._dynamo  # what an optimiser imports at its first step, seconds that no kill shall wait for
 import torch
 torch.set_num_threads(1)
 from latentlab.journal.files import read_json
@@ -176,7 +175,7 @@ def hunt(prey, straight, root, how, kills, seed, *, signals=(signal.SIGKILL,)):
         if process.is_alive():
             os.kill(process.pid, draw.choice(signals))
             phases.append(where)
-        process.join(30)
+        process.join(60)
         assert process.exitcode is not None
         seen = true_and_whole(root)
         if any(row["state"] == "done" and row["seed"] == number for row in seen.values()): number += 1
@@ -267,7 +266,7 @@ def test_an_interrupt_leaves_the_step_it_was_at(prey, tmp_path, number):
     process = prey("fit", RUN.replace(steps=100_000), tmp_path / "runs")
     until(lambda: (tmp_path / "runs").exists() and any(row["steps"] > 50 for row in Journal(tmp_path / "runs").rows()), pause=0.02)
     os.kill(process.pid, number)
-    process.join(30)
+    process.join(60)
     journal = Journal(tmp_path / "runs")
     (row,) = journal.rows()
     assert row["state"] == "interrupted" and load_checkpoint(

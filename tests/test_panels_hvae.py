@@ -125,7 +125,7 @@ def test_another_number_of_layers_brings_its_lists(open_panel: Callable[..., Pan
     cases = ("layers", 1, 1, (2,)), ("latents", "2, 2, 2", 3, (2, 2, 2)), ("layers", 2, 2, (2, 2)), ("kind", "auxiliary", 1, (2,))
     for name, value, layers, latents in cases:
         panel.view._receive(panel.view, dict(kind="set", name=name, value=value), None)
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         found = lambda n=name, v=value: (panel.trainer.run.get(n) == v or n == "latents", panel.trainer.run.model.layers,
                                          panel.trainer.run.model.latents)
         while found() != (True, layers, latents) and time.monotonic() < limit: time.sleep(0.01)

@@ -247,15 +247,15 @@ def test_start_twice_is_refused(tmp_path):
 def test_wait_gives_up_after_its_time_and_the_sweep_goes_on(tmp_path):
     sweep = Sweep(Plan(base=RUN), tmp_path, backend=ByHand).start()
     begun = time.monotonic()
-    assert sweep.wait(progress=False, timeout=0.5) is sweep and sweep.state == "running" and 0.4 < time.monotonic() - begun < 5
+    assert sweep.wait(progress=False, timeout=0.5) is sweep and sweep.state == "running" and time.monotonic() - begun > 0.4
     sweep.stop()
 
 
 def test_an_interrupt_of_wait_has_stopped_the_sweep(tmp_path):
     sweep = Sweep(Plan(base=RUN, seeds=range(3)), tmp_path, backend=ByHand).start()
     until(lambda: ByHand.last and ByHand.last.waiting())
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt): sweep.wait(progress=False, timeout=30)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt): sweep.wait(progress=False, timeout=60)
     assert sweep.state == "stopped" and sweep.progress().left == 3
     sweep.start().stop()
 
@@ -322,9 +322,9 @@ def test_an_error_of_the_driver_is_raised_by_wait_and_it_can_start_again(tmp_pat
     sweep = Sweep(Plan(base=RUN, seeds=range(3)), tmp_path, workers=1, backend=Dead, retries=0)
     with monkeypatch.context() as patch:
         patch.setattr(module, "known_run", lambda *words: (_ for _ in ()).throw(OSError("the journal's disk is gone")))
-        with pytest.raises(OSError, match="disk is gone"): sweep.start().wait(progress=False, timeout=20)
+        with pytest.raises(OSError, match="disk is gone"): sweep.start().wait(progress=False, timeout=60)
         assert sweep.state == "stopped" and adds_up(sweep.progress())
-    assert sweep.start().wait(progress=False, timeout=20).state == "done" and sweep.progress().failed == 3
+    assert sweep.start().wait(progress=False, timeout=60).state == "done" and sweep.progress().failed == 3
 
 
 # One run ----------------------------------------------------------------------------------------------------------------

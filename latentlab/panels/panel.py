@@ -161,7 +161,7 @@ class Panel(ipywidgets.Box):
         told = newest is not None and newest is not self._other
         frame = dict(step=snapshot.step, measured=newest.step if told else None, values=values, tail=tail,
                      table=display.table(snapshot) if told else {})
-        self.view.push(arrays, frame, columns)
+        self.view.push(arrays, frame, columns, rests=snapshot.state != "running")
         notes = [dict(note) for note in display.notes(snapshot)]
         self.words.tell(checks=lights(snapshot), notes=notes, values=values, differs=differences(fields), status=self.status())
 

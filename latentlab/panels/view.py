@@ -199,11 +199,13 @@ class View(anywidget.AnyWidget):
         arrays: Mapping[str, Shaped[np.ndarray, "..."]],  # What the layout draws, by key
         meta: Mapping[str, Any],  # step; values in force for this frame; tail: newest row of the curves; table: name -> numbers
         curves: Mapping[str, Num[np.ndarray, " row"]] | None = None,  # Whole history; sent at most twice a second
+        *,
+        rests: bool = False,  # Whether nothing trains: no later frame will bring what is new in the curves, so they are sent at once
     ) -> None:
         "Show one frame, in one message."
-        blocks, send_curves = {key: pack_block(key, array)
-                               for key, array in arrays.items()}, curves is not None and time.monotonic() - self._curves_at >= 0.5
-        packed = pack_curves(curves) if send_curves else None
+        blocks = {key: pack_block(key, array) for key, array in arrays.items()}
+        packed = pack_curves(curves) if curves is not None and (rests or time.monotonic() - self._curves_at >= 0.5) else None
+        if packed is not None and rests and packed.data == self.curves and list(packed.columns) == self.curves_meta.get("columns"): packed = None
         with self._lock, self.hold_sync():
             moving, rested = self._resting.split(blocks)
             if rested:

@@ -42,7 +42,7 @@ def test_all_that_counts_is_seen_at_once_on_a_laptop(open_notebook, name):
     wanted = [*ALWAYS, *PICTURES[name]]
     for theme in ("light", "dark"):
         notebook.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-        notebook.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+        notebook.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=60_000)
         notebook.page.wait_for_timeout(700)
         assert notebook.page.evaluate(HERE, wanted) == []
         notebook.shot(f"sight-{name}-{theme}")
@@ -69,7 +69,7 @@ def test_a_collapse_is_not_under_a_green_state(fed):
     checks = [verdict("combs", "warn"), verdict("collapse", "bad", sentence="Trouser keeps 2.1e-19 of its pixels", remedy="Lower KL scale."), verdict("line", "ok")]
     green = fed.page.locator(".ll-pill").evaluate("(e) => getComputedStyle(e).backgroundColor")
     fed.execute(f"tell({{'checks': {checks!r}}})")
-    fed.page.wait_for_function("() => document.querySelector('.ll-verdict').dataset.level === 'bad'", timeout=5000)
+    fed.page.wait_for_function("() => document.querySelector('.ll-verdict').dataset.level === 'bad'", timeout=60_000)
     words = fed.page.locator(".ll-header .ll-verdict")
     assert "Trouser keeps 2.1e-19 of its pixels" in words.inner_text() and "at step 12,100" in words.inner_text() and "! 1" in words.inner_text()
     assert fed.page.locator(".ll-pill").evaluate("(e) => getComputedStyle(e).backgroundColor") != green
@@ -81,7 +81,7 @@ def test_a_collapse_is_not_under_a_green_state(fed):
     assert {stamp for stamp in fed.page.locator(".ll-stamp:visible").all_inner_texts() if stamp.startswith("at")} == {"at step 12,100"}
     fed.shot("sight-collapse")
     fed.execute(f"tell({{'checks': {[verdict('line', 'ok')]!r}}})")
-    fed.page.wait_for_function("() => document.querySelector('.ll-verdict').dataset.level === 'ok'", timeout=5000)
+    fed.page.wait_for_function("() => document.querySelector('.ll-verdict').dataset.level === 'ok'", timeout=60_000)
     assert "1 check well" in words.inner_text()
     fed.page.locator(".ll-tab[data-dock=plots-0]").click()
 
@@ -92,34 +92,34 @@ def test_help_says_what_a_control_does_and_then_why_it_starts_there(fed):
     fed.page.wait_for_timeout(600)
     tip, label = fed.page.locator(".ll-help"), fed.page.locator("[data-name=kl_scale] label")
     label.hover()
-    tip.wait_for(state="visible", timeout=3000)
+    tip.wait_for(state="visible", timeout=60_000)
     lines = tip.inner_text().splitlines()
     assert lines[0] == "KL scale" and lines[1] == "Price of one nat of mask." and lines[2].startswith("Default 0.01: Price of one nat of mask. Larger keeps fewer")
     inside, panel = tip.bounding_box(), fed.page.locator(".ll-box").first.bounding_box()
     assert panel["y"] <= inside["y"] and inside["y"] + inside["height"] <= panel["y"] + panel["height"] and inside["x"] >= panel["x"]
     fed.page.locator(".ll-title").hover()
-    tip.wait_for(state="hidden", timeout=3000)
+    tip.wait_for(state="hidden", timeout=60_000)
     slider = fed.page.locator("[data-name=kl_scale] input[type=range]")
     slider.focus()
     slider.press("ArrowRight")
     fed.page.keyboard.press("Shift+Tab"), fed.page.keyboard.press("Tab")
-    tip.wait_for(state="visible", timeout=3000)
+    tip.wait_for(state="visible", timeout=60_000)
     assert slider.get_attribute("aria-describedby") == tip.get_attribute("id")
     reset = fed.page.locator("[data-name=kl_scale] .ll-reset")
     assert reset.is_visible() and reset.bounding_box()["x"] + reset.bounding_box()["width"] <= label.bounding_box()["x"] + 1
     assert label.evaluate("(e) => e.scrollWidth <= e.clientWidth")
     slider.press("Escape")
-    tip.wait_for(state="hidden", timeout=3000)
+    tip.wait_for(state="hidden", timeout=60_000)
 
 
 def test_two_units_never_share_an_axis(fed):
     "A plot that begins at a step draws nothing before it, and says so."
     fed.execute("plan = feeder.view.plan\ntell({'plan': plan | {'plots': [plan['plots'][0] | {'since': 10**9}, *plan['plots'][1:]]}})")
-    fed.page.wait_for_function("() => document.querySelector('.ll-plot.curves .ll-note').innerText.startsWith('from step')", timeout=5000)
+    fed.page.wait_for_function("() => document.querySelector('.ll-plot.curves .ll-note').innerText.startsWith('from step')", timeout=60_000)
     fed.page.wait_for_timeout(700)
     assert set(fed.page.locator(".ll-plot.curves .ll-legend-item b").all_inner_texts()) == {"–"}
     fed.execute("tell({'plan': plan})")
-    fed.page.wait_for_function("() => !document.querySelector('.ll-plot.curves .ll-legend-item b').innerText.includes('–')", timeout=5000)
+    fed.page.wait_for_function("() => !document.querySelector('.ll-plot.curves .ll-legend-item b').innerText.includes('–')", timeout=60_000)
 
 
 BOXED = """import ipywidgets

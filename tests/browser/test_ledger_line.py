@@ -12,6 +12,6 @@ def test_one_click_copies_the_line(open_notebook):
     line = button.get_attribute("data-copy")
     notebook.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button.click()
-    notebook.page.wait_for_function("() => document.querySelector('.ll-copy').innerText.includes('copied')", timeout=5000)
+    notebook.page.wait_for_function("() => document.querySelector('.ll-copy').innerText.includes('copied')", timeout=60_000)
     assert line.endswith("@ 10, 1,000 test") and notebook.page.evaluate("navigator.clipboard.readText()") == line
     assert not notebook.errors

@@ -134,7 +134,7 @@ def test_stop_keeps_a_picture_in_the_saved_notebook(nem):
 def test_it_fits_with_real_content(nem, theme):
     "Both themes and three widths; a picture of each is kept."
     nem.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-    nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+    nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=60_000)
     for width in (1200, 1000, 800): nem.shot(f"nem-{theme}-{width}", width)
     assert not nem.errors
     if theme == "light": nem.execute("panel.close()")

@@ -103,7 +103,7 @@ def test_the_book_and_the_widths(nem):
     assert "&lt;b&gt;width&lt;/b&gt;" in text and "![picture of run" in text and "## Repeats" in text
     for theme in ("dark", "light"):
         nem.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-        nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+        nem.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=60_000)
         for width in (1200, 1000, 800): nem.shot(f"journal-{theme}-{width}", width)
     assert not nem.errors
     nem.execute("panel.close()")

@@ -56,7 +56,7 @@ def test_a_wish_that_is_refused_goes_back(panel):
     seed.fill("-3")
     seed.press("Enter")
     error = panel.page.locator("[data-name=seed] .ll-error")
-    error.wait_for(state="visible", timeout=5000)
+    error.wait_for(state="visible", timeout=60_000)
     assert "at least 0" in error.inner_text()
     assert seed.input_value() == "0"
     penalty = panel.page.locator("[data-name=penalty] select")
@@ -116,7 +116,7 @@ def test_it_says_when_no_frames_come(panel):
 def test_it_fits(panel, theme):
     "At each width nothing is cut off; a picture of each is kept."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=10_000)
+    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}", timeout=60_000)
     for width in (1200, 1000, 800):
         panel.shot(f"view-{theme}-{width}", width)
         cut = panel.page.evaluate(CUT)

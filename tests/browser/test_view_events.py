@@ -94,7 +94,7 @@ def test_a_stroke_arrives_and_a_frame_answers(panel):
     painted = ast.literal_eval(panel.execute("print(int((feeder.painted[0] == 255).sum()), feeder.painted[0][8, 12:16].tolist(), "
                                              "int(feeder.painted[0][20:].sum()))").replace(" [", ", [").replace("] ", "], "))
     assert painted[0] == int(of(panel, "painted", "painted")) and painted[1] == [255] * 4 and painted[2] == 0
-    panel.page.wait_for_function(f"() => {row} !== {blank!r}", timeout=10_000)
+    panel.page.wait_for_function(f"() => {row} !== {blank!r}", timeout=60_000)
     panel.page.locator("[data-source=painted] [data-tab=erase]").click()
     drag(panel, at(0.3, 0.3), at(0.5, 0.3))
     erased = int(of(panel, "painted", "painted"))
@@ -132,7 +132,7 @@ def test_arrows_are_added_cut_and_refused(panel):
     before, count = of(panel, "concepts", "edges"), len(events(panel))
     drag(panel, middle(node("shadow length")), middle(node("shadow position")))  # the family refuses this one
     panel.page.wait_for_function("() => document.querySelector('[data-source=concepts] .ll-error').textContent.includes('Shadows "
-                                 "cause nothing')", timeout=10_000)
+                                 "cause nothing')", timeout=60_000)
     assert of(panel, "concepts", "edges") == before and len(events(panel)) == count
     panel.page.locator("[data-cut='light > pendulum']").press("Enter")
     assert ["light", "pendulum"] not in wait_event(panel, "concepts", "edit")[2]["edges"]
@@ -198,7 +198,7 @@ def test_a_range_and_a_tuple_are_set(panel):
     assert value("widths") == [64, 32, 8]
     widths.fill("64, x")
     widths.press("Enter")
-    panel.page.locator("[data-name=widths] .ll-error").wait_for(state="visible", timeout=5000)
+    panel.page.locator("[data-name=widths] .ll-error").wait_for(state="visible", timeout=60_000)
     assert value("widths") == [64, 32, 8] and widths.input_value() == "64, 32, 8"
 
 
@@ -227,7 +227,7 @@ def test_no_frames_while_nobody_looks(panel):
     show("visible")
     painted = int(panel.data("painted"))
     start = time.monotonic()
-    panel.page.wait_for_function(f"() => Number(document.querySelector('.ll').dataset.painted) > {painted}", timeout=10_000)
+    panel.page.wait_for_function(f"() => Number(document.querySelector('.ll').dataset.painted) > {painted}", timeout=60_000)
     print(f"a frame {time.monotonic() - start:.2f} s after the tab was in front again")
     assert time.monotonic() - start < 1.5 and panel.data("stale") == "false"
     panel.execute("import time\nmarks = [feeder.view.frame_meta['seq']]\ntime.sleep(8)\nmarks.append(feeder.view.frame_meta['seq'])")
@@ -242,7 +242,7 @@ def test_it_fits(panel, theme):
     "At each width nothing is cut off; a picture of each is kept."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
     panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}",
-                                 timeout=10_000)
+                                 timeout=60_000)
     for width in (1200, 1000, 800):
         panel.shot(f"events-{theme}-{width}", width)
         cut = panel.page.evaluate(CUT)

@@ -54,7 +54,7 @@ def test_without_a_journal_there_is_no_bar(open_notebook):
     for part in (".ll-journal", ".ll-drawer", ".ll-foot.since", ".ll-report-over"): assert plain.page.locator(part).is_hidden(), part
     assert (plain.data("runs"), plain.data("run"), plain.data("sweep")) == ("0", "", "")
     plain.execute("feeder.view.tell({'journal': {'folder': 'journal', 'run': {}, 'message': '', 'error': '', 'sweep': {}}})")
-    plain.page.locator(".ll-journal").wait_for(state="visible", timeout=5000)
+    plain.page.locator(".ll-journal").wait_for(state="visible", timeout=60_000)
     assert "records from the first step" in plain.page.locator(".ll-run").inner_text()
     for name in ("save", "note", "report", "repeat"):
         assert button(plain, name).is_disabled() and "first step" in button(plain, name).get_attribute("title")
@@ -62,7 +62,7 @@ def test_without_a_journal_there_is_no_bar(open_notebook):
     assert plain.page.locator(".ll-runs").inner_text() == "no earlier runs yet"
     plain.shot("journal-before", 1000, 1800)
     plain.execute("feeder.view.tell({'journal': {}})")
-    plain.page.locator(".ll-journal").wait_for(state="hidden", timeout=5000)
+    plain.page.locator(".ll-journal").wait_for(state="hidden", timeout=60_000)
     assert plain.page.locator(".ll-drawer").is_hidden() and plain.errors == []
 
 
@@ -86,11 +86,11 @@ def test_words_are_said_once_and_loudly(panel):
     more = ["`fill` is blur; the default is mean.", "`optional smoothing` is True; the default is False."]
     panel.execute(f"said = feeder.kept\nfeeder.kept = said | {{'words': [*said['words'], *{more}]}}\nfeeder.write()")
     quiet = panel.page.locator(".ll-notes > .quiet")
-    quiet.wait_for(state="visible", timeout=5000)
+    quiet.wait_for(state="visible", timeout=60_000)
     assert quiet.all_inner_texts() == ["2 switches differ from their defaults: fill blur, optional smoothing on"]  # ordinary choices are no warning, and one line
     assert panel.page.locator(".ll-notes > .loud").all_inner_texts() == [words.replace("`", "")]
     panel.execute("feeder.kept = said\nfeeder.write()")
-    quiet.wait_for(state="hidden", timeout=5000)
+    quiet.wait_for(state="hidden", timeout=60_000)
 
 
 def test_save_keeps_the_moment(panel):
@@ -98,7 +98,7 @@ def test_save_keeps_the_moment(panel):
     assert "Save" in save.inner_text()
     save.click()
     wait_asked(panel, ["save", None])
-    panel.page.wait_for_function("() => document.querySelector('[data-journal=save]').textContent === '★ Kept'", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelector('[data-journal=save]').textContent === '★ Kept'", timeout=60_000)
     assert "kept" in save.get_attribute("class")
 
 
@@ -123,7 +123,7 @@ def test_a_note_is_typed_and_shown_as_text(panel):
     text.fill(f"  {note} ")
     text.press("Enter")
     wait_asked(panel, ["note", note])
-    panel.page.wait_for_function("() => document.querySelectorAll('.ll-run-notes > div').length === 1", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelectorAll('.ll-run-notes > div').length === 1", timeout=60_000)
     assert panel.page.locator(".ll-run-notes > div").inner_text() == note and "(1)" in button(panel, "note").inner_text()
     assert text.is_hidden() and error.is_hidden()
     assert panel.page.evaluate("window.hacked === undefined && document.querySelectorAll('.ll-journal img, .ll-journal b b').length === 0")
@@ -164,12 +164,12 @@ def test_a_run_is_loaded_from_the_keyboard(panel):
     wait_asked(panel, ["load", BEFORE])
     assert load.is_disabled() and panel.page.locator("[data-load]:disabled").count() == 1
     panel.execute("feeder.table = [feeder.table[0] | {'steps': 700}, *feeder.table[1:]]; feeder.write()")
-    panel.page.wait_for_function(f"() => !document.querySelector(\"[data-load='{BEFORE}']\").disabled", timeout=5000)
+    panel.page.wait_for_function(f"() => !document.querySelector(\"[data-load='{BEFORE}']\").disabled", timeout=60_000)
     assert load.evaluate("(e) => e === document.activeElement"), "the keyboard stays where it was"
     resume = panel.page.locator(f"[data-load='{BEST}']")
     assert resume.inner_text() == "Resume"
     resume.click()
-    panel.page.locator(".ll-journal .ll-error").wait_for(state="visible", timeout=5000)
+    panel.page.locator(".ll-journal .ll-error").wait_for(state="visible", timeout=60_000)
     assert "a run that this version can read" in panel.page.locator(".ll-journal .ll-error").inner_text() and resume.is_enabled()
     panel.page.locator("[data-command=run]").click()
     panel.wait_data("d.state === 'running'", 5)
@@ -183,20 +183,20 @@ def test_the_report_opens_where_it_was_asked_for(panel):
     assert over.is_hidden()
     for closing in ("Escape", "button"):
         button(panel, "report").click()
-        over.wait_for(state="visible", timeout=5000)
-        panel.page.wait_for_function("() => document.querySelector('.ll-report-sheet img').naturalWidth === 900", timeout=5000)
+        over.wait_for(state="visible", timeout=60_000)
+        panel.page.wait_for_function("() => document.querySelector('.ll-report-sheet img').naturalWidth === 900", timeout=60_000)
         inside = panel.page.evaluate("""() => { const [a, b] = ['.ll-report-over', '.ll-box'].map((s) => document.querySelector(s).getBoundingClientRect());
             return a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom; }""")
         assert inside and panel.page.locator(".ll-report-sheet").get_by_text("nem-3fa9c2").is_visible()
         assert panel.page.locator(".ll-report-sheet a").get_attribute("download") == f"{RUN_ID}.png"
         if closing == "Escape":
-            with panel.page.expect_download(timeout=5000) as caught: panel.page.locator(".ll-report-sheet a").click()
+            with panel.page.expect_download(timeout=60_000) as caught: panel.page.locator(".ll-report-sheet a").click()
             assert caught.value.suggested_filename == f"{RUN_ID}.png" and caught.value.path().read_bytes().startswith(b"\x89PNG")
             panel.page.locator(".ll-report-sheet img").click()  # the focus is anywhere
             first = panel.page.locator(".ll-report-sheet img").get_attribute("src")
             panel.page.keyboard.press("Escape")
         else: panel.page.locator(".ll-report-sheet").get_by_role("button", name="Close").click()
-        over.wait_for(state="hidden", timeout=5000)
+        over.wait_for(state="hidden", timeout=60_000)
         assert button(panel, "report").evaluate("(e) => e === document.activeElement")
     gone = panel.page.evaluate("(address) => fetch(address).then(() => false, () => true)", first)
     assert gone, "the address of the report before must be given back"
@@ -223,7 +223,7 @@ def test_a_repeat_shows_how_far_it_is(panel):
     panel.page.set_viewport_size(WINDOW)
     button(panel, "cancel").click()
     wait_asked(panel, ["cancel", None])
-    panel.page.wait_for_function("() => document.querySelector('.ll-sweep').classList.contains('stopped')", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelector('.ll-sweep').classList.contains('stopped')", timeout=60_000)
     result = "loss 0.041 ± 0.002 (n = 5, 95 % interval 0.038 to 0.043)"
     panel.execute(f"feeder.count(5, 'done', result={result!r})")
     panel.wait_data("d.sweep === '5/5'", 5)
@@ -233,22 +233,22 @@ def test_a_repeat_shows_how_far_it_is(panel):
 def test_what_the_journal_says_stands_in_the_banner(panel):
     banner = panel.page.locator(".ll-banner")
     panel.execute("feeder.write(message='saved at step 640', error='3 lines wait for the disk: No space left on device')")
-    banner.wait_for(state="visible", timeout=5000)
+    banner.wait_for(state="visible", timeout=60_000)
     panel.shot("journal-error", 1000, 1800)
     panel.page.set_viewport_size(WINDOW)
     assert banner.inner_text().split("\n") == ["3 lines wait for the disk: No space left on device", "saved at step 640"] and "bad" in banner.get_attribute("class")
     assert banner.locator("div.info").all_inner_texts() == ["saved at step 640"]
     panel.execute("feeder.write(error='')")
-    panel.page.wait_for_function("() => document.querySelector('.ll-banner').className === 'll-banner info'", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelector('.ll-banner').className === 'll-banner info'", timeout=60_000)
     panel.execute("feeder.write(message='')")
-    banner.wait_for(state="hidden", timeout=5000)
+    banner.wait_for(state="hidden", timeout=60_000)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits(panel, theme):
     "At each width nothing is cut off but what has its whole text in a title; a picture of each is kept."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
-    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {json.dumps(theme == 'dark')}", timeout=10_000)
+    panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {json.dumps(theme == 'dark')}", timeout=60_000)
     drawer(panel, True)
     for width in (1200, 1000, 800):
         panel.shot(f"journal-{theme}-{width}", width, 1800)
@@ -256,7 +256,7 @@ def test_it_fits(panel, theme):
         assert not cut, f"cut off at {width} px: {cut}"
         assert not wide, f"too wide at {width} px: {wide}"
     button(panel, "report").click()
-    panel.page.locator(".ll-report-over").wait_for(state="visible", timeout=5000)
+    panel.page.locator(".ll-report-over").wait_for(state="visible", timeout=60_000)
     panel.page.wait_for_timeout(200)
     panel.shot(f"journal-report-{theme}", 800)
     panel.page.keyboard.press("Escape")

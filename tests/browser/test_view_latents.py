@@ -115,7 +115,7 @@ def test_a_key_moves_a_slider_by_a_value_and_a_number_can_be_typed(panel):
         typed.fill(text)
         typed.press("Enter")
         panel.page.wait_for_function("(why) => document.querySelector('[data-name=samples] .ll-error').textContent.includes(why)", arg=why,
-                                     timeout=5000)
+                                     timeout=60_000)
         assert error.is_visible() and "100" in value.inner_text()
     panel.page.locator("[data-name=free_nats] button.ll-value").click()
     panel.page.locator("[data-name=free_nats] .ll-typed").fill("0.0137")
@@ -136,7 +136,7 @@ def test_a_text_with_examples_takes_others_and_keeps_them(panel):
     panel.execute("feeder.view.tell({'schema': [c | {'help': 'Sizes.'} if c['name'] == 'latents' else c for c in feeder.view.schema]})")
     panel.page.wait_for_timeout(500)
     panel.page.locator("[data-name=latents] label").hover()
-    panel.page.wait_for_function("() => document.querySelector('.ll-help:not([hidden])')?.innerText.includes('Sizes.')", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelector('.ll-help:not([hidden])')?.innerText.includes('Sizes.')", timeout=60_000)
     assert select.locator("option").all_inner_texts() == ["2", "8", "64", "64, 8, 4", "other …"] and select.input_value() == "=8"
     select.select_option(label="64, 8, 4")
     panel.wait_data("JSON.parse(d.values).latents === '64, 8, 4'", 5)
@@ -151,7 +151,7 @@ feeder.history = [(k, row | {'elbo': -1e5 if k == 150 else -3 + 0.001 * k}) for 
 feeder.step = 36
 time.sleep(0.6)  # curves travel twice a second
 feeder.push()""")
-    panel.page.wait_for_function("() => document.querySelector('.ll-plots .ll-plot').dataset.range", timeout=5000)
+    panel.page.wait_for_function("() => document.querySelector('.ll-plots .ll-plot').dataset.range", timeout=60_000)
     panel.wait_data("d.step === '40'", 5)
     panel.page.wait_for_timeout(400)
     low, high = map(float, panel.page.locator(".ll-plots .ll-plot").first.get_attribute("data-range").split(","))
@@ -181,7 +181,7 @@ def test_it_fits(panel, theme):
     "At each width nothing is cut off, and canvases keep the pixels of the screen."
     panel.command("apputils:change-theme", {"theme": f"JupyterLab {theme.title()}"})
     panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(theme == 'dark').lower()}",
-                                 timeout=10_000)
+                                 timeout=60_000)
     for width in (1600, 1200, 1000, 700) if theme == "light" else (1200,):
         panel.shot(f"latents-{theme}-{width}", width)
         cut = panel.page.evaluate(CUT)
