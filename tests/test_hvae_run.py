@@ -11,7 +11,7 @@ import pytest
 import torch
 from latentlab.core.batch import Context
 from latentlab.core.settings import Live, from_json, to_json
-from latentlab.data import images as files, sources
+from latentlab.data import sources
 from latentlab.data.batches import Batches
 from latentlab.data.binarise import ood_set, without
 from latentlab.data.images import load
@@ -38,14 +38,12 @@ BITS = ("dynamic", "static", "deterministic", "grey")
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 POINTS = HVAERun().replace({"data.points": 200, "hidden": (8,), "batch": 50, "device": "cpu"})
 IMAGES = POINTS.replace({"data.name": "fashion-mnist", "outside": "inverted:fashion-mnist", "data.images": 500})
-READ = functools.cache(files.read_npz)
 
 
 @pytest.fixture(autouse=True)
 def bundle(monkeypatch):
-    "The images that come with the package, each file read once."
+    "The images that come with the package."
     monkeypatch.delenv("LATENTLAB_DATA", raising=False)
-    monkeypatch.setattr(files, "read_npz", READ)
 
 
 @functools.cache

@@ -205,7 +205,8 @@ class View(anywidget.AnyWidget):
         "Show one frame, in one message."
         blocks = {key: pack_block(key, array) for key, array in arrays.items()}
         packed = pack_curves(curves) if curves is not None and (rests or time.monotonic() - self._curves_at >= 0.5) else None
-        if packed is not None and rests and packed.data == self.curves and list(packed.columns) == self.curves_meta.get("columns"): packed = None
+        if packed is not None and rests and (packed.data, list(packed.columns)) == (self.curves, self.curves_meta.get("columns")):
+            packed = None
         with self._lock, self.hold_sync():
             moving, rested = self._resting.split(blocks)
             if rested:

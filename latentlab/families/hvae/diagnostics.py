@@ -19,7 +19,7 @@ from torch import Tensor
 from ...core.batch import Context
 from ...core.snapshot import Measurement
 from ...data.toys import Expectation, ToySet, largest_variance, log_density
-from ...latents.checks import LATENT_CHECKS, LatentProbe, find_pockets
+from ...latents.checks import LATENT_CHECKS, LatentProbe
 from ...latents.evaluate import decoder_numbers, evaluate, latent_views, probe_latents, skippable_layers
 from ...latents.model import LatentModel
 from ...latents.trace import Common
@@ -43,8 +43,8 @@ class ProbeHistory:
         found = dataclasses.replace(probe, history=tuple(self.elbos), **known)
         self.elbos.append(probe.elbo.mean().item())
         top = len(probe.prior)
-        z, prior = probe.z[top - 1], probe.prior[top - 1]
-        if z.shape[-1] == 2 and len(z) >= 100 and z.isfinite().all(): self.regions[f"pockets{top}"] = find_pockets(z, prior).region.float()
+        z = probe.z[top - 1]
+        if z.shape[-1] == 2 and len(z) >= 100 and z.isfinite().all(): self.regions[f"pockets{top}"] = found.pockets(top - 1).region.float()
         return found
 
 
