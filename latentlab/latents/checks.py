@@ -67,6 +67,17 @@ class LatentProbe:
     @cached_property
     def _figures(self) -> dict[str, float]: return latent_figures(self)
 
+    def pockets(
+        self,
+        layer: int,  # Index of a layer with two latents, 0 nearest the data
+    ) -> "Pockets":
+        "Where its prior draws and the posterior of no datum is; found once."
+        if layer not in self._pockets: self._pockets[layer] = find_pockets(self.z[layer], self.prior[layer])
+        return self._pockets[layer]
+
+    @cached_property
+    def _pockets(self) -> dict[int, "Pockets"]: return {}
+
 # %% ../../nbs/latents/02_checks.ipynb #711fddf7
 def check_layers(
     probe: LatentProbe,  # Just made
@@ -237,7 +248,7 @@ def worst_pockets(
     flat = [i for i, (z, prior) in enumerate(zip(probe.z, probe.prior)) if z.shape[-1] == prior.shape[-1] == 2
             and min(len(z), len(prior)) >= 100]
     usable = [i for i in flat if probe.z[i].isfinite().all() and probe.prior[i].isfinite().all()]
-    return max(((i, find_pockets(probe.z[i], probe.prior[i])) for i in usable), key=lambda pair: pair[1].share, default=None)
+    return max(((i, probe.pockets(i)) for i in usable), key=lambda pair: pair[1].share, default=None)
 
 
 def pockets(
