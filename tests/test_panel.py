@@ -160,6 +160,20 @@ def test_held_out_figures_are_columns_and_lights_are_lit(opened):
     assert [(light["name"], light["level"]) for light in panel.view.checks] == [("range", "ok")]
 
 
+def test_a_panel_at_rest_shows_its_last_curves(opened):
+    "Curves travel twice a second at most while something trains; after a pause no later frame would bring what is new in them."
+    panel = opened()
+    for steps in (10, 15):
+        panel.trainer.start(steps - panel.trainer.step_count).wait()
+        panel.push(panel.trainer.snapshot())
+        columns = panel.view.curves_meta["columns"]
+        table = np.frombuffer(panel.view.curves, np.float32).reshape(len(columns), -1)
+        assert table[columns.index("step")].max() == steps and np.isfinite(table[columns.index("held_out/level")]).sum() > 1
+    kept = panel.view.curves
+    panel.push(panel.trainer.snapshot())
+    assert panel.view.curves is kept, "the same curves are not sent again"
+
+
 def test_a_picture_without_its_array_says_so_and_training_goes_on(opened, monkeypatch):
     panel = opened().run()
     monkeypatch.setattr(SquareDisplay, "arrays", lambda self, snapshot: {"film": np.zeros((5, 4, 4, 1), np.uint8)})

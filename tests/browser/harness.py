@@ -76,17 +76,18 @@ def jupyterlab(base: Path) -> Iterator[Lab]:
         for session in lab.ask("GET", "/api/sessions"): lab.ask("DELETE", f"/api/sessions/{session['id']}")
     finally:
         server.terminate()
-        try: server.wait(10)
+        try: server.wait(30)
         except subprocess.TimeoutExpired: server.kill()
 
 
 def answers(lab: Lab, server: subprocess.Popen) -> None:
     "Wait until the server does."
-    for _ in range(300):
+    limit = time.monotonic() + 180
+    while time.monotonic() < limit:
         if server.poll() is not None: raise RuntimeError(f"JupyterLab ended: {lab.log.read_text()[-2000:]}")
         try: return lab.ask("GET", "/api/status")
         except requests.ConnectionError: time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab did not answer within 30 s: {lab.log.read_text()[-2000:]}")
+    raise RuntimeError(f"JupyterLab did not answer within 180 s: {lab.log.read_text()[-2000:]}")
 
 
 @contextmanager
@@ -123,7 +124,7 @@ class Notebook:
             future.onIOPub = (m) => { text += { stream: m.content.text, error: (m.content.traceback ?? []).join('\\n') }[m.header.msg_type] ?? ''; };
             await future.done; kernel.dispose(); return text; }""", [self.session["kernel"]["id"], code])
 
-    def wait_idle(self, seconds: float = 60) -> None:
+    def wait_idle(self, seconds: float = 180) -> None:
         "Until the kernel is idle."
         end = time.monotonic() + seconds
         while self.lab.ask("GET", f"/api/kernels/{self.session['kernel']['id']}")["execution_state"] != "idle":
@@ -174,8 +175,8 @@ def notebooks(lab: Lab, browser: Browser) -> Iterator[Callable[..., Notebook]]:
         opened.append(notebook)
         page.on("pageerror", lambda error: notebook.errors.append(str(error)))
         page.goto(f"{lab.url}/lab/tree/{path}?reset&token={lab.token}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_function("() => window.jupyterapp?.commands.hasCommand('notebook:run-all-cells')", timeout=30_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+        page.wait_for_function("() => window.jupyterapp?.commands.hasCommand('notebook:run-all-cells')", timeout=120_000)
         notebook.wait_idle()
         if page.locator("#jp-left-stack").is_visible(): notebook.command("application:toggle-left-area")
         if run: notebook.command("notebook:run-all-cells")

@@ -8,7 +8,7 @@ def test_one_click_copies_the_line(open_notebook):
     notebook.wait_data("Number(d.painted) > 2 && Number(d.step) > 25", 40)
     notebook.execute("panel.trainer.pause()")
     button = notebook.page.locator(".ll-copy").first
-    button.wait_for(state="visible", timeout=20_000)
+    button.wait_for(state="visible", timeout=60_000)
     line = button.get_attribute("data-copy")
     notebook.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button.click()

@@ -86,7 +86,7 @@ def test_rebuild_by_a_control_and_a_refusal(nem):
     wish(nem, "set", "layers", 2)
     nem.wait_data("JSON.parse(d.values).layers === 2", 30)
     wish(nem, "set", "data", "fashion-mnist")
-    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('not rebuilt')", timeout=30_000)
+    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('not rebuilt')", timeout=60_000)
     assert nem.execute("print(panel.trainer.run.data, panel.trainer.run.encoder)").split() == ["scenes", "planted:red"]
     nem.shot("nem-refused")
     nem.wait_data("d.state === 'running'", 10)

@@ -34,7 +34,7 @@ def test_a_change_makes_a_run_of_its_own_and_is_said(nem):
     nem.execute('panel.view._receive(panel.view, dict(kind="set", name="width", value=12), None)')
     nem.wait_data(f"d.run !== '' && d.run !== '{first}'", 60)
     nem.page.locator(".ll [role=tab]", has_text="Settings changed").first.click()
-    nem.page.wait_for_function("() => /width\\s*8\\s*→\\s*12/.test(document.querySelector('.ll').innerText)", timeout=20_000)
+    nem.page.wait_for_function("() => /width\\s*8\\s*→\\s*12/.test(document.querySelector('.ll').innerText)", timeout=60_000)
     assert [row[1] for row in rows(nem)] == ["done", "running"]
     nem.shot("journal-difference", 1200)
 
@@ -45,7 +45,7 @@ def test_note_save_and_report(nem):
     nem.page.keyboard.type("the <b>width</b> helps")
     nem.page.keyboard.press("Enter")
     press(nem, "Save")
-    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('Kept')", timeout=20_000)
+    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('Kept')", timeout=60_000)
     press(nem, "Report")
     nem.page.wait_for_function("() => [...document.querySelectorAll('.ll img')].some((i) => i.naturalWidth > 800)", timeout=60_000)
     nem.shot("journal-report", 1200)
@@ -62,7 +62,7 @@ def test_repeat_with_seeds_answers_with_an_interval(nem):
     nem.wait_data("d.state === 'paused' && Number(d.step) === 12", 60)
     nem.execute('panel.view._receive(panel.view, dict(kind="journal", name="repeat", value=2), None)')
     nem.wait_data("d.sweep === '2/2'", 120)
-    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('n = 2, 95 %')", timeout=30_000)
+    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('n = 2, 95 %')", timeout=60_000)
     nem.shot("journal-repeat", 1200)
     assert len([row for row in rows(nem) if row[1] == "done"]) >= 3
 
@@ -83,7 +83,7 @@ def test_a_killed_kernel_leaves_a_lost_run_that_goes_on(nem):
     nem.wait_data("d.state === 'running' && Number(d.step) > 3 && Number(d.runs) > 3", 90)
     nem.page.locator("[data-command=pause]").click()
     press(nem, "Runs")
-    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('Resume')", timeout=20_000)
+    nem.page.wait_for_function("() => document.querySelector('.ll').innerText.includes('Resume')", timeout=60_000)
     nem.shot("journal-runs", 1200)
     nem.execute(f'panel.view._receive(panel.view, dict(kind="journal", name="load", value="{killed}"), None)')
     nem.page.wait_for_timeout(3000)

@@ -6,20 +6,20 @@ CELLS = ["""import latentlab as ll
 from latentlab.core.settings import Range
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
-base = NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, device="cpu", steps=60, check_every=20)
+base = NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, device="cpu", steps=40, check_every=40)
 def train(**changes): return Trainer(base.replace(changes), journal="runs").fit(progress=False).recorder.id
 first, again = train(), train(seed=1)
 other = train(kl_scale=0.05, mask_bias=1.0, fill="mean")
-for width in (4, 8, 4, 8, 4, 8): Trainer(base.replace(width=width, steps=2000), journal="runs").fit(9, progress=False)""",
-         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=20, journal="runs")\npanel',
+for width in (4, 8, 4, 8): Trainer(base.replace(width=width, steps=2000), journal="runs").fit(9, progress=False)""",
+         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=40, journal="runs")\npanel',
          'panel.trainer.pause()\nprint(first, again, other)']
 
 
 @pytest.fixture(scope="module")
 def lab_of_runs(open_notebook):
-    "A lab beside a journal of three runs and six looks."
+    "A lab beside a journal of three runs and four looks."
     notebook = open_notebook(CELLS, name="beside", width=1280, height=900)
-    notebook.wait_data("Number(d.painted) > 1 && Number(d.runs) >= 10", 60)
+    notebook.wait_data("Number(d.painted) > 1 && Number(d.runs) >= 8", 60)
     notebook.wait_idle()
     return notebook
 
@@ -58,14 +58,14 @@ def test_a_third_run_joins_and_one_is_taken_out(lab_of_runs):
 
 
 def test_looks_fold_away_and_words_filter(lab_of_runs):
-    "Six rebuilds of nine steps are one line until it is opened; words of settings find their runs."
+    "Four rebuilds of nine steps are one line until it is opened; words of settings find their runs."
     page, other = lab_of_runs.page, ids(lab_of_runs)[2]
     rows = page.locator(".ll-runs tr[data-run]")
     fold, box = page.locator(".ll-fold"), page.locator(".ll-runs-head input")
     assert "short runs" in fold.inner_text() and rows.count() <= 5
     before = rows.count()
     fold.click()
-    assert rows.count() == before + int(fold.inner_text().split()[0]) >= 10
+    assert rows.count() == before + int(fold.inner_text().split()[0]) >= 8
     fold.click()
     box.fill("mean fill")
     assert [row.get_attribute("data-run") for row in rows.all()] == [other]

@@ -39,7 +39,7 @@ def show(panel, expression, selector):
     panel.page.evaluate("(source) => "
                         "window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(source)", expression)
     panel.command("notebook:run-cell")
-    panel.page.wait_for_selector(selector, timeout=20_000)
+    panel.page.wait_for_selector(selector, timeout=60_000)
     panel.page.wait_for_timeout(500)
 
 
