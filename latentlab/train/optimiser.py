@@ -18,7 +18,7 @@ from ..core.model import Group
 # What is kept for each parameter that has moved
 MOMENTS = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "adam": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 BETAS, EPS, MOMENTUM = (0.9, 0.999), 1e-8, 0.9  # Of Adam, as published; of SGD
-MOST_MOVED, LEAST_SIZE = 0.01, 0.2  # Most that a step of Adam moves a tensor, as a share of its size; what is added to every size
+MOST_MOVED, LEAST_SIZE = 0.01, 0.3  # Most that a step of Adam moves a tensor, as a share of its size; what is added to every size
 
 
 class Optimiser:
