@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...core.graph import Graph
+from ...core.settings import Settings
 from ...core.snapshot import Snapshot
+from .experiment import concepts_for
 from ...panels.display import Display
 from ...panels.layout import (Bars, Curve, CurvePlot, GraphPicture, Layout, Matrix, Node, Row, Scatter, ScatterPanel, Strip, Table,
                                      TableRow)
@@ -93,6 +95,15 @@ class CSVAEDisplay(Display):
     "Concepts: the graph, one of them set by hand, their KL, what every term teaches."
     hidden = (*Display.hidden, "graph")
     data = ("data", "side", "dependence")
+
+    def match(
+        self,
+        run: Settings,  # Settings in force
+        name: str,  # What somebody changes, by rebuilding
+        value: Any,  # To what
+    ) -> dict[str, Any]:  # That change first, then the concepts that fit another set
+        "Another set comes with the concepts that fit it."
+        return {name: value} | (concepts_for(value) if run.path(name) == "data.name" else {})
 
     def layout(
         self,
