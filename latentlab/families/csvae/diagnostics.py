@@ -103,7 +103,7 @@ class ConceptDiagnostics:
         self.matrix = self.measure_gradients(model, context)
         share = float(kl_share(model.steps, context.live))
         probe = probe_concepts(model, self.held_out, generator=context.generator, share=share, step=context.step, matrix=self.matrix,
-                               history=tuple(self.history))
+                               at_once=context.live.schedule == "gate", history=tuple(self.history))
         self.history.append((context.step, probe.nll))
         figures = probe.figures()
         if self.values is not None and model.labels.factors:

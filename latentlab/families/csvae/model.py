@@ -337,7 +337,7 @@ class CSVAE(nn.Module):
 # %% ../../../nbs/families/csvae/02_model.ipynb #fb57b079
 def check_settings(
     model: CSVAE,  # Knows the concepts
-    do: Mapping[str, Float[Tensor, "batch latent"]],  # Concept -> its latents
+    do: Mapping[str, Float[Tensor, "batch _size"]],  # Concept -> its latents
 ) -> None:
     "Refuse unknown concepts and latents of another size. Raises ValueError."
     for name, value in do.items():
@@ -351,7 +351,7 @@ def check_settings(
 def complete(
     model: CSVAE,  # Left as it is
     noise: Float[Tensor, "batch concept latent"],  # Of every concept, standard normal
-    do: Mapping[str, Float[Tensor, "batch latent"]] = MappingProxyType({}),  # Concept -> latents that it is set to
+    do: Mapping[str, Float[Tensor, "batch _size"]] = MappingProxyType({}),  # Concept -> latents that it is set to
 ) -> Float[Tensor, "batch concept latent"]:
     "Latents of all concepts from noise, with some set. Raises ValueError for unknown concepts and other sizes."
     check_settings(model, do)
@@ -378,7 +378,7 @@ def abduct(
 def counterfactual(
     model: CSVAE,  # Left as it is
     x: Float[Tensor, "batch channel side side"],  # Images
-    do: Mapping[str, Float[Tensor, "batch latent"]],  # Concept -> latents that it is set to
+    do: Mapping[str, Float[Tensor, "batch _size"]],  # Concept -> latents that it is set to
 ) -> Float[Tensor, "batch concept latent"]:
     "Latents of the images as they would be: the set concepts and their descendants change, the others keep the posterior mean."
     z = model.trace(x).z

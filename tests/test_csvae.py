@@ -1,0 +1,176 @@
+"""Concept-structured VAE: the graph is obeyed, gradients go where they must, interventions leave alone what they must, labels are told
+to those that have them, and settings that cannot work are refused.
+"""
+import pytest
+import torch
+from latentlab.core.batch import Batch, Context
+from latentlab.core.factors import Factor
+from latentlab.core.graph import Graph
+from latentlab.core.settings import Live
+from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, descendants, parent_mask, prior_jacobian
+from latentlab.families.csvae.diagnostics import set_concept
+from latentlab.families.csvae.experiment import CSVAERun, concepts_for
+from latentlab.families.csvae.gradients import gradient_matrix
+from latentlab.families.csvae.model import CSVAE, CSVAESettings, abduct, complete, counterfactual
+from latentlab.panels.protocol import Event
+from latentlab.train.trainer import Trainer
+
+FACTORS = (Factor(name="x"), Factor(name="scale"), Factor(name="shape", kind="categorical", categories=("a", "b", "c")))
+
+
+def stream(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
+
+
+def random_graph(draw: torch.Generator, most: int = 7) -> Graph:
+    n = int(torch.randint(1, most + 1, (), generator=draw))
+    order, chance = torch.randperm(n, generator=draw).tolist(), torch.rand(n, n, generator=draw)
+    edges = tuple((f"c{order[i]}", f"c{order[j]}") for i in range(n) for j in range(i + 1, n) if chance[i, j] < 0.4)
+    return Graph(tuple(f"c{i}" for i in range(n)), edges)
+
+
+def small(changes: dict | None = None, factors=FACTORS, shape=(1, 16, 16)) -> CSVAE:
+    return CSVAE(CSVAESettings(**({"features": 16, "width": 6} | (changes or {}))), shape, factors, generator=stream())
+
+
+def moved(model: CSVAE, steps: int = 3) -> CSVAE:
+    "A model whose heads of evidence are no longer zero."
+    with torch.no_grad():
+        for p in model.parameters(): p += 0.05 * torch.randn(p.shape, generator=stream(p.numel()))
+    model.steps += steps
+    return model
+
+
+IMAGES = (torch.rand(8, 1, 16, 16, generator=stream(1)) > 0.6).float()
+
+
+def test_reach_and_jacobian_are_the_graph_for_100_random_graphs() -> None:
+    draw = stream(5)
+    for trial in range(100):
+        graph = random_graph(draw)
+        sizes = tuple(torch.randint(1, 4, (len(graph.nodes),), generator=draw).tolist())
+        prior = ConceptPrior(graph, sizes, width=3, layers=1, generator=draw)
+        assert torch.equal(prior.reach(), parent_mask(graph))
+        if trial % 8: continue  # a derivative is slow under the type checks
+        strength = prior_jacobian(prior, torch.randn(1, len(sizes), max(sizes), generator=draw))
+        assert torch.equal(strength > 0, parent_mask(graph)), str(graph)
+
+
+def test_every_level_comes_after_its_parents_and_every_concept_once() -> None:
+    draw = stream(6)
+    for _ in range(50):
+        graph = random_graph(draw)
+        levels = concept_levels(graph)
+        place = {name: k for k, level in enumerate(levels) for name in level}
+        assert sorted(name for level in levels for name in level) == sorted(graph.nodes)
+        assert all(place[a] < place[b] for a, b in graph.edges)
+        assert all(place[n] == 0 or any(place[p] == place[n] - 1 for p in graph.parents(n)) for n in graph.nodes)
+
+
+@pytest.mark.parametrize("merge", ["residual", "precision", "none"])
+def test_the_prior_of_a_trace_is_that_of_its_own_latents(merge: str) -> None:
+    model = moved(small({"merge": merge, "graph": Graph(("x", "scale", "shape", "free"), (("x", "scale"), ("scale", "free"), ("x", "free")))}))
+    trace = model.trace(IMAGES, generator=stream(2))
+    told = model.prior(trace.z)
+    assert torch.equal(told.loc, trace.p.loc) and torch.equal(told.log_var, trace.p.log_var)
+    assert (trace.kl() >= 0).all() and trace.kl()[:, 3].min() > 0
+
+
+def test_intervention_moves_descendants_alone_in_random_graphs() -> None:
+    draw = stream(7)
+    for _ in range(10):
+        graph = random_graph(draw)
+        model = moved(small({"graph": graph, "sizes": (1,)}, factors=()))
+        name = graph.nodes[int(torch.randint(len(graph.nodes), (), generator=draw))]
+        with torch.no_grad():
+            before, after = model.trace(IMAGES).z, counterfactual(model, IMAGES, {name: torch.full((8, 1), 3.0)})
+        changed = {n for n, far in zip(model.names, (after - before).abs().amax((0, 2))) if far > 0}
+        assert changed == {name} | descendants(graph, name), (str(graph), name)
+
+
+def test_abduction_explains_any_latents() -> None:
+    model = moved(small({"sizes": (1, 2, 2, 1, 3)}))
+    noise = torch.randn(6, 5, 3, generator=stream(3)) * model.real
+    torch.testing.assert_close(abduct(model, complete(model, noise)), noise, atol=1e-4, rtol=1e-3)
+
+
+def test_heads_read_what_a_concept_is_set_to() -> None:
+    model = small()
+    for name, values in (("x", torch.tensor([0.1, 0.9])), ("scale", torch.tensor([0.0, 1.0]))):
+        at = [f.name for f in model.labels.factors].index(name)
+        read = (model.labels.maps[at](set_concept(model, name, values))[:, 0] + 1) / 2
+        torch.testing.assert_close(read.detach(), values, atol=0.06, rtol=0.0)
+
+
+def test_labels_are_told_to_the_share_that_has_them_and_count_for_the_others() -> None:
+    model = small({"label_share": 0.25})
+    y = torch.cat([torch.zeros(8, 2), torch.eye(3)[torch.zeros(8, dtype=torch.long)]], 1)
+    told = torch.tensor([1.0, 1, 0, 0, 0, 0, 0, 0])
+    ask = lambda extra: model.losses(Batch(x=IMAGES, y=y, extra=extra), Context(live=Live(model.settings), generator=stream(4)))["label"]
+    every, some = ask({}), ask({"labelled": told})
+    assert (some[2:] == 0).all() and torch.allclose(some[:2], 4 * every[:2])
+
+
+@pytest.mark.parametrize("changes", [{}, {"merge": "precision"}, {"activation": "relu"}, {"sizes": (1, 2, 2, 1, 3)}, {"likelihood": "gaussian_learnt"}])
+def test_the_gradient_matrix_is_as_declared(changes: dict) -> None:
+    model = moved(small(changes))
+    y = torch.zeros(8, 5)
+    y[:, 2] = 1
+    found = gradient_matrix(model, Batch(x=IMAGES, y=y), Context(live=Live(model.settings), generator=stream(4), step=1))
+    assert (found.missing(), found.forbidden()) == ([], [])
+    assert "labels" in found.parts and "prior orientation" in found.parts
+
+
+def test_detach_is_seen_after_one_step_in_a_run() -> None:
+    trainer = Trainer(CSVAERun().replace({"data.images": 200, "side": 16, "features": 16, "width": 4, "batch": 16}))
+    trainer.fit(1, progress=False)
+    grade = lambda: next(v for v in trainer.measure().verdicts if v.name == "gradient")
+    assert grade().level == "ok"
+    trainer.set(detach=True)
+    assert grade().level == "bad" and "nll does not reach trunk" in grade().sentence
+
+
+def test_an_edge_is_cut_and_drawn_while_weights_stay() -> None:
+    from latentlab.families.csvae.display import CSVAEDisplay
+
+    trainer = Trainer(CSVAERun().replace({"data.images": 200, "side": 16, "features": 16, "width": 4, "batch": 16}))
+    trainer.fit(5, progress=False)
+    kept = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    edit = lambda graph: CSVAEDisplay().on_event(Event(source="concepts", type="edit", value=graph.to_plain()), trainer)
+    edit(trainer.run.model.graph.without_edge("x", "orientation"))
+    assert not trainer.model.prior.reach().any() and trainer.model.steps == 5
+    edit(trainer.run.model.graph.with_edge("x", "orientation"))
+    assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items())
+    trainer.fit(2, progress=False)
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"graph": Graph(("a", "b"), (("a", "b"),))}, "`graph` must name a factor of the data: got a, b"),
+    ({"data.name": "mnist"}, "`graph` must name a factor of the data"),
+    ({"side": 17}, "side"),
+    ({"sizes": (1, 2)}, "one for each of the 5 concepts"),
+    ({"sizes": (0,)}, "sizes"),
+    ({"kl_weights": (1.0, 2.0)}, "`kl_weights` must be one number"),
+    ({"wiring": "chained"}, "tanh or relu"),
+])
+def test_what_cannot_work_is_refused_before_time_is_spent(changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence): CSVAERun().replace({"data.images": 64} | changes).build()
+
+
+def test_a_cycle_is_printed() -> None:
+    with pytest.raises(ValueError, match="a -> b -> c -> a"): Graph(("a", "b", "c"), (("a", "b"), ("b", "c"), ("c", "a")))
+
+
+@pytest.mark.parametrize("name", ["pendulum", "flow", "mnist", "scenes"])
+def test_every_kind_of_data_trains(name: str) -> None:
+    fitting = concepts_for(name) | ({"label_scale": 0.0} if name == "scenes" else {})
+    run = CSVAERun().replace({"data.name": name, "data.images": 300, "side": 16, "features": 16, "width": 4, "batch": 16, **fitting})
+    trainer = Trainer(run)
+    trainer.fit(3, progress=False)
+    found = trainer.measure()
+    assert found.figures["nll"] > 0 and {v.level for v in found.verdicts} <= {"ok", "warn"}
+    assert ("true" in trainer.snapshot().views) == (name in ("pendulum", "flow"))
+
+
+def test_one_concept_is_enough() -> None:
+    model = small({"graph": Graph(("x",)), "sizes": (2,)})
+    assert model.levels == (("x",),) and model.trace(IMAGES).z.shape == (8, 1, 2)
