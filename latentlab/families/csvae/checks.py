@@ -162,7 +162,8 @@ def probe_concepts(
         explained=1 - missing.item(), use=exchanged_nll(model, trace, x), edges=parent_mask(model.settings.graph),
         strength=edge_strength(model, trace).cpu(), rank=participation(means) if finite else math.nan,
         narrowest=chain() if chain else model.settings.features, match=match, dead_hidden=dead_units(model, x, trace.z), heads=heads,
-        largest_log_var=extreme, waiting=(1 - share) * kl.sum().item(), at_once=at_once, named=model.names, matrix=matrix, history=history, finite=finite)
+        largest_log_var=extreme, waiting=(1 - share) * kl.sum().item(), at_once=at_once,
+        named=model.names, matrix=matrix, history=history, finite=finite)
 
 # %% ../../../nbs/families/csvae/04_checks.ipynb #f84a3279
 CSVAE_LIMITS: Mapping[str, Limit] = {
