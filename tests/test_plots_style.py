@@ -18,7 +18,7 @@ from latentlab.journal import report
 from latentlab.journal.journal import Journal
 from latentlab.panels.display import Display
 from latentlab.panels.panel import Panel
-from latentlab.plots import curves, latents, masks, runs, style
+from latentlab.plots import curves, latents, masks, rates, runs, style
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
 
@@ -46,6 +46,8 @@ FIGURES = {  # Every function of the package that makes a figure
     curves.plot_run_curves: partial(curves.plot_run_curves, [curves.RunCurves(steps=STEPS, terms={"area": STEPS / 100.0}, events=(30,))]),
     curves.plot_path: partial(curves.plot_path, np.linspace(0.1, 0.9, 9), np.linspace(1, 0, 9), np.linspace(1, 0.1, 9), unit="(1-cos)/2"),
     runs.plot_bands: partial(runs.plot_bands, [CURVE], metric="area"),
+    rates.plot_rates: partial(rates.plot_rates, [rates.RateCurve(name="a", rate=np.array([10.0, 20.0]), values=0.1 + RNG.random((2, 9)))],
+                              metric="mse"),
     runs.plot_groups: partial(runs.plot_groups, [runs.GroupPoint(x=x, values=RNG.random(4)) for x in (0.1, 1.0)], metric="area"),
     runs.plot_paths: partial(runs.plot_paths, [runs.Path(name="r", x=RNG.random(5), y=RNG.random(5))], x_label="x", y_label="y"),
     report.plot_tiles: partial(report.plot_tiles, {"a": KEEP, "b": PICTURES}),

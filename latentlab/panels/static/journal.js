@@ -53,7 +53,10 @@ LL.since = (host) => {
 
 // ---- texts to be taken along, such as a line for a ledger: one click copies one
 LL.copies = (host, list) => {
-  for (const old of host.querySelectorAll(".ll-copy")) old.remove();
+  const told = ({ text }) => `copy for a ledger: ${text}`, there = [...host.querySelectorAll(".ll-copy")];
+  const same = there.length === list.length && list.every((one, i) => there[i].dataset.copy === one.copy && there[i].title === told(one));
+  if (same) return; // a button that says "copied" goes on saying it while frames arrive
+  for (const old of there) old.remove();
   for (const { text, copy } of list) {
     const done = LL.el("span", { role: "status" });
     const take = async () => {
@@ -62,7 +65,7 @@ LL.copies = (host, list) => {
       }
       LL.put(done, " copied"); setTimeout(() => LL.put(done, ""), 2500);
     };
-    host.append(LL.el("button", { type: "button", class: "ll-mini ll-copy", "data-copy": copy, title: `copy for a ledger: ${text}`, on: { click: take } }, `copy ${copy}`, done));
+    host.append(LL.el("button", { type: "button", class: "ll-mini ll-copy", "data-copy": copy, title: told({ text }), on: { click: take } }, `copy ${copy}`, done));
   }
 };
 
