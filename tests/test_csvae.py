@@ -7,7 +7,7 @@ from latentlab.core.batch import Batch, Context
 from latentlab.core.factors import Factor
 from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
-from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, descendants, parent_mask, prior_jacobian
+from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
 from latentlab.families.csvae.experiment import CSVAERun, concepts_for
 from latentlab.families.csvae.gradients import gradient_matrix
@@ -84,7 +84,7 @@ def test_intervention_moves_descendants_alone_in_random_graphs() -> None:
         with torch.no_grad():
             before, after = model.trace(IMAGES).z, counterfactual(model, IMAGES, {name: torch.full((8, 1), 3.0)})
         changed = {n for n, far in zip(model.names, (after - before).abs().amax((0, 2))) if far > 0}
-        assert changed == {name} | descendants(graph, name), (str(graph), name)
+        assert changed == {name} | graph.descendants(name), (str(graph), name)
 
 
 def test_abduction_explains_any_latents() -> None:

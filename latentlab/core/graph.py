@@ -53,6 +53,16 @@ class Graph:
 
     def children(self, node: str) -> tuple[str, ...]: return tuple(b for a, b in self.edges if a == node)
 
+    def ancestors(self, node: str) -> frozenset[str]:  # Without the node itself
+        "All causes of a node, near and far."
+        found, waiting = set(), list(self.parents(node))
+        while waiting:
+            cause = waiting.pop()
+            if cause not in found: found.add(cause), waiting.extend(self.parents(cause))
+        return frozenset(found)
+
+    def descendants(self, node: str) -> frozenset[str]: return frozenset(one for one in self.nodes if node in self.ancestors(one))
+
     def with_edge(self, cause: str, effect: str) -> "Graph": return Graph(self.nodes, (*self.edges, (cause, effect)))
 
     def without_edge(self, cause: str, effect: str) -> "Graph":

@@ -167,8 +167,7 @@ def related(
     other: str,  # Another, or the same
 ) -> bool:  # True if a path or a common cause joins them
     "Whether two nodes may depend on each other when no other is known. Source: Pearl 2009, d-separation given nothing."
-    def upward(node: str) -> set[str]: return {node}.union(*(upward(cause) for cause in graph.parents(node)))
-    return bool(upward(one) & upward(other))
+    return bool({one, *graph.ancestors(one)} & {other, *graph.ancestors(other)})
 
 
 def leaks(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UPLOT_VERSION', 'MODULES', 'SEEN_SECONDS', 'TOLD', 'PNG_MARK', 'static_text', 'browser_module', 'browser_style',
-           'Block', 'pack_block', 'lay_out', 'image_bytes', 'Resting', 'Sight', 'keep_subshell', 'View']
+           'Block', 'pack_block', 'lay_out', 'image_bytes', 'film_bytes', 'Resting', 'Sight', 'keep_subshell', 'View']
 
 # %% ../../nbs/panels/04_view.ipynb #7f23b024
 import threading
@@ -80,6 +80,16 @@ def image_bytes(
     "Images as the rows of a layout draw them."
     packed = pack_images(images)
     return np.frombuffer(packed.data, np.uint8).reshape(packed.shape)
+
+
+def film_bytes(
+    pictures: Num[np.ndarray, "..."],  # [..., channel, height, width] in [0, 1], or [..., height, width] for masks
+    masks: bool = False,  # Whether there is no axis for channels
+) -> UInt8[np.ndarray, "..."]:  # [..., height, width, 3]
+    "Pictures or masks in colour, as the frames of a film."
+    pictures = pictures[..., None, :, :] if masks else pictures
+    found = np.moveaxis(np.clip(255 * pictures, 0, 255).round().astype(np.uint8), -3, -1)
+    return np.repeat(found, 3, -1) if found.shape[-1] == 1 else found[..., :3]
 
 # %% ../../nbs/panels/04_view.ipynb #320b9ff2
 class Resting:

@@ -8,7 +8,9 @@ def test_one_click_copies_the_line(open_notebook):
     notebook.wait_data("Number(d.painted) > 2 && Number(d.step) > 25", 40)
     notebook.execute("panel.trainer.pause()")
     notebook.page.wait_for_selector("[data-state=paused]", timeout=60_000)
-    notebook.page.wait_for_timeout(1500)  # the measurement at rest writes the line anew; a press meets the button that stays
+    # the measurement at rest writes the line anew; a press must meet the button that stays
+    notebook.page.wait_for_function("""() => document.querySelector('.ll-stamp[data-step]')?.dataset.step
+                                    === document.querySelector('.ll').dataset.step""", timeout=60_000)
     button = notebook.page.locator(".ll-copy").first
     button.wait_for(state="visible", timeout=60_000)
     line = button.get_attribute("data-copy")

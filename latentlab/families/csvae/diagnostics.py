@@ -17,7 +17,7 @@ from torch import Tensor
 from ...core.batch import Batch, Context
 from ...core.factors import Factor, decode_values, encode_values, factor_errors
 from ...core.snapshot import Measurement
-from .checks import CSVAE_CHECKS, edge_strength, probe_concepts
+from .checks import CSVAE_CHECKS, probe_concepts
 from .gradients import GradientMatrix, gradient_matrix
 from .model import CSVAE, counterfactual, kl_share
 
@@ -71,7 +71,7 @@ def read_factors(
     x: Float[Tensor, "batch channel side side"],  # Images
 ) -> dict[str, Float[Tensor, " batch"]]:  # In the factors' units
     "What every labelled concept says of its factor, from its own latents."
-    told = model.labels.read(model.trace(x).z)
+    told = model.labels.read(model.infer(x).z)
     return {f.name: decode_values((f,), told[f.name].cpu())[:, 0] for f in model.labels.factors}
 
 
@@ -88,6 +88,7 @@ class ConceptDiagnostics:
     concept: str = ""  # Which one is set by hand; "" for the first
     history: deque = field(default_factory=lambda: deque(maxlen=30))  # (step, nll) of earlier measurements; no part of a checkpoint
     matrix: GradientMatrix | None = None  # Of the last measurement
+    true: dict[str, Tensor] = field(default_factory=dict)  # True pictures by concept, drawn once
     checks = CSVAE_CHECKS
 
     def chosen(self, model: CSVAE) -> str: return self.concept if self.concept in model.names else model.names[0]
@@ -116,19 +117,20 @@ class ConceptDiagnostics:
 
     @torch.no_grad()
     def views(self, model: CSVAE, context: Context) -> dict[str, Tensor]:
-        """rebuilt [preview, channel, side, side]; set, and true where somebody can draw it, [image, frame, channel, side, side]; kl and
-        spread [concept]; strength [child, parent]; means [held_out, latents] for each concept; gradient [term, part].
+        """rebuilt [preview, channel, side, side]; set, and true where somebody can draw it, [image, frame, channel, side, side]; kl,
+        active and sizes [concept]; means_0, ... [held_out, 1 or 2]; gradient [term, part]; values [frame] and chosen of what is set.
         """
         name, few = self.chosen(model), self.preview[:3]
-        trace = model.trace(self.held_out[:200])
-        found = {"rebuilt": model.picture(model.trace(self.preview).z).clamp(0, 1), "set": traverse(model, few, name),
-                 "kl": trace.kl().mean(0), "strength": edge_strength(model, trace).cpu(), "chosen": torch.tensor(model.place(name)),
+        trace = model.infer(self.held_out[:200])
+        found = {"rebuilt": model.picture(model.infer(self.preview).z).clamp(0, 1), "set": traverse(model, few, name),
+                 "kl": trace.kl().mean(0), "chosen": torch.tensor(model.place(name)),
                  "active": ((trace.q.loc.std(0) > 0.1) & model.real).sum(-1).float()}
         for i, size in enumerate(model.sizes): found[f"means_{i}"] = trace.q.loc[:, i, :min(size, 2)]
         if self.matrix is not None: found["gradient"] = torch.from_numpy(self.matrix.values).float()
         values, unit = traversal_values(model, name)
         found |= {"values": values, "sizes": torch.tensor(model.sizes).float()}
         if self.render is not None and unit != "latent":
-            drawn = [self.render(self.shown_values[:3], name, value) for value in values.tolist()]
-            found["true"] = torch.stack(drawn, 1)
+            if name not in self.true:  # the truth is the same at every step
+                self.true[name] = torch.stack([self.render(self.shown_values[:3], name, value) for value in values.tolist()], 1)
+            found["true"] = self.true[name]
         return found

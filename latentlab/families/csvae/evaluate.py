@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ...core.factors import Factor, decode_values, encode_values, factor_errors
 from ...core.runtime import generator
 from ...data.factored import CausalModel, FactoredImages
-from .concepts import descendants
 from .diagnostics import set_concept
 from .model import CSVAE, counterfactual
 from .parts import Trunk
@@ -114,7 +113,7 @@ def measure_interventions(
         truth = world.intervene(images.factor_values, {name: exchange_values(images, name)}, side=before.shape[-1])
         seen = reader.read(pictures)
         off, drift = factor_errors(world.factors, truth.factor_values, seen), factor_errors(world.factors, seen_before, seen)
-        moved = descendants(world.graph, name)
+        moved = world.graph.descendants(name)
         for i, other in enumerate(world.names):
             kind = "set" if other == name else "follow" if other in moved else "stay"
             gathered[kind].append((drift if kind == "stay" else off)[:, i])
@@ -133,7 +132,7 @@ def ask_model(
     x = images.float()
     answers = {name: model.picture(counterfactual(model, x, {name: set_concept(model, name, exchange_values(images, name))})).clamp(0, 1)
                for name in names}
-    return answers, model.picture(model.trace(x).z).clamp(0, 1)
+    return answers, model.picture(model.infer(x).z).clamp(0, 1)
 
 # %% ../../../nbs/families/csvae/08_evaluate.ipynb #94ea8236
 def shuffled_graph(

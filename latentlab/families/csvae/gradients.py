@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ...core.batch import Batch, Context
-from .concepts import ancestors
 from .model import CSVAE
 
 # %% ../../../nbs/families/csvae/03_gradients.ipynb #2341a563
@@ -53,7 +52,7 @@ def expected_paths(
     for name in model.names:
         row = {part: MAY for part in parts} | {"trunk": MUST, "decoder": NEVER} | ({"labels": NEVER} if labelled else {})
         for other in model.names if trunk else ():
-            row[f"evidence {other}"] = MUST if other == name else MAY if other in ancestors(graph, name) else NEVER
+            row[f"evidence {other}"] = MUST if other == name else MAY if other in graph.ancestors(name) else NEVER
         if f"prior {name}" in parts: row[f"prior {name}"] = MUST
         found[f"kl_{name}"] = row
     if labelled:

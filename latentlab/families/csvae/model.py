@@ -9,7 +9,7 @@ __all__ = ['SPRITE_GRAPH', 'LABEL_DEVIATION', 'CSVAESettings', 'journal', 'Conce
 # %% ../../../nbs/families/csvae/02_model.ipynb #918cddd7
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ...core.graph import Graph
 from ...core.model import Group
 from ...core.settings import Live, Settings, setting
 from ...core.terms import Terms
-from .concepts import (ConceptNormal, ConceptPrior, bound_log_var, concept_levels, descendants, concept_sizes,
+from .concepts import (ConceptNormal, ConceptPrior, bound_log_var, concept_levels, concept_sizes,
                                                real_latents)
 from .parts import ChainedEvidence, ConceptDecoder, Evidence, Trunk
 from ...losses.bounds import free_nats, ramp
@@ -100,7 +100,7 @@ class CSVAESettings(Settings):
                              f"The concepts are {', '.join(self.graph.nodes)}.")
         if self.wiring == "chained" and self.activation == "silu":
             raise ValueError("`activation` must be tanh or relu where wiring is chained: got silu. The journal had relu, then tanh.")
-        if self.wiring == "chained" and self.merge == "residual" and len(set(sizes)) > 1:
+        if self.wiring == "chained" and len(set(sizes)) > 1:
             raise ValueError(f"`sizes` must be one number where wiring is chained: got {self.sizes}. The journal had one latent a concept.")
 
     def each_weight(self) -> tuple[float, ...]: return self.kl_weights * (len(self.graph.nodes) if len(self.kl_weights) == 1 else 1)
@@ -122,7 +122,7 @@ class ConceptTrace:
     q: ConceptNormal  # Posterior
     p: ConceptNormal  # Prior given the parents' latents
     z: Float[Tensor, "batch concept latent"]  # Drawn from the posterior; 0 where a concept has fewer latents
-    raw: Float[Tensor, "batch event"]  # Of the decoder: logits, or means
+    raw: Float[Tensor, "batch event"] | None = None  # Of the decoder: logits, or means; None where nothing was decoded
 
     def kl(self) -> Float[Tensor, "batch concept"]:  # Nats
         "KL of posterior from prior, exact. Padded places have none."
@@ -266,14 +266,14 @@ class CSVAE(nn.Module):
         if self.settings.bounded: log_var = bound_log_var(log_var)
         return ConceptNormal(loc=loc * self.real, log_var=log_var * self.real)
 
-    def trace(
+    def infer(
         self,
         x: Float[Tensor, "batch channel side side"],  # Images in [0, 1]
         *,
         generator: torch.Generator | None = None,  # For the draws; None takes the means
         detach: bool = False,  # Whether latents are cut from the gradient: the journal's fault
     ) -> ConceptTrace:
-        "Concepts of images, level by level, and the picture they say. Raises ValueError for images of another shape."
+        "Concepts of images, level by level, not decoded. Raises ValueError for images of another shape."
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"`x` must be images of shape {self.shape}: got {tuple(x.shape)}. Build the model for this size.")
         evidence = self.read_evidence(x)
@@ -289,7 +289,18 @@ class CSVAE(nn.Module):
             cut = lambda value: torch.where(root, value, value.detach())
             hold = lambda n: ConceptNormal(loc=cut(n.loc), log_var=cut(n.log_var))
             q, prior, z = hold(q), hold(prior), z.detach()
-        return ConceptTrace(names=self.names, q=q, p=prior, z=z, raw=self.decoder(z))
+        return ConceptTrace(names=self.names, q=q, p=prior, z=z)
+
+    def trace(
+        self,
+        x: Float[Tensor, "batch channel side side"],  # Images in [0, 1]
+        *,
+        generator: torch.Generator | None = None,  # For the draws; None takes the means
+        detach: bool = False,  # Whether latents are cut from the gradient: the journal's fault
+    ) -> ConceptTrace:
+        "Concepts of images as `infer` finds them, and the picture they say."
+        found = self.infer(x, generator=generator, detach=detach)
+        return replace(found, raw=self.decoder(found.z))
 
     def picture(
         self,
@@ -381,8 +392,8 @@ def counterfactual(
     do: Mapping[str, Float[Tensor, "batch _size"]],  # Concept -> latents that it is set to
 ) -> Float[Tensor, "batch concept latent"]:
     "Latents of the images as they would be: the set concepts and their descendants change, the others keep the posterior mean."
-    z = model.trace(x).z
+    z = model.infer(x).z
     found = complete(model, abduct(model, z), do)
-    moved = {model.place(n) for name in do for n in (name, *descendants(model.settings.graph, name))}
+    moved = {model.place(n) for name in do for n in (name, *model.settings.graph.descendants(name))}
     keep = torch.tensor([i not in moved for i in range(len(model.names))], device=z.device)[None, :, None]
     return torch.where(keep, z, found)
