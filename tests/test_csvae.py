@@ -1,16 +1,20 @@
 """Concept-structured VAE: the graph is obeyed, gradients go where they must, interventions leave alone what they must, labels are told
 to those that have them, and settings that cannot work are refused.
 """
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from latentlab.core.batch import Batch, Context
 from latentlab.core.factors import Factor
 from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
+from latentlab.families.csvae.checks import gradient_paths, probe_concepts
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
 from latentlab.families.csvae.experiment import CSVAERun, concepts_for
-from latentlab.families.csvae.gradients import gradient_matrix
+from latentlab.families.csvae.gradients import GradientMatrix, gradient_matrix
 from latentlab.families.csvae.model import CSVAE, CSVAESettings, abduct, complete, counterfactual
 from latentlab.panels.protocol import Event
 from latentlab.train.trainer import Trainer
@@ -118,6 +122,15 @@ def test_the_gradient_matrix_is_as_declared(changes: dict) -> None:
     found = gradient_matrix(model, Batch(x=IMAGES, y=y), Context(live=Live(model.settings), generator=stream(4), step=1))
     assert (found.missing(), found.forbidden()) == ([], [])
     assert "labels" in found.parts and "prior orientation" in found.parts
+
+
+def test_paths_that_are_missing_and_paths_that_must_not_be_there_are_named() -> None:
+    values, expected = np.array([[0.0, 0.2], [0.3, 0.0]]), np.array([[1, 1], [-1, -1]])
+    found = GradientMatrix(terms=("nll", "kl_x"), parts=("trunk", "decoder"), values=values, expected=expected)
+    assert (found.missing(), found.forbidden()) == ([("nll", "trunk")], [("kl_x", "trunk")])
+    model = moved(small())
+    verdict = gradient_paths(replace(probe_concepts(model, IMAGES, generator=stream(3)), step=1, matrix=found))
+    assert verdict.level == "bad" and verdict.sentence == "nll does not reach trunk; kl_x reaches trunk"
 
 
 def test_detach_is_seen_after_one_step_in_a_run() -> None:
