@@ -231,9 +231,12 @@ def test_looking_while_it_works_disturbs_nothing(tmp_path):
     sys.setswitchinterval(1e-6)
     try:
         sweep = Sweep(Plan(base=RUN, seeds=range(150)), tmp_path, workers=2, backend=Quick).start()
+        early = sweep.outcomes
         while sweep.state == "running": assert adds_up(sweep.progress())
     finally: sys.setswitchinterval(before)
-    assert sweep.wait(progress=False).progress().done == 150
+    assert sweep.wait(progress=False).progress().done == 150 == len(sweep.outcomes)
+    early.clear()  # What was read is the reader's own: it neither changes under the hand nor is a way into the sweep
+    assert len(sweep.outcomes) == 150 and set(sweep.tries.values()) == {1} and sweep.tries is not sweep.tries
 
 
 def test_start_twice_is_refused(tmp_path):

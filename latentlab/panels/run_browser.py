@@ -103,14 +103,14 @@ def sweep_facts(
     "A sweep as the bar shows it."
     p, result = sweep.progress(), ""
     if p.state in ("done", "stopped") and p.done + p.found:
-        ids = {o.id for o in list(sweep.outcomes.values()) if o.state in ("done", "found")}
+        ids = {o.id for o in sweep.outcomes.values() if o.state in ("done", "found")}
         chosen = [row for row in rows if row["id"] in ids]
         known = {name: source for name, source in map(source_named, metrics) if any(np.isfinite(value_of(r, name, source)) for r in chosen)}
         means = {m: mean_interval([value_of(r, m, known[m]) for r in one_ruler(chosen, m, known[m])[1]]) for m in known}
         result = "; ".join(f"{m.replace('_', ' ')} ({known[m]}) {mean}" for m, mean in means.items())
     state = "failed" if sweep.error or (p.state == "done" and p.failed == p.total) else p.state
     if p.failed:
-        error = next(o.error for o in list(sweep.outcomes.values()) if o.state == "failed")
+        error = next(o.error for o in sweep.outcomes.values() if o.state == "failed")
         result = (result and result + "; ") + f"{p.failed} failed: " + error[:300]
     return dict(total=p.total, done=p.done + p.found, failed=p.failed, running=p.running, seconds_left=p.seconds_left, state=state,
                 sentence=sweep.plan.name, result=str(sweep.error or result))

@@ -197,17 +197,17 @@ class Sweep:
         self.dispatcher = Dispatcher(runs, self.journal, name=plan.name, retries=retries, stopping=self._asked.is_set)
 
     @property
-    def outcomes(self) -> dict[str, Outcome]: return self.dispatcher.outcomes  # Identity of a run -> what became of it
+    def outcomes(self) -> dict[str, Outcome]: return self.dispatcher.outcomes.copy()  # Identity of a run -> what became of it, now
 
     @property
-    def tries(self) -> dict[str, int]: return self.dispatcher.tries  # Identity of a run -> times it was given out
+    def tries(self) -> dict[str, int]: return self.dispatcher.tries.copy()  # Identity of a run -> times it was given out, until now
 
     def progress(self) -> Progress:
         "How far it is."
-        states = [outcome.state for outcome in list(self.outcomes.values())]
+        outcomes = self.outcomes.values()
+        states = [outcome.state for outcome in outcomes]
         done, found, failed, elsewhere = (states.count(name) for name in ("done", "found", "failed", "busy"))
-        running, spent = min(len(self.dispatcher.given), self.workers), [o.seconds for o in list(self.outcomes.values())
-                                                                         if o.state == "done"]
+        running, spent = min(len(self.dispatcher.given), self.workers), [o.seconds for o in outcomes if o.state == "done"]
         left = len(self.dispatcher.runs) - done - found - failed - elsewhere
         each = sum(spent) / len(spent) if spent else None
         return Progress(total=len(self.dispatcher.runs), done=done, found=found, failed=failed, elsewhere=elsewhere,
@@ -279,7 +279,7 @@ class Sweep:
 
     def results(self) -> Any:  # A DataFrame
         "The runs of this sweep, as `Journal.runs` lists them."
-        ids = {outcome.id for outcome in list(self.outcomes.values())}
+        ids = {outcome.id for outcome in self.outcomes.values()}
         return self.journal.runs(where=lambda row: row["id"] in ids)
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #a8c3a809
