@@ -97,11 +97,14 @@ class Row(Part):
     original: str | None = None  # Images below the mask; None for the array "image"
     rank: str | None = None  # Order of the pixels for hard masks; None for the array "rank" of the mask "keep"
     colour: str | None = None  # Of what is kept; None for the colour chosen on the page
+    places: str | None = None  # Array of a number a pixel, [n, height, width], said in words when the pointer rests on it, in any row
+    words: tuple[str, ...] = ()  # What 0, 1, ... of `places` mean
 
     def draws(self) -> tuple[str, ...]:
-        if self.kind == "image": return (self.key,)
+        said = (self.places,) if self.places else ()
+        if self.kind == "image": return (self.key, *said)
         return (self.original or "image", self.rank or self.key if self.kind == "rank" else self.mask
-                or ("keep" if self.kind == "seen" else self.key))
+                or ("keep" if self.kind == "seen" else self.key), *said)
 
     def plain(self) -> dict[str, Any]: return {"kind": self.kind} | super().plain()
 

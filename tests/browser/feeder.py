@@ -281,7 +281,7 @@ def answering_plan(columns):
     distance = Curve(name="distance", label="distance", unit="(1 − cos)/2", colour="#0072B2")
     parts = Layout(
         title="Events", question="what comes back from a **picture**?", columns=columns,
-        rows=[Row(key="image", label="image"), Row(key="keep", label="kept by one", kind="keep"),
+        rows=[Row(key="image", label="image", places="owner", words=("left half", "right half")), Row(key="keep", label="kept by one", kind="keep"),
               Row(key="second", label="kept by two", kind="keep", colour="#56B4E9"),
               Row(key="seen2", label="left by two", kind="seen", mask="second", fill="fill2")],
         pictures=[Strip(key="walk", label="Walk", note="along one latent", axis="z", ticks=[-3, -2, -1, 0, 1, 2, 3], scrub=True),
@@ -313,6 +313,7 @@ class EventFeeder(Feeder):
                         1).reshape(14, 1, 28, 28)
         return dict(walk=image_bytes(walk).reshape(2, 7, 28, 28, 1), painted=self.painted, second=self.painted,
                     fill2=image_bytes(1 - self.images), effect=self.effect, z1=self.codes,
+                    owner=np.broadcast_to(np.arange(28, dtype=np.uint8) // 14, (8, 28, 28)),
                     concept_kl=np.array([2.1, 1.4, 0.8, 0.1]) + 0.1 * np.sin(self.step / 9))
 
     def receive(self, request):

@@ -53,6 +53,17 @@ def drag(panel, start, *points):
 def middle(box): return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
+def test_a_pixel_says_what_it_belongs_to(panel):
+    "Resting on a pixel of any row names its place in the array that one row declares."
+    for row in ("image", "second"):
+        box = place(panel, f"[data-row={row}] canvas")
+        image = box["width"] / 8
+        for share, words in ((0.2, "left half"), (0.8, "right half")):
+            panel.page.mouse.move(box["x"] + (2 + share) * image, box["y"] + box["height"] / 2)
+            tip = panel.page.locator(".ll-tip:visible").inner_text()
+            assert tip.startswith("image 3, pixel") and words in tip, tip
+
+
 def test_a_strip_is_clicked_and_scrubbed(panel):
     box = place(panel, "[data-source=walk] .ll-film-small")
     panel.page.mouse.click(box["x"] + 5.5 / 7 * box["width"], box["y"] + 10)

@@ -44,7 +44,7 @@ def gradient_pulls(
     if not weights or not model.masked: return {}
     parameters = [p for p in (model.coder.head or model).parameters() if p.requires_grad]
     with torch.enable_grad():
-        trace = model.unroll(x, n)
+        trace = model.unroll(x, n, learns=False)
         before = running_masks(trace.masks, model.settings.running)
         missing = trace.image - torch.cat([0 * trace.after[:1], trace.after[:-1]])
         by_part = lambda: (trace.masks[:, :, None] * (trace.parts - missing).square()).mean()
@@ -107,7 +107,8 @@ class TokenDiagnostics:
     @torch.no_grad()
     def views(self, model: VLE, context: Context) -> dict[str, Tensor]:
         """after, parts, missing [preview, token, channel, height, width] in [0, 1] (parts and missing: grey is none); masks, running
-        [preview, token, height, width] and owner [preview, height, width] for models with masks; mse [preview, tokens];
+        [preview, token, height, width] and owner [preview, height, width] for models with masks; without, helped [preview, height, width],
+        the token that lowered a pixel's squared error most; mse [preview, tokens];
         chances [16]; chosen [3]: image, place, tokens in training.
         """
         live = context.live.values
@@ -118,7 +119,10 @@ class TokenDiagnostics:
         first = lambda t: t.transpose(0, 1)
         found = {"after": first(to_pixels(after)), "parts": first(to_pixels(torch.cat([grey, trace.parts]) / 2)),
                  "missing": first(to_pixels((trace.image - after) / 2)), "mse": trace.distortion().T}
-        if trace.masks is not None:
+        if trace.masks is None:
+            fall = -(trace.image - after)[:n + 1].square().mean(2).diff(dim=0)  # [token, preview, height, width]
+            found["helped"] = fall.argmax(0).to(torch.uint8)
+        else:
             none, total = torch.zeros_like(trace.masks[:1]), trace.masks.cumsum(0).clamp(max=1.0)
             found |= {"masks": first(torch.cat([none, trace.masks])), "running": first(torch.cat([none, total])),
                       "owner": trace.masks[:n].argmax(0).to(torch.uint8)}

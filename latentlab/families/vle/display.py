@@ -103,8 +103,10 @@ class VLEDisplay(Display):
         info, masked, side = snapshot.info, "masks" in snapshot.views, snapshot.images.shape[-1]
         values, model = snapshot.values, snapshot.run.model
         n, drawn = int(values.get("tokens", model.tokens)), values.get("sampling", model.sampling) != "fixed"
+        words = tuple(f"{'' if masked else 'helped most by '}token {k + 1} ({COLOUR_NAMES[k % len(COLOUR_NAMES)]})" for k in range(n))
         rows = (Row(key="image", label="image", note=f"{side} × {side}"),
-                Row(key="now", label="rebuilt", note="at the place in the film"),
+                Row(key="now", label="rebuilt", note="at the place in the film", places="explains", words=words,
+                    help="Rest the pointer on a pixel of any row: which token explained it"),
                 Row(key="left", label="missing", note="grey is nothing"),
                 Row(key="reached", label="at target", note="fewest tokens"),
                 *((Row(key="owner", label="whose pixel", note=owner_legend(n), help="The token whose mask is largest there"),) if masked
@@ -130,6 +132,7 @@ class VLEDisplay(Display):
                  "reached": after[pictures, np.where(lengths < 0, after.shape[1] - 1, lengths)]}
         found["psnr_after"] = (-10 * np.log10(np.maximum(views["mse"].mean(0), 1e-12))).astype(np.float32)
         found["drawn"] = (100 * views["chances"][:int(views["chosen"][2])]).astype(np.float32)
+        found["explains"] = views["owner" if "owner" in views else "helped"]
         if "masks" in views:
             film += [film_bytes(views["masks"], masks=True)[image], film_bytes(views["running"], masks=True)[image]]
             found |= {"owner": paint_owners(views["owner"]),

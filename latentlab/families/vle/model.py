@@ -404,7 +404,7 @@ class VLE(nn.Module):
         "Encode images token by token. An edited mask changes what the tokens after it see."
         self.check(x, n)
         self.check_masks(masks, x, n)
-        return self.unroll(x, n, generator=generator, masks=masks, forget=forget)
+        return self.unroll(x, n, generator=generator, masks=masks, forget=forget, learns=False)
 
     def unroll(
         self,
@@ -415,9 +415,12 @@ class VLE(nn.Module):
         masks: Mapping[int, Float[Tensor, "batch height width"]] = MappingProxyType({}),  # As in `roll`
         counts: Int64[Tensor, " batch"] | None = None,  # Number of tokens that each image is told; None for n
         forget: bool = False,  # Whether the memory is emptied before every token
+        learns: bool = True,  # Whether a gradient that is taken trains these places, so that later ones are told the last of them
     ) -> TokenTrace:
-        "`roll` without its checks, which wait for the device: what a training step calls."
+        "`roll` without its checks, which wait for the device: what a training step calls, of any loop."
         v, coder = to_signed(x), self.coder
+        if learns and torch.is_grad_enabled():
+            for part in coder.places.values(): part.trained_to(n - 1)
         rec, running = torch.zeros_like(v), torch.zeros_like(v[:, 0])
         states = coder.begin(torch.full((len(x),), n, device=x.device) if counts is None else counts)
         found = {name: [] for name in ("z", "mean", "std", "parts", "after", "masks", "logits", "kl")}
@@ -505,7 +508,6 @@ class VLE(nn.Module):
         each = None
         if live["sampling"] == "per_example": each = torch.from_numpy(drawn.integers(1, n + 1, len(x))).to(x.device)
         else: n = 1 + int(drawn.choice(n, p=count_chances(live["sampling"], n, context.step, int(live["schedule_steps"]))))
-        for part in self.coder.places.values(): part.trained_to(n - 1)
         trace = self.unroll(x, n, generator=context.generator, counts=each)
         errors, missing = trace.distortion(), trace.image - torch.cat([torch.zeros_like(trace.after[:1]), trace.after[:-1]])
         used = torch.ones_like(errors[1:]) if each is None else (torch.arange(1, n + 1, device=x.device)[:, None] <= each).to(errors)

@@ -153,7 +153,6 @@ class TokenCode(nn.Module):
 
     def error(self, x: Tensor, generator: torch.Generator) -> Float[Tensor, " batch"]:
         "Over all prefixes."
-        for part in self.model.coder.places.values(): part.trained_to(self.tokens - 1)
         errors = self.model.unroll(x, self.tokens, generator=generator).distortion()[1:]
         return relative_error(errors) if self.relative else errors.mean(0)
 

@@ -147,7 +147,8 @@ LL.grid = (host, picture) => {
     if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !plain) { leave(); return; }
     const at = i * height * width + y * width + inside, value = (k) => (plain[at * channels + k] / 255).toFixed(2);
     tip.hidden = false;
-    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${[keep ? `keep ${(keep[at] / 255).toFixed(2)}` : "", rank ? `ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels` : "", keep || rank ? "" : Array.from({ length: channels }, (_, k) => value(k)).join(", ")].filter(Boolean).join(" · ")}`;
+    const owned = rows.find((other) => blocks[other.places]?.data.length === other.n * other.height * other.width), whose = owned && i < owned.n && owned.height === height && owned.width === width ? owned.words?.[blocks[owned.places].data[at]] : "";
+    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${whose ? `${whose} · ` : ""}${[keep ? `keep ${(keep[at] / 255).toFixed(2)}` : "", rank ? `ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels` : "", keep || rank ? "" : Array.from({ length: channels }, (_, k) => value(k)).join(", ")].filter(Boolean).join(" · ")}`;
     const home = host.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX - home.left + 12, home.width - tip.offsetWidth - 6))}px`;
     tip.style.top = `${event.clientY - home.top + 16}px`;
