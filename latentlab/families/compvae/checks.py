@@ -7,7 +7,7 @@ __all__ = ['PAIRED', 'PARENT_LIMITS', 'EARLY_STEPS', 'PARENT_CHECKS', 'sampled_k
            'finite_parent', 'poor_picture', 'dead_latents', 'dead_choice', 'small_batch', 'same_divergence',
            'complete_objective']
 
-# %% ../../../nbs/families/compvae/03_checks.ipynb #802d9be0
+# %% ../../../nbs/families/compvae/03_checks.ipynb #98d33bca
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...core.batch import Batch, Context
 from ...core.checks import Limit, Verdict, brief, judge, level
-from .model import DEAD_NATS, BetaTCVAE, sorted_latents
+from .masks import DEAD_NATS
+from .model import BetaTCVAE, sorted_latents
 from .total_correlation import Code, Decomposition, decompose
 
 # %% ../../../nbs/families/compvae/03_checks.ipynb #0b766c78

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAVERSAL_FRAMES', 'latent_values', 'traverse_latent', 'CompVAEDiagnostics']
 
-# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #9ee23b47
+# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #448b79e2
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ from ...core.batch import Context
 from ...core.factors import Factor, nearest_levels
 from ...core.snapshot import Measurement
 from .checks import PARENT_CHECKS, ParentProbe, probe_parent
-from .model import DEAD_NATS, BetaTCVAE, check_latent, sorted_latents
+from .masks import DEAD_NATS, check_live
+from .model import BetaTCVAE, sorted_latents
 from .total_correlation import Code
 from ...metrics.disentanglement import code_information, level_entropies, mig_parts
 
@@ -48,7 +49,7 @@ def traverse_latent(
     many = many.index_copy(1, torch.tensor([latent], device=z.device), values.repeat(len(z))[:, None])
     return decode(many).unflatten(0, (len(z), len(values)))
 
-# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #ae69e94d
+# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #88731630
 @dataclass(kw_only=True, eq=False)
 class CompVAEDiagnostics:
     "Images with their factors, and what somebody chose on the page."
@@ -67,7 +68,8 @@ class CompVAEDiagnostics:
 
     def choose(self, model: BetaTCVAE, latent: int) -> None:
         "Look at one latent. Raises ValueError for one that does not exist or is dead, naming those that live."
-        self.focus = check_latent(latent, self.codes(model).kl().mean(0))
+        check_live(latent, self.codes(model).kl().mean(0))
+        self.focus = latent
 
     def chosen(self, kl: Float[Tensor, " latent"]) -> int:
         "The latent that is looked at."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARENT_COLOURS', 'latent_names', 'parent_plots', 'CompVAEDisplay']
 
-# %% ../../../nbs/families/compvae/09_display.ipynb #ecab07fb
+# %% ../../../nbs/families/compvae/09_display.ipynb #265a8baa
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ...core.checks import brief
 from ...core.settings import Settings
 from ...core.snapshot import Snapshot
-from .model import DEAD_NATS
+from .masks import DEAD_NATS
 from ...panels.display import Display
 from ...panels.layout import Bars, Curve, CurvePlot, Layout, Row, Strip, Table, TableRow
 from ...panels.protocol import Event
