@@ -54,7 +54,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch feature"]:
         "What the heads read."
-        return self.dense(self.layers(x).flatten(1)).relu()
+        return self.dense(self.layers(x.to(memory_format=torch.channels_last)).flatten(1)).relu()
 
 # %% ../../../nbs/families/csvae/01_parts.ipynb #2a12116f
 class Evidence(nn.Module):
@@ -146,5 +146,5 @@ class ConceptDecoder(nn.Module):
         z: Float[Tensor, "*batch concept latent"],  # All concepts
     ) -> Float[Tensor, "*batch event"]:  # Logits or means, channel by channel
         "The picture that the concepts say."
-        maps = self.dense(z.flatten(-2)).reshape(-1, *self.small)
+        maps = self.dense(z.flatten(-2)).reshape(-1, *self.small).to(memory_format=torch.channels_last)
         return self.layers(maps).flatten(1).view(*z.shape[:-2], -1)
