@@ -248,7 +248,7 @@ def test_each_picture_of_a_plan_has_its_primitive():
     "The kinds that the notebook documents are those that the browser knows."
     kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("view.js"))[1]
     assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph",
-                                                                                "matrix", "brush", "slider")]
+                                                                                "matrix", "brush", "slider", "ramp")]
 
 
 def test_the_page_knows_the_places_that_a_layout_leaves_out():
@@ -256,7 +256,7 @@ def test_the_page_knows_the_places_that_a_layout_leaves_out():
     parts = [part for part in vars(layout).values() if isinstance(part, type) and issubclass(part, layout.Part)]
     places = {part.kind: field.default for part in parts for field in dataclasses.fields(part) if field.name == "place"}
     told = dict(re.findall(r'(\w+): "(\w+)"', re.search(r"LL.PLACES = {(.*)}", static_text("view.js"))[1]))
-    assert len(places) == 9 and told == {kind: place for kind, place in places.items() if place != "left"}
+    assert len(places) == 10 and told == {kind: place for kind, place in places.items() if place != "left"}
 
 
 RUN = "20261121-120544-nem-3fa9c2"
@@ -347,6 +347,7 @@ PICTURES = [{"kind": "scatter", "clicks": True, "panels": [{"key": "z1"}]}, {"ki
             {"kind": "strip", "key": "fixed"}, {"kind": "matrix", "key": "effect"}, {"kind": "brush", "key": "paint", "image": "image"},
             {"kind": "graph", "key": "dag", "nodes": [{"name": "a"}, {"name": "b"}, {"name": "c"}], "edges": [["a", "b"]],
              "editable": True},
+            {"kind": "ramp", "key": "warmup", "title": "KL", "corner": 1, "high": 100.0},
             {"kind": "graph", "key": "shown", "nodes": [{"name": "a"}]}, {"kind": "slider", "name": "price", "low": 1e-3, "high": 1.0,
                                                                           "scale": "log"}]
 ANSWERING = {"pictures": PICTURES, "plots": [{"kind": "curves", "title": "Loss", "clicks": True, "terms": []},
@@ -355,7 +356,7 @@ SHAPES = {"z1": (50, 2), "z2": (50, 2), "walk": (3, 7, 8, 8, 1), "fixed": (7, 8,
 EDITED = {"nodes": ["a", "b", "c"], "edges": [["a", "b"], ["b", "c"]]}
 DONE = [("z1", "click", 49), ("walk", "scrub", 6), ("walk", "click", 0), ("fixed", "click", 6), ("effect", "click", [2, 3]),
         ("dag", "click", "c"), ("dag", "edit", EDITED),
-        ("shown", "click", "a"), ("price", "slide", 0.5), ("Loss", "click", 12_000)]
+        ("shown", "click", "a"), ("price", "slide", 0.5), ("warmup", "slide", 40), ("Loss", "click", 12_000)]
 
 
 @pytest.mark.parametrize(("source", "kind", "value"), DONE)
@@ -381,7 +382,8 @@ OTHER = [("z2", "click", 0, "`source` must be "
          ("walk", "scrub", 7, "index from 0 to 6"), ("effect", "click", [3, 0], "row below 3 and a column below 4"),
          ("effect", "click", [0], "row below 3"), ("effect", "click", 0, "row below 3"),
          ("dag", "click", "d", "one of a, b, c"), ("dag", "click", ["a"], "one of a, b, c"),
-         ("price", "slide", 0.0, "number from 0.001 to 1"),
+         ("price", "slide", 0.0, "number from 0.001 to 1"), ("warmup", "slide", 101, "a whole number from 0 to 100"),
+         ("warmup", "slide", 0.5, "a whole number"), ("warmup", "click", 1, "`type` must be slide"),
          ("price", "slide", float("nan"), "number from 0.001"),
          ("price", "slide", float("inf"), "number from 0.001"), ("price", "slide", True, "number from 0.001"),
          ("price", "slide", "0.5", "number from 0.001"), ("Loss", "click", -1, "a step"),
@@ -428,7 +430,7 @@ def test_a_bad_event_is_refused_by_its_source_and_breaks_nothing():
         ANSWERING)] == [source for source, *_ in OTHER if isinstance(source, str) and source in event_sources(ANSWERING)]
     for source, kind, value in DONE: view._handle_custom_msg({"kind": "event", "source": source, "type": kind, "value": value}, [])
     assert [(event.source, event.type, event.value) for event in heard] == DONE
-    assert view.positions == {"walk": 6, "dag": EDITED, "price": 0.5}
+    assert view.positions == {"walk": 6, "dag": EDITED, "price": 0.5, "warmup": 40}
 
 
 def test_what_the_receiver_refuses_is_not_remembered():

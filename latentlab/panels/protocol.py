@@ -122,6 +122,7 @@ def event_sources(
         if kind == "matrix": found[key] = Source(kind, ("click",), key, spec)
         if kind == "graph": found[key or "graph"] = Source(kind, ("click", "edit") if spec.get("editable") else ("click",), "", spec)
         if kind == "slider": found[spec["name"]] = Source(kind, ("slide",), "", spec)
+        if kind == "ramp": found[key] = Source("slider", ("slide",), "", {"low": 0, **spec, "whole": True})  # steps are whole
         if kind == "brush": found[key] = Source(kind, ("paint",), spec.get("image") or "image", spec)
         if not spec.get("clicks"): continue
         if kind == "curves": found[spec.get("source") or spec.get("title") or "Terms"] = Source(kind, ("click",), "", spec)

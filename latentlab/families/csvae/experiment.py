@@ -25,7 +25,7 @@ from ...data.causal import flow, pendulum
 from ...data.factored import CausalModel, FactoredImages
 from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
-from ...data.sprites import SpriteSettings, draw_sprites, sprites
+from ...data.sprites import SpriteSettings, dependence, draw_sprites, sprites
 from .gradients import expected_paths, model_parts
 from .diagnostics import ConceptDiagnostics
 from .model import SPRITE_GRAPH, CSVAE, CSVAESettings
@@ -150,8 +150,21 @@ class CSVAERun(Settings):
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
         info |= {f"categories {f.name}": " | ".join(f.categories) for f in factors if f.categories}
         info |= {"gradient terms": " | ".join(expected_paths(model)), "gradient parts": " | ".join(model_parts(model))}
-        if factors and all(f.levels for f in factors): info["entropy"] = f"{sum(f.entropy for f in factors):.2f}"
+        if factors and all(f.levels for f in factors): info |= self.budget(factors, drawn=images is None)
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
+
+    def budget(
+        self,
+        factors: tuple[Factor, ...],  # With levels
+        drawn: bool = True,  # Whether the images are those of the settings, whose law is known
+    ) -> dict[str, str]:  # entropy of all, entropy NAME of each, and "dependent": two names and their mutual information; nats
+        "What the latents have to carry so that every image is told from all others, under the law of the settings."
+        looks, shared = SpriteSettings(law="line", width=self.dependence), 0.0
+        found = {f"entropy {f.name}": f"{f.entropy:.4f}" for f in factors}
+        if drawn and self.data.name == "sprites-correlated":
+            shared = dependence(looks.joint()).mutual
+            found["dependent"] = f"{looks.first} | {looks.second} | {shared:.4f}"
+        return found | {"entropy": f"{sum(f.entropy for f in factors) - shared:.2f}"}
 
     def renderer(
         self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPRITE_GRAPH', 'LABEL_DEVIATION', 'CSVAESettings', 'journal', 'ConceptTrace', 'merge_evidence', 'LabelHeads',
-           'kl_share', 'CSVAE', 'check_settings', 'complete', 'abduct', 'counterfactual']
+           'kl_share', 'CSVAE', 'check_settings', 'complete', 'abduct', 'move_concepts', 'counterfactual']
 
 # %% ../../../nbs/families/csvae/02_model.ipynb #918cddd7
 import math
@@ -386,14 +386,22 @@ def abduct(
     return (z - prior.loc) / prior.scale * model.real
 
 
+def move_concepts(
+    model: CSVAE,  # Left as it is
+    z: Float[Tensor, "batch concept latent"],  # Of images
+    do: Mapping[str, Float[Tensor, "batch _size"]],  # Concept -> latents that it is set to
+) -> Float[Tensor, "batch concept latent"]:
+    "Latents as they would be: the set concepts and their descendants change, the others stay."
+    found = complete(model, abduct(model, z), do)
+    moved = {model.place(n) for name in do for n in (name, *model.settings.graph.descendants(name))}
+    keep = torch.tensor([i not in moved for i in range(len(model.names))], device=z.device)[None, :, None]
+    return torch.where(keep, z, found)
+
+
 def counterfactual(
     model: CSVAE,  # Left as it is
     x: Float[Tensor, "batch channel side side"],  # Images
     do: Mapping[str, Float[Tensor, "batch _size"]],  # Concept -> latents that it is set to
 ) -> Float[Tensor, "batch concept latent"]:
-    "Latents of the images as they would be: the set concepts and their descendants change, the others keep the posterior mean."
-    z = model.infer(x).z
-    found = complete(model, abduct(model, z), do)
-    moved = {model.place(n) for name in do for n in (name, *model.settings.graph.descendants(name))}
-    keep = torch.tensor([i not in moved for i in range(len(model.names))], device=z.device)[None, :, None]
-    return torch.where(keep, z, found)
+    "Latents of the images as they would be, from their posterior means."
+    return move_concepts(model, model.infer(x).z, do)

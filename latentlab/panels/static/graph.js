@@ -48,24 +48,28 @@ LL.graph = (spec, tell) => {
   const half = { x: 0, y: 15 };
   const meet = (from, to, gap) => { const dx = to.x - from.x, dy = to.y - from.y, k = Math.min(dx ? (from.half + gap) / Math.abs(dx) : Infinity, dy ? (half.y + gap) / Math.abs(dy) : Infinity, 0.48); return [from.x + k * dx, from.y + k * dy]; };
   const short = (text, room) => { const most = Math.max(3, Math.floor((2 * room - 8) / 6.6)); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
-  const values = () => blocks[spec.values]?.data;
+  const values = () => blocks[spec.values]?.data, idle = (i) => blocks[spec.active]?.data[i] === 0;
+  const strength = (edge) => blocks[spec.strengths]?.data[given.findIndex((one) => same(one, edge))] ?? NaN; // of an arrow that the layout has
   const draw = (force = false) => {
-    const width = stage.clientWidth, numbers = values(), text = JSON.stringify([width, edges, first, LL.dark(), Boolean(numbers)]), figures = numbers ? Array.from(numbers, (v) => `${LL.number(v)} ${spec.unit ?? ""}`) : [];
+    const width = stage.clientWidth, numbers = values(), text = JSON.stringify([width, edges, first, LL.dark(), Boolean(numbers), names.map((_, i) => idle(i)), edges.map(strength)]), figures = numbers ? Array.from(numbers, (v, i) => `${LL.number(v)} ${spec.unit ?? ""}${idle(i) ? ` · ${spec.idle ?? "passive"}` : ""}`) : [];
     if (!width || (drag && !force)) return;
     if (text === drawn && !force) { if (numbered !== String(figures)) { numbered = String(figures); small.forEach((one, i) => LL.put(one, figures[i] ?? "")); } return; }
     drawn = text; numbered = String(figures); small = [];
     const held = stage.contains(document.activeElement) ? document.activeElement.dataset.node ?? null : null;
-    const { place, rows } = LL.layers(names, edges), space = 62, height = Math.max(54, rows * space - 14), wide = (name) => Math.max(22, 3.6 * Math.max(label(name).length, numbers ? 6 + (spec.unit ?? "").length : 0) + 12);
+    const { place, rows } = LL.layers(names, edges), space = 62, height = Math.max(54, rows * space - 14), wide = (name) => Math.max(22, 3.6 * Math.max(label(name).length, numbers ? 6 + (spec.unit ?? "").length + (idle(names.indexOf(name)) ? 4 + (spec.idle ?? "passive").length : 0) : 0) + 12);
     places = new Map(names.map((name) => { const p = place.get(name); return [name, { x: p.share * width, y: 20 + p.row * space, half: Math.min(wide(name), width / (2 * p.of) - 4) }]; }));
     const id = `ll${Math.random().toString(36).slice(2, 8)}`, svg = LL.svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${spec.title ?? "graph"}: ${names.length} nodes, ${edges.length} arrows` });
-    svg.append(LL.svg("defs", {}, LL.svg("marker", { id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, LL.svg("path", { d: "M0 0.6 L8 4 L0 7.4 Z", class: "ll-graph-head" }))));
+    svg.append(LL.svg("defs", {}, LL.svg("marker", { id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerUnits: "userSpaceOnUse", markerWidth: 11, markerHeight: 11, orient: "auto-start-reverse" }, LL.svg("path", { d: "M0 0.6 L8 4 L0 7.4 Z", class: "ll-graph-head" }))));
     const crosses = [];
     for (const edge of edges) {
       const [a, b] = edge.map((name) => places.get(name)), skips = Math.abs(place.get(edge[1]).row - place.get(edge[0]).row) !== 1, bend = skips ? Math.min(70, 0.22 * Math.hypot(b.x - a.x, b.y - a.y)) * (a.x + b.x > width ? 1 : -1) : 0;
       const middle = { x: (a.x + b.x) / 2 + 2 * bend, y: (a.y + b.y) / 2, half: 0 }, p = meet(a, bend ? middle : b, 1), q = meet(b, bend ? middle : a, 3), at = [0.25 * p[0] + 0.5 * middle.x + 0.25 * q[0], 0.25 * p[1] + 0.5 * middle.y + 0.25 * q[1]];
-      svg.append(LL.svg("path", { d: bend ? `M${p} Q${middle.x},${middle.y} ${q}` : `M${p} L${q}`, class: "ll-graph-edge", "marker-end": `url(#${id})`, "data-edge": edge.join(" > ") }));
+      const force = strength(edge), known = Number.isFinite(force), weak = known && force < (spec.weak ?? 0), heavy = known ? 1.2 + (3.6 * Math.max(0, force)) / (Math.max(0, force) + 0.7) : null;
+      svg.append(LL.svg("path", { d: bend ? `M${p} Q${middle.x},${middle.y} ${q}` : `M${p} L${q}`, class: `ll-graph-edge${weak ? " weak" : ""}`, style: heavy ? `stroke-width:${heavy.toFixed(2)}` : null, "marker-end": `url(#${id})`, "data-edge": edge.join(" > "), "data-strength": known ? force.toFixed(4) : null }));
+      const [cx, cy] = bend ? at : [(p[0] + q[0]) / 2, (p[1] + q[1]) / 2], left = q[0] < p[0] - 4;
+      if (known) svg.append(LL.svg("text", { x: cx + (left ? -12 : 12), y: cy + 4, class: "ll-graph-force", "text-anchor": left ? "end" : "start", text: LL.number(force, 2) }, LL.svg("title", { text: `${label(edge[0])} → ${label(edge[1])}: strength ${LL.number(force)}` })));
       if (!spec.editable) continue;
-      const cross = LL.svg("g", { class: "ll-graph-cut", transform: `translate(${bend ? at : [(p[0] + q[0]) / 2, (p[1] + q[1]) / 2]})`, tabindex: 0, role: "button", "data-cut": edge.join(" > "), "aria-label": `cut the arrow from ${label(edge[0])} to ${label(edge[1])}` }, LL.svg("title", { text: `cut ${label(edge[0])} → ${label(edge[1])}` }), LL.svg("circle", { r: 8 }), LL.svg("path", { d: "M-3 -3 L3 3 M-3 3 L3 -3" }));
+      const cross = LL.svg("g", { class: "ll-graph-cut", transform: `translate(${[cx, cy]})`, tabindex: 0, role: "button", "data-cut": edge.join(" > "), "aria-label": `cut the arrow from ${label(edge[0])} to ${label(edge[1])}` }, LL.svg("title", { text: `cut ${label(edge[0])} → ${label(edge[1])}` }), LL.svg("circle", { r: 8 }), LL.svg("path", { d: "M-3 -3 L3 3 M-3 3 L3 -3" }));
       cross.addEventListener("pointerup", () => cut(edge)); // not click: a frame may redraw between press and release
       cross.addEventListener("keydown", (event) => { if (["Enter", " ", "Delete", "Backspace"].includes(event.key)) { event.preventDefault(); cut(edge); } });
       crosses.push(cross);
@@ -73,7 +77,7 @@ LL.graph = (spec, tell) => {
     svg.append(...crosses);
     const rubber = LL.svg("path", { class: "ll-graph-rubber", d: "", "marker-end": `url(#${id})` });
     spec.nodes.forEach((node, i) => {
-      const at = places.get(node.name), g = LL.svg("g", { class: `ll-graph-node${first === node.name ? " on" : ""}`, transform: `translate(${at.x},${at.y})`, tabindex: 0, role: "button", "aria-pressed": String(first === node.name), "data-node": node.name, "aria-label": label(node.name), style: node.colour ? `--c:${LL.themed(node.colour)}` : null },
+      const at = places.get(node.name), g = LL.svg("g", { class: `ll-graph-node${first === node.name ? " on" : ""}${idle(i) ? " idle" : ""}`, transform: `translate(${at.x},${at.y})`, tabindex: 0, role: "button", "aria-pressed": String(first === node.name), "data-node": node.name, "aria-label": label(node.name), style: node.colour ? `--c:${LL.themed(node.colour)}` : null },
         LL.svg("title", { text: node.note ?? label(node.name) }), LL.svg("rect", { x: -at.half, y: -half.y, width: 2 * at.half, height: 2 * half.y, rx: 7 }), LL.svg("text", { y: numbers ? -2 : 4, text: short(label(node.name), at.half) }));
       if (numbers) { small.push(LL.svg("text", { y: 10, class: "small", text: figures[i] ?? "" })); g.append(small[i]); }
       g.addEventListener("keydown", (event) => {

@@ -87,22 +87,23 @@ LL.bars = (spec) => {
   let blocks = {}, rows = [], top = 0;
   const build = (n) => {
     rows = Array.from({ length: n }, (_, k) => {
-      const bar = LL.el("i", { class: "ll-barfill", style: `--c:${LL.themed(spec.colour ?? "#CC79A7")}` }), value = LL.el("b"), units = LL.el("span", { class: "ll-note" }), dots = LL.el("span", { class: "ll-units", "aria-hidden": "true" });
-      const node = LL.el("div", { class: "ll-barrow", "data-layer": k + 1 }, LL.el("b", { text: spec.labels?.[k] ?? String(k + 1) }), LL.el("span", { class: "ll-bartrack" }, bar), LL.el("span", { class: "ll-barvalue" }, value, LL.el("small", { text: ` ${spec.unit ?? ""}` })), LL.el("span", { class: "ll-barunits" }, dots, units));
-      return { node, bar, value, units, dots };
+      const bar = LL.el("i", { class: "ll-barfill", style: `--c:${LL.themed(spec.colour ?? "#CC79A7")}` }), mark = LL.el("i", { class: "ll-barmark", hidden: true }), value = LL.el("b"), units = LL.el("span", { class: "ll-note" }), dots = LL.el("span", { class: "ll-units", "aria-hidden": "true" });
+      const node = LL.el("div", { class: "ll-barrow", "data-layer": k + 1 }, LL.el("b", { text: spec.labels?.[k] ?? String(k + 1) }), LL.el("span", { class: "ll-bartrack" }, bar, mark), LL.el("span", { class: "ll-barvalue" }, value, LL.el("small", { text: ` ${spec.unit ?? ""}` })), LL.el("span", { class: "ll-barunits" }, dots, units));
+      return { node, bar, mark, value, units, dots };
     });
     host.replaceChildren(...(spec.down ? rows : [...rows].reverse()).map((row) => row.node)); // the layer nearest the data stands at the bottom
   };
   const paint = () => {
-    const values = blocks[spec.key]?.data, active = blocks[spec.active]?.data, total = blocks[spec.total]?.data;
+    const values = blocks[spec.key]?.data, active = blocks[spec.active]?.data, total = blocks[spec.total]?.data, marks = blocks[spec.marks]?.data, level = (k) => (marks && Number.isFinite(marks[k]) ? marks[k] : null);
     if (!values) return;
     if (rows.length !== values.length) build(values.length);
-    const most = Math.max(...Array.from(values, (v) => (Number.isFinite(v) ? v : 0)), 1e-9);
+    const most = Math.max(...Array.from(values, (v, k) => Math.max(Number.isFinite(v) ? v : 0, level(k) ?? 0)), 1e-9);
     if (most > top || most < 0.5 * top) top = most * 1.1;
     rows.forEach((row, k) => {
       const low = spec.low !== undefined && values[k] < spec.low;
       row.bar.style.width = `${Math.max(0, Math.min(100, (100 * values[k]) / top))}%`;
-      LL.put(row.value, Number.isFinite(values[k]) ? LL.number(values[k]) : "–"); row.node.classList.toggle("low", low); row.node.dataset.value = values[k].toFixed(4);
+      row.mark.hidden = level(k) === null; row.mark.style.left = `${(100 * (level(k) ?? 0)) / top}%`; if (level(k) !== null) row.node.dataset.mark = level(k).toFixed(4);
+      LL.put(row.value, `${Number.isFinite(values[k]) ? LL.number(values[k]) : "–"}${level(k) === null ? "" : ` of ${LL.number(level(k))}`}`); row.node.classList.toggle("low", low); row.node.dataset.value = values[k].toFixed(4);
       if (!active || !total) return;
       LL.put(row.units, `${Math.round(active[k])} of ${Math.round(total[k])} ${LL.unit(Math.round(total[k]), "units")} active${low ? `: ${spec.word ?? "collapsed"}` : ""}`);
       const few = total[k] <= 8 ? Math.round(total[k]) : 0;

@@ -1,6 +1,6 @@
 // The widget: reads the traits, composes the primitives, repaints at most once per animation frame, and says once a second whether somebody can see it.
 LL.STALE_MS = 3000;
-LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider };
+LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider, ramp: LL.ramp };
 LL.PLACES = { graph: "right", matrix: "right" }; // where a picture stands that does not say; the left otherwise
 
 LL.render = ({ model, el }) => {
