@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Place', 'fits', 'hints_of', 'Part', 'Row', 'Curve', 'Reference', 'CurvePlot', 'PathSeries', 'PathPlot', 'FieldTab',
            'PointSet', 'Field', 'ScatterPanel', 'Scatter', 'Bars', 'ScoreGroup', 'ScoreTab', 'Histogram', 'Strip',
-           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'TableRow', 'Table', 'Layout', 'check_arrays']
+           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'Ramp', 'TableRow', 'Table', 'Layout', 'check_arrays']
 
 # %% ../../nbs/panels/01_layout.ipynb #d0a1b174
 import dataclasses
@@ -260,10 +260,11 @@ class Bars(Part):
     low: float | None = None  # Below this length `word` stands beside a bar
     word: str = "collapsed"  # What such a bar is
     colour: str | None = None  # Of the bars
+    marks: str = ""  # Array of levels that the bars are held against, a tick on each; NaN for no tick; "" for bars without
     note: str = ""  # Beside the title
     place: Place = "left"  # Side
 
-    def draws(self) -> tuple[str, ...]: return tuple(filter(None, (self.key, self.active, self.total)))
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, (self.key, self.active, self.total, self.marks)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,11 +339,15 @@ class GraphPicture(Part):
     hint: str = ""  # Below it, where nothing can be edited
     values: str | None = None  # Array of one number a node
     unit: str = ""  # Of these numbers
+    active: str | None = None  # Array of one number a node; 0 draws it faint and dashed
+    idle: str = "passive"  # What such a node is
+    strengths: str | None = None  # Array of one number an arrow, in the order of `edges`: its width; NaN where nothing is known
+    weak: float = 0.0  # Strength below which an arrow is dashed
     editable: bool = False  # Whether edges can be added and cut
     acyclic: bool = True  # Whether a circle is refused
     place: Place = "right"  # Side
 
-    def draws(self) -> tuple[str, ...]: return tuple(filter(None, [self.values]))
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, [self.values, self.active, self.strengths]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +407,24 @@ class Slider(Part):
             raise ValueError(f"`low` of slider {self.name!r} must be below `high`: got {self.low:g} and {self.high:g}. Swap them.")
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f"`low` of slider {self.name!r} must be above 0 on a log scale: got {self.low:g}. Give a positive bound.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp(Part):
+    """A weight over the steps, as a line from corner to corner; one corner can be dragged along the steps, and all steps before it stretch
+    with it. The array is [corner, 2], step and weight.
+    """
+    kind: ClassVar[str] = "ramp"
+    key: str  # Array, and source of its events: slide, with the step to which the corner was dragged
+    title: str  # Above it
+    corner: int  # Which one can be dragged
+    high: float  # Largest step
+    low: float = 0.0  # Smallest step
+    now: str | None = None  # Array of one number: the present step
+    note: str = ""  # Beside the title
+    place: Place = "left"  # Side
+
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, (self.key, self.now)))
 
 # %% ../../nbs/panels/01_layout.ipynb #f9488b27
 @dataclass(frozen=True, kw_only=True)
