@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONCEPT_COLOURS', 'LOC_BINS', 'LOG_VAR_BINS', 'RAMP_CORNER', 'concept_film', 'log_ratio', 'histograms', 'bin_names',
-           'latent_names', 'nats_to_carry', 'schedule_corners', 'concept_pictures', 'concept_plots', 'CSVAEDisplay']
+           'name_latents', 'nats_to_carry', 'schedule_corners', 'concept_pictures', 'concept_plots', 'CSVAEDisplay']
 
 # %% ../../../nbs/families/csvae/07_display.ipynb #98ef8e87
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def histograms(
 def bin_names(middles: np.ndarray) -> tuple[str, ...]: return tuple(f"{v:g}" if v % 2 == 0 else "" for v in middles)
 
 
-def latent_names(
+def name_latents(
     graph: Graph,  # Names the concepts
     sizes: tuple[int, ...],  # As the settings have them
 ) -> tuple[str, ...]:  # "x 1", "x 2"; "x" where a concept has one
@@ -182,7 +182,7 @@ class CSVAEDisplay(Display):
             terms, parts = (tuple(info[name].split(" | ")) for name in ("gradient terms", "gradient parts"))
             extra.append(Matrix(key="gradient", title="Which term teaches which part", rows=terms, columns=parts, unit="log10 of the share",
                                 low=-6.0, high=0.0, note="empty: no path; black: one is missing"))
-            latents, over = latent_names(graph, snapshot.run.model.sizes), f"over {len(views['loc'])} images"
+            latents, over = name_latents(graph, snapshot.run.model.sizes), f"over {len(views['loc'])} images"
             for key, title, bins, place in (("loc", "Means", LOC_BINS, "left"), ("log_var", "Log-variances", LOG_VAR_BINS, "right")):
                 extra.append(Matrix(key=key, title=f"{title} of each latent", rows=latents, columns=bin_names(bins), low=0.0,
                                     unit="share of the images", note=over, place=place))
