@@ -108,15 +108,29 @@ def restore(
 
 # %% ../nbs/00_facade.ipynb #5491f256
 def images(
-    name: str,  # fashion-mnist, scenes, sprites, mnist, ...: a name of `data.sources.ImageName`
-    split: Literal["train", "test"] = "train",  # Which part
+    source: Any,  # A known name, a folder, an array, a list of pictures, a data set of torch or Hugging Face, an .npz file
+    split: Literal["train", "test", "all"] | None = None,  # Which part; None for train of a known name, and all of your own
     *,
-    limit: int | None = None,  # Most images; None for all, or 2,000 that are drawn
+    size: int | None = None,  # Height and width, pixels; None for 64 of pictures, and what they have of the others
+    labels: Any = None,  # One for each of your own images; None for those that come with them
+    limit: int | None = None,  # Most images, at even distances; None for all, or 2,000 that are drawn
+    quiet: bool = False,  # Whether to leave out the words about what was understood
+    **how: Any,  # For your own: shape (crop, pad, stretch), ground, levels, layout, strict, where they apply
 ) -> ImageSet:
-    "Images by name, with what is known about each."
-    from latentlab.data.sources import open_images
+    """Images with what is known about each; of your own it is printed what was understood. Raises ValueError for what can be
+    read in two ways, or not at all.
 
-    return open_images(name, split, limit)
+    mine = ll.images("photos", size=64)
+    """
+    from latentlab.data.sources import open_images, own_images, owned
+
+    if not owned(source):
+        if labels is not None or how:
+            raise ValueError(f"`{next(iter(how), 'labels')}` must be left out for {source!r}: got a value. It is for your own images.")
+        return open_images(source, "train" if split is None else split, limit, side=size)
+    found, words = own_images(source, "all" if split is None else split, size=size, labels=labels, limit=limit, **how)
+    if not quiet: print(words)
+    return found
 
 
 def model_of(

@@ -174,7 +174,7 @@ def test_a_damaged_weights_file_stops_a_rebuild(unharmed, tmp_path, monkeypatch)
 # Data ---------------------------------------------------------------------------------------------------------------
 
 def test_unknown_data_sets(unharmed, unchecked):
-    refused(lambda: NEMRun(data="svhn"), "`data` must be one of 'fashion-mnist'", "got 'svhn'", "Choose")
+    refused(lambda: NEMRun(data="svhn"), "`data` must be one of fashion-mnist, scenes", "or folder:PATH: got 'svhn'", "Name your own")
     refused(lambda: unharmed.rebuild(data="svhn"), "`data` must be one of", "got 'svhn'")
     refused(lambda: load("svhn"), "`name` must be one of fashion-mnist, mnist", "got 'svhn'", "draw_scenes")
 

@@ -7,7 +7,8 @@ __all__ = ['Kind', 'MOST_ITEMS', 'MOST_TEXT', 'MOST_COUNT', 'FRACTION', 'setting
            'read_text', 'Range', 'FieldType', 'members', 'has_codec', 'storable', 'field_type', 'read_value',
            'read_field', 'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path',
            'holds_settings', 'nested_classes', 'check_nested', 'declared', 'nested_defaults', 'own_fields', 'put',
-           'mark_read', 'outside_read', 'check_trust', 'as_dict', 'from_dict', 'to_json', 'from_json', 'Live']
+           'mark_read', 'outside_read', 'check_trust', 'as_dict', 'from_dict', 'to_json', 'from_json', 'named_states',
+           'Live']
 
 # %% ../../nbs/core/00_settings.ipynb #00fd0cc6
 import contextlib
@@ -51,6 +52,7 @@ def setting(
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
     folded: bool = False,  # Whether a panel may fold its control away
     outside: Callable[[Any], bool] | None = None,  # Tells values that name code or downloads from outside; None where none does
+    state: Callable[[Any], str] | None = None,  # Digest of what a value names on the disk, "" for nothing; None where none does
     # Old form of the value, as older files hold it -> today's form; None where the form never changed
     read_old: Callable[[Any], Any] | None = None,
 ) -> Any:
@@ -59,7 +61,7 @@ def setting(
         raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
     meta = dict(
         kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
-        suggest=suggest, folded=folded, outside=outside, read_old=read_old,
+        suggest=suggest, folded=folded, outside=outside, state=state, read_old=read_old,
     )
     return field(default=default, metadata=meta)
 
@@ -87,6 +89,7 @@ class FieldInfo:
     suggest: tuple[str, ...] = ()  # Usual values of a free text
     folded: bool = False  # Whether a panel may fold its control away
     outside: Callable[[Any], bool] | None = None  # Tells values that name code or downloads from outside
+    state: Callable[[Any], str] | None = None  # Digest of what a value names on the disk
     read_old: Callable[[Any], Any] | None = None  # Old form of the value -> today's form
     ranged: bool = False  # Whether a `Range` may stand in place of the number
     hint: Any = None  # The annotation without None, where `type` does not say it all
@@ -579,6 +582,14 @@ def from_json(
     if not isinstance(record, dict) or set(record) != {"version", "settings"}:
         raise ValueError(f"`text` must hold version and settings: got {shown(record)}. Pass what `to_json` wrote.")
     return from_dict(cls, record["settings"])
+
+# %% ../../nbs/core/00_settings.ipynb #42491195
+def named_states(
+    settings: Settings,  # Any
+) -> dict[str, str]:  # Dotted path -> digest, of the fields whose value names something on the disk
+    "What tells two runs of equal settings apart when what they name has changed. Raises ValueError for what is not there."
+    found = {path: info.state(info.value) for path, info in settings.fields().items() if info.state is not None}
+    return {path: digest for path, digest in found.items() if digest}
 
 # %% ../../nbs/core/00_settings.ipynb #c61ce63e
 class Live:

@@ -164,9 +164,9 @@ class ImageSet:
     name: str  # Name of the set, as `load` takes it
     split: str  # train or test
     images: UInt8[Tensor, "batch channel height width"]  # Pixels, 0 to 255; floats in [0, 1] are taken too, and become bytes
-    labels: Int64[Tensor, " batch"] = None  # Index into `classes`; None for images without labels
+    labels: Int64[Tensor, " batch"] | None = None  # Index into `classes`; None for images without labels
     classes: tuple[str, ...] = ()  # Names of the classes
-    indices: Int64[Tensor, " batch"] = None  # Position of each image in the published split; None counts them
+    indices: Int64[Tensor, " batch"] | None = None  # Position of each image in the published split; None counts them
     masks: Integer[Tensor, "batch height width"] | None = None  # 0 = elsewhere, 1 = the object; 0 and 255 are taken too
     boxes: Int64[Tensor, "batch 4"] | None = None  # xmin, ymin, xmax, ymax in pixels, both ends included
     licence: str = ""  # Terms in a few words

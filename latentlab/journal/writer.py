@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.settings import Settings, as_dict, from_dict, plain_value
+from ..core.settings import Settings, as_dict, from_dict, named_states, plain_value
 from .files import Lock, check_name, read_json, sweep_litter, sweep_old, try_folder
 from .index import Index
 from .record import Record, begin, digest, go_on, describe_switches
@@ -174,7 +174,8 @@ def runs_with(
     given: Mapping[str, str] = {},  # Fingerprints of what was handed in beside the settings
 ) -> list[dict[str, Any]]:  # Summaries, oldest first
     "Runs begun with exactly these settings and things; also those of a version that wrote a tuple as text, whose digest is another one."
-    rows, mine = journal.rows(kind_of(run)), digest(as_dict(run) | ({"given": dict(given)} if given else {}))
+    given = named_states(run) | dict(given)
+    rows, mine = journal.rows(kind_of(run)), digest(as_dict(run) | ({"given": given} if given else {}))
     if given: return [row for row in rows if row["digest"] == mine]
     tuples = [path for path, info in run.fields().items() if isinstance(info.value, tuple)]
     found = []
@@ -191,7 +192,7 @@ def check_given(
     folder: Path,  # Of a run, or any other
     given: Mapping[str, str],  # Fingerprints of what a trainer was handed in beside the settings
 ) -> None:
-    "Refuse to go on from a run of another encoder or of other images. Runs of before this was recorded pass."
+    "Refuse to go on from a run of another encoder, of other images or of a changed folder. Runs of before this was recorded pass."
     try: recorded = read_json(folder / "run.json").get("given")
     except (OSError, ValueError): return
     if not isinstance(recorded, Mapping): return

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from ..core.runtime import choose_device, cores
-from ..core.settings import Settings, as_dict
+from ..core.settings import Settings, as_dict, named_states
 from ..journal.record import digest, fail
 from ..journal.journal import Journal
 from .plan import Plan
@@ -193,7 +193,8 @@ class Sweep:
         self.workers = default_workers(plan.base) if workers is None else workers
         # an interrupted Thread.join may think the thread has ended
         self.state, self.error, self._asked, self._ended = "ready", None, threading.Event(), threading.Event()
-        runs = {digest(as_dict(run)): run for run in plan.runs()}
+        states = [(run, named_states(run)) for run in plan.runs()]
+        runs = {digest(as_dict(run) | ({"given": named} if named else {})): run for run, named in states}
         self.dispatcher = Dispatcher(runs, self.journal, name=plan.name, retries=retries, stopping=self._asked.is_set)
 
     @property

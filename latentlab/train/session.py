@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core.batch import Batch, Context
 from ..core.model import Group, Setup
 from ..core.runtime import stream_seed
-from ..core.settings import Live, Settings, shown, to_json
+from ..core.settings import Live, Settings, named_states, shown, to_json
 from ..core.snapshot import Measurement
 from ..core.terms import Terms, weighted_sum
 from .curves import CurveBuffer, check_curves
@@ -69,7 +69,8 @@ class Session:
         run: Settings,  # The whole run; `run.train` says how it is trained
         setup: Setup,  # What it built
     ):
-        self.run, self.setup, self.model, self.batches = run, setup, setup.model, setup.batches
+        self.run, self.setup = run, replace(setup, given={**named_states(run), **setup.given})
+        self.model, self.batches = setup.model, setup.batches
         self.groups = check_groups(self.model.groups())
         decay = run.train.weight_decay
         self.optimisers = [Optimiser(group.optimiser or run.train.optimiser, group, weight_decay=decay) for group in self.groups]

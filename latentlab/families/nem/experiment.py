@@ -17,7 +17,7 @@ from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.images import ImageSet, as_image_set
-from ...data.sources import GREY, ImageName, one_of_each, open_images
+from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings
 from ...nn.encoders import FrozenEncoder, check_images, load_encoder, runs_outside, weights_digest
@@ -30,11 +30,11 @@ ENCODERS = ("simclr", "swav", "untrained", "planted:red", "planted:green", "plan
 
 def encoder_for(
     name: str,  # "simclr", or a whole name such as "planted:red" or "timm:resnet18"
-    data: str,  # A name of `ImageName`
+    data: str,  # A name of a set, or folder:PATH
     device: torch.device | str = "cpu",  # Where it goes
 ) -> FrozenEncoder:
     "The encoder of that name; without a colon, the one that was trained on such images."
-    full = name if ":" in name else f"{name}:{'fashion-mnist' if data in GREY else 'scenes'}"
+    full = name if ":" in name else f"{name}:{'fashion-mnist' if is_grey(data) else 'scenes'}"
     return load_encoder(full, device)
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #8fe51d4a
@@ -69,10 +69,10 @@ class NEMRun(Settings):
     setup = run.build(torch.device("cpu"))
     """
 
-    data: ImageName = setting(
-        "fashion-mnist", kind="build", label="images",
-        help="The images whose masks are trained and shown: photographs of clothes, digits and letters in grey, or scenes in colour, "
-             "in which the cause of an answer is known.",
+    data: str = source_setting(
+        "fashion-mnist", label="images",
+        help="The images whose masks are trained and shown: photographs of clothes, digits and letters in grey, scenes in colour, "
+             "in which the cause of an answer is known, or a folder of yours: write folder:PATH.",
         reason="real, small, and bundled with the package")
     encoder: str = setting(
         "simclr", kind="build", suggest=ENCODERS, outside=runs_outside,
@@ -86,6 +86,10 @@ class NEMRun(Settings):
         reason="masks stop improving there; scenes of this number are drawn in seconds")
     model: NEMSettings = field(default_factory=NEMSettings)  # The masker
     train: TrainSettings = field(default_factory=TrainSettings)  # Its training
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_source(self.data, "data")
 
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
         "Distances by their scale, the KL by its prior, and the loss by all that is summed in it."

@@ -15,7 +15,7 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings
 from ...data.batches import Batches
-from ...data.sources import GREY, DataSettings, one_of_each
+from ...data.sources import DataSettings, is_grey, one_of_each
 from .diagnostics import SSLDiagnostics
 from .model import SSL, SSLSettings
 from ...train.settings import TrainSettings
@@ -35,7 +35,11 @@ class SSLRun(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        fits = "fashion-mnist" if self.data.name in GREY else "scenes"
+        if not self.data.name.startswith("folder:"): self.check_shape()  # a folder is looked at when it is opened
+
+    def check_shape(self) -> None:
+        "Refuse an encoder of other channels than the images have."
+        fits = "fashion-mnist" if is_grey(self.data.name) else "scenes"
         if self.model.shape != fits:
             raise ValueError(f"`shape` must be {fits} for {self.data.name}: got {self.model.shape}. Change both together.")
 
@@ -50,6 +54,7 @@ class SSLRun(Settings):
         device: torch.device | str = "cpu",  # Where model and images go
     ) -> Setup:  # 8 images are shown, 64 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
+        self.check_shape()
         device = choose_device(str(device))
         model = SSL(self.model, generator=generator(self.train.seed, "model")).to(device)
         fit = lambda images: images if images.images.shape[-1] == model.side else images.resize(model.side)

@@ -1,0 +1,259 @@
+"A researcher's own images: folders, arrays, lists, data sets; every face of bad input has a name."
+import os
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import latentlab as ll
+from latentlab.data.folder import is_held_out, list_folder
+from latentlab.data.sources import DataSettings, is_grey, open_images
+from latentlab.families.nem.experiment import NEMRun
+from latentlab.journal.journal import Journal
+from latentlab.sweeps.plan import Plan
+from latentlab.sweeps.sweep import Sweep
+from latentlab.train.trainer import Trainer
+
+
+def photograph(k: int, width: int = 48, height: int = 36) -> Image.Image:
+    "A coloured square on noise, another one for each number."
+    rng = np.random.default_rng(k)
+    pixels = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+    top, left = rng.integers(0, height - 12), rng.integers(0, width - 12)
+    pixels[top:top + 12, left:left + 12] = rng.integers(120, 256, 3)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    "120 photographs of two classes, half of them JPEG."
+    root = tmp_path_factory.mktemp("mine") / "photos"
+    for kind in ("cat", "dog"):
+        (root / kind).mkdir(parents=True)
+        for k in range(60): photograph(k + (kind == "dog") * 100).save(root / kind / f"{k:03}.{'jpg' if k % 2 else 'png'}")
+    return root
+
+
+def test_a_folder_trains_in_every_family_that_takes_images(photos, tmp_path):
+    name = f"folder:{photos}"
+    runs = [NEMRun().replace({"data": name, "images": 64, "train.batch": 8})]
+    for family, changes in (("hvae", {"data.name": name, "data.images": 500, "train.batch": 16}),
+                            ("vle", {"data.name": name, "train.batch": 4, "side": 16}),
+                            ("ssl", {"data.name": name, "shape": "scenes", "train.batch": 16}),
+                            ("csvae", {"data.name": name, "side": 16, "train.batch": 8, "label_scale": 0.0})):
+        runs.append(ll.core.registry.find_family(family).experiment().replace(changes))
+    for run in runs:
+        trainer = Trainer(run, journal=tmp_path / "runs").fit(2)
+        assert trainer.session.step == 2 and list_folder(photos).digest in trainer.session.setup.given.values()
+
+
+def test_a_changed_folder_is_another_run(photos, tmp_path):
+    run = NEMRun().replace({"data": f"folder:{photos}", "images": 64, "train.batch": 8, "train.steps": 2})
+    trainer = Trainer(run, journal=tmp_path / "runs")
+    trainer.fit(2)
+    assert Trainer(run, journal=tmp_path / "runs").resume().session.step == 2
+    photograph(7).save(photos / "cat" / "later.png")
+    try:
+        with pytest.raises(ValueError, match="no run of runs has these settings"): Trainer(run, journal=tmp_path / "runs").resume()
+        with pytest.raises(ValueError, match="must be a run of the data that this trainer was given"):
+            Trainer(run, journal=tmp_path / "runs").load(trainer.recorder.id)
+    finally: (photos / "cat" / "later.png").unlink()
+
+
+def test_a_sweep_over_a_folder_finds_what_it_has_trained(photos, tmp_path):
+    run = NEMRun().replace({"data": f"folder:{photos}", "images": 64, "train.batch": 8, "train.steps": 2, "train.record_every": 2})
+    Trainer(run, journal=tmp_path / "runs").fit(2)
+    sweep = Sweep(Plan(base=run), Journal(tmp_path / "runs"))
+    sweep.dispatcher.look_up()
+    assert sweep.progress().found == 1
+
+
+def test_settings_of_a_folder_that_is_not_here_can_be_read():
+    run = NEMRun().replace(data="folder:/not/here")
+    assert run.data == "folder:/not/here"
+    with pytest.raises(ValueError, match="`source` must be a folder that is there: got '/not/here'"): Trainer(run)
+
+
+@pytest.mark.parametrize("value", ["folder:", "folder:   ", "photos", 7, None, "Folder:x"])
+def test_a_name_that_is_none(value, unchecked):
+    with pytest.raises(ValueError, match="`data` must be|`name` must be folder:PATH"): NEMRun().replace(data=value)
+    with pytest.raises(ValueError, match="`name` must be"): DataSettings().replace(name=value)
+
+
+MODES = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3, "HSV": 3, "I;16": 1}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_pillow(mode, tmp_path):
+    for k in range(12):
+        if mode == "I;16": picture = Image.fromarray(np.linspace(0, 65_535, 64).reshape(8, 8).astype(np.uint16))
+        else: picture = photograph(k, 20, 20).convert("L" if mode in ("1", "LA") else "RGB").convert(mode)
+        picture.save(tmp_path / f"{k}.{'tif' if mode in ('CMYK', 'YCbCr') else 'png' if mode != 'HSV' else 'png'}") if mode != "HSV" else \
+            np.save(tmp_path / "none.npy", 0)
+    if mode == "HSV": found = ll.images([photograph(k, 20, 20).convert("HSV") for k in range(12)], size=16, quiet=True)
+    else: found = ll.images(tmp_path, size=16, quiet=True)
+    assert found.images.shape == (12, MODES[mode], 16, 16) and found.images.float().std() > 10
+    if mode in ("RGB", "RGBA", "CMYK", "HSV", "YCbCr"):
+        plain = ll.images([photograph(int(k), 20, 20) for k in (sorted(map(str, range(12))) if mode != "HSV" else range(12))], size=16, quiet=True)
+        assert (found.images.float() - plain.images.float()).abs().mean() < 6
+
+
+def test_broken_files_are_named_and_strict_refuses(photos, tmp_path, capsys):
+    root = tmp_path / "some"
+    root.mkdir()
+    for k in range(12): photograph(k).save(root / f"{k:02}.png")
+    (root / "broken.png").write_bytes((root / "00.png").read_bytes()[:200])
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "words.txt").write_text("x")
+    found = ll.images(root)
+    words = capsys.readouterr().out
+    assert len(found) == 12 and "left out: 2 ('broken.png'" in words and "other files: 1" in words and "no labels" in words
+    assert "12 pictures, colour, 64 x 64 px" in words and "12 are not square: the middle square is kept" in words
+    with pytest.raises(ValueError, match="`source` must hold pictures that can be read: got 'broken.png'"): ll.images(root, strict=True)
+
+
+def test_a_bomb_is_refused_by_its_head(tmp_path, monkeypatch):
+    for k in range(3): photograph(k).save(tmp_path / f"{k}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="more than Pillow's limit of 1,000 pixels"): ll.images(tmp_path)
+
+
+def test_folders_that_are_not_understood(tmp_path):
+    with pytest.raises(ValueError, match="got '.*empty'. Known names|must hold at least two pictures: got 0"):
+        (tmp_path / "empty").mkdir()
+        ll.images(tmp_path / "empty")
+    (tmp_path / "one").mkdir()
+    photograph(0).save(tmp_path / "one" / "a.png")
+    with pytest.raises(ValueError, match="at least two pictures: got 1"): ll.images(tmp_path / "one")
+    mixed = tmp_path / "mixed"
+    (mixed / "cat").mkdir(parents=True)
+    for k in range(4): photograph(k).save(mixed / "cat" / f"{k}.png")
+    photograph(9).save(mixed / "loose.png")
+    with pytest.raises(ValueError, match="got 1 pictures beside 1 folders"): ll.images(mixed)
+    few = tmp_path / "few"
+    few.mkdir()
+    for k in range(12): photograph(k).save(few / f"{k}.png")
+    with pytest.raises(ValueError, match="at least 10 pictures to train with and 10 held out"): open_images(f"folder:{few}", "test")
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path, capsys):
+    secret, root = tmp_path / "secret", tmp_path / "mine"
+    for folder in (secret, root): folder.mkdir()
+    for k in range(3): photograph(k).save(root / f"{k}.png")
+    photograph(5).save(secret / "s.png")
+    (root / "link.png").symlink_to(secret / "s.png")
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "dangling.png").symlink_to(root / "nowhere.png")
+    (root / "inside.png").symlink_to(root / "0.png")
+    found = ll.images(root)
+    assert len(found) == 4 and "not followed: 2 ('dangling.png': a link out of the folder)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["line\nbreak.png", "Ünïcödé 中文.png", "quote\"'.png", "-rf.png", "%s {x}.png", b"\xff\xfe.png"])
+def test_odd_names(name, tmp_path, capsys):
+    for k in range(3): photograph(k).save(tmp_path / f"{k}.png")
+    data = (tmp_path / "0.png").read_bytes()
+    with open(os.path.join(os.fsencode(tmp_path), os.fsencode(name)), "wb") as file: file.write(data)
+    assert len(ll.images(tmp_path)) == 4 and len(list_folder(tmp_path).digest) == 16
+    with open(os.path.join(os.fsencode(tmp_path), os.fsencode(name)), "wb") as file: file.write(data[:100])
+    assert len(ll.images(tmp_path)) == 3
+    capsys.readouterr().out.encode()  # can be written
+
+
+def test_a_folder_of_odd_class_names(tmp_path):
+    for kind in (b"caf\xe9", "中文".encode(), b"a b"):
+        os.mkdir(os.path.join(os.fsencode(tmp_path), kind))
+        for k in range(3): photograph(k).save(os.path.join(os.fsencode(tmp_path), kind, b"%d.png" % k).decode("utf-8", "surrogateescape"))
+    found = ll.images(tmp_path, quiet=True)
+    assert len(found.classes) == 3 and "中文" in found.classes and " ".join(found.classes).encode()
+
+
+def test_a_split_of_ones_own_and_masks(tmp_path):
+    for part, names in (("train", range(12)), ("val", range(20, 26))):
+        for k in names:
+            (tmp_path / part / "thing").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "masks" / part / "thing").mkdir(parents=True, exist_ok=True)
+            photograph(k, 40, 40).save(tmp_path / part / "thing" / f"{k}.jpg")
+            mask = np.zeros((40, 40), np.uint8)
+            mask[:20] = 255
+            Image.fromarray(mask).save(tmp_path / "masks" / part / "thing" / f"{k}.png")
+    train, test = (ll.images(tmp_path, split, size=20, quiet=True) for split in ("train", "test"))
+    assert (len(train), len(test)) == (12, 6) and train.classes == ("thing",)
+    assert torch.equal(test.masks[0], torch.cat([torch.ones(10, 20), torch.zeros(10, 20)]).to(torch.uint8))
+
+
+def test_the_held_out_part_moves_with_no_new_file():
+    names = [f"{k}.png" for k in range(4000)]
+    share = sum(map(is_held_out, names)) / len(names)
+    assert abs(share - 0.2) < 0.03 and is_held_out("3.png") == is_held_out("3.png")
+
+
+def test_a_grey_folder_stays_grey(tmp_path):
+    for k in range(90): photograph(k).convert("L").save(tmp_path / f"{k}.png")
+    assert is_grey(f"folder:{tmp_path}") and open_images(f"folder:{tmp_path}", "train").images.shape[1] == 1
+    setup = NEMRun().replace({"data": f"folder:{tmp_path}", "images": 64, "train.batch": 8}).build()
+    assert setup.preview.shape[1:] == (1, 28, 28) and "simclr:fashion-mnist" in setup.info["encoder"]
+
+
+def test_unreadable(tmp_path, monkeypatch):
+    for k in range(3): photograph(k).save(tmp_path / f"{k}.png")
+    opened = Image.open
+    def refuse(path, *rest):
+        if str(path).endswith("1.png"): raise PermissionError(13, "Permission denied")
+        return opened(path, *rest)
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match="got '1.png': it may not be read"): ll.images(tmp_path, strict=True)
+    assert len(ll.images(tmp_path, quiet=True)) == 2
+
+
+BYTES = np.random.default_rng(0).integers(0, 256, (16, 3, 20, 20), dtype=np.uint8)
+READINGS = {
+    "two layouts": (BYTES[:, :, :, :3], {}, "which is 3 channels of 20 x 3 px, or 3 channels of 3 x 20 px"),
+    "one image": (BYTES[0].transpose(1, 2, 0), {}, "one image with channels, or 20 grey ones"),
+    "normalised": (BYTES / 127.5 - 1, {}, r"Give levels=\(-1, 1\), or undo the normalisation"),
+    "counted to 255": (BYTES.astype(np.float32), {}, r"Give levels=\(0, 255\), \(0, 65535\)"),
+    "twice divided": (BYTES / 255 / 255, {}, "as if divided by 255 twice"),
+    "bits": (BYTES // 200, {}, "which is black and white, or nearly black"),
+    "not finite": (np.full((4, 3, 8, 8), np.nan), {}, "must be finite"),
+    "beyond its levels": (BYTES.astype(float), {"levels": (0, 100)}, "`levels` must hold all values"),
+    "levels in disorder": (BYTES, {"levels": (1, 0)}, "`levels` must be"),
+    "a layout of its own": (BYTES, {"layout": "CHWN"}, "`layout` must be NCHW or NHWC"),
+    "other labels": (BYTES, {"labels": [1, 2]}, "`labels` must be one for each of the 16 images: got 2"),
+    "labels of two kinds": (BYTES, {"labels": [1, "a"] * 8}, "`labels` must be whole numbers or names"),
+    "no array": (object(), {}, "must be an array of numbers"),
+    "an empty array": (BYTES[:0], {}, "must be"),
+    "a split": (BYTES, {"split": "test"}, "`split` must be left out"),
+    "strict": (BYTES, {"strict": True}, "`strict` must be left out for such a source"),
+    "no name": ("fashion-mnits", {}, "Did you mean fashion-mnist?"),
+    "no shape": (BYTES[:, :, :10], {"shape": "zoom"}, "`shape` must be one of crop, pad, stretch"),
+    "no size": (BYTES, {"size": 2}, "`size` must be"),
+    "an empty list": ([], {}, "must hold a picture that can be read: got 0, there is none"),
+    "a list of texts": (["a", "b"], {}, "must be"),
+    "an empty data set": (types.SimpleNamespace(__len__=0), {}, "must be"),
+}
+
+
+@pytest.mark.parametrize("face", READINGS)
+def test_two_readings_are_refused(face, unchecked):
+    source, how, message = READINGS[face]
+    with pytest.raises(ValueError, match=message): ll.images(source, **how)
+
+
+def test_what_is_said_is_done():
+    whole = ll.images(BYTES, quiet=True)
+    for source, how in ((BYTES.transpose(0, 2, 3, 1), {}), (torch.from_numpy(BYTES), {}), (BYTES / 255, {}), (BYTES / 127.5 - 1, {"levels": (-1, 1)}),
+                        (BYTES.astype(np.float32), {"levels": (0, 255)}), (BYTES.astype(np.uint16) * 257, {}), (BYTES[:, :, :, ::-1][..., ::-1], {}),
+                        (list(BYTES), {"size": 20}), ([Image.fromarray(one.transpose(1, 2, 0)) for one in BYTES], {"size": 20})):
+        assert torch.equal(ll.images(source, quiet=True, **how).images, whole.images)
+
+
+def test_a_file_of_arrays_and_one_that_is_none(tmp_path):
+    np.savez(tmp_path / "a.npz", photos=BYTES, labels=["x"] * 16)
+    assert ll.images(tmp_path / "a.npz", quiet=True).classes == ("x",)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as file: file.writestr("x", "y")
+    with pytest.raises(ValueError, match="whole .npz file"): ll.images(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", a=BYTES, b=BYTES)
+    with pytest.raises(ValueError, match="must hold an array called images: got a, b"): ll.images(tmp_path / "c.npz")
