@@ -79,7 +79,8 @@ def walk(
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         if entry.name.startswith("."): continue
-        if entry.is_symlink() and not leads_inside(path, root.resolve()): left_out[path.relative_to(root).as_posix()] = "a link out of the folder"
+        if entry.is_symlink() and not leads_inside(path, root.resolve()):
+            left_out[path.relative_to(root).as_posix()] = "a link out of the folder"
         elif entry.is_dir(follow_symlinks=False): yield from walk(path, root, left_out)
         elif entry.is_file(): yield path
 
