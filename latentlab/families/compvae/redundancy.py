@@ -91,8 +91,8 @@ def hsic(
 ) -> Float[Tensor, ""]:  # In [0, 1]; 1 for a code and itself
     "Normalised Hilbert-Schmidt independence criterion, biased estimate. Source: Gretton et al. 2005; Cortes et al. 2012."
     check_codes(w, z)
-    k, l = centred_kernel(standardised(w)), centred_kernel(standardised(z))
-    return (k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt().clamp(min=1e-9)
+    a, b = centred_kernel(standardised(w)), centred_kernel(standardised(z))
+    return (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt().clamp(min=1e-9)
 
 # %% ../../../nbs/families/compvae/08_redundancy.ipynb #d75143f5
 class TurnGradient(torch.autograd.Function):
