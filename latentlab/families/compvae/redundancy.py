@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.settings import Settings, setting
-from ...losses.likelihoods import noise_like
 from ...nn.latents import Dense
 
 # %% ../../../nbs/families/compvae/08_redundancy.ipynb #89bdf557
