@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MEASURED_IMAGES', 'SHOWN_IMAGES', 'FAMILY', 'CompVAERun']
 
-# %% ../../../nbs/families/compvae/02_experiment.ipynb #5ecfcab0
+# %% ../../../nbs/families/compvae/02_experiment.ipynb #e283f1b1
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -19,11 +20,12 @@ from ...data.factored import FactoredImages
 from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import CompVAEDiagnostics
+from .masks import MaskSettings
 from .model import BetaTCVAE, CompVAESettings
 from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
-# %% ../../../nbs/families/compvae/02_experiment.ipynb #3317f2d0
+# %% ../../../nbs/families/compvae/02_experiment.ipynb #1ffc7bae
 MEASURED_IMAGES, SHOWN_IMAGES = 1000, 8  # Images that are measured, and images that are shown
 
 
@@ -42,6 +44,13 @@ class CompVAERun(Settings):
                          reason="as published; no model can save the nats of grey edges",
         help="Whether sprites are black and white, without grey edges. Other images stay as they are.")
     model: CompVAESettings = field(default_factory=CompVAESettings)  # The parent
+    mask: MaskSettings = field(default_factory=MaskSettings)  # How a latent's mask is made
+    nuisance: float = setting(0.0, kind="live", low=0.0, high=1.0, step=0.05, label="nuisance mix", reason="the image's own code",
+        help="How far the other latents are drawn anew, as they go with the chosen one: 0 keeps the image's own, 1 draws "
+             "them from the data.")
+    law: Literal["gaussian", "copula", "neighbours"] = setting("gaussian", kind="live", folded=True, label="law of nuisances",
+                                                               reason="exact for linear dependence",
+        help="How the other latents go with the chosen one: by their covariance, by that of their ranks, or as in images near it.")
     train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=128, learning_rate=1e-3, steps=6000))  # Its training
 
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
