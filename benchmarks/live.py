@@ -1,9 +1,11 @@
 """What looking costs and how soon it answers: a family's panel (NEM on Fashion-MNIST) in a real JupyterLab and Chromium, everything in one run.
 
 python benchmarks/live.py [--family nem] [--slider kl_scale] [--seconds 15] [--pairs 8] [--block 6] [--moves 20] [--reloads 3] [--memory] [--steps 10000]
+python benchmarks/live.py --family csvae --slider beta --set side=64 --parts "frames painted at 10" "training rate"
 """
 
 import argparse
+import functools
 import json
 import random
 import statistics
@@ -23,7 +25,7 @@ from browser.harness import Notebook, chromium_browser, jupyterlab, notebooks  #
 from machine import machine, table  # noqa: E402
 
 IMPORTS = "import latentlab as ll\nimport latentlab.families.{0}.display\nimport time; imported = time.time()"
-PANEL = 'panel = ll.lab("{0}", journal="runs")\npanel'
+PANEL = 'panel = ll.lab("{0}", journal="runs"{1})\npanel'
 METER = """
 import ctypes, gc, json, os, psutil, sys, time
 def trimmed():
@@ -200,8 +202,9 @@ def closed_page(lab: Notebook, seconds: float) -> list[tuple[str, str, str]]:
             ("  opened again: from the last picture to a fresh frame", f"{painted[1] - painted[0]:.2f} s", "at most 1 s")]
 
 
-def attempt(rows: list, what: str, work: Callable[[], list]) -> None:
-    "One part; what goes wrong in it stands in its row and leaves the others alone."
+def attempt_part(rows: list, parts: list[str], what: str, work: Callable[[], list]) -> None:
+    "One part; what goes wrong in it stands in its row and leaves the others alone. The first explanation is always asked for."
+    if parts and what != "first explanation" and not any(what.startswith(part) for part in parts): return
     print(f"{what} ...", flush=True)
     try: rows += work()
     except Exception as error: rows.append((what, f"not measured: {type(error).__name__}: {str(error).splitlines()[0][:160]}", ""))
@@ -211,6 +214,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="nem")
     parser.add_argument("--slider", default="kl_scale", help="setting that is moved; it must be live and not folded away")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the lab, as in a cell: side=64")
+    parser.add_argument("--parts", nargs="*", default=[], help="first words of the parts to measure; nothing for all")
     parser.add_argument("--seconds", type=float, default=15, help="of painting that are counted")
     parser.add_argument("--pairs", type=int, default=8, help="of blocks with and without frames")
     parser.add_argument("--block", type=float, default=6, help="seconds of each block")
@@ -221,24 +226,26 @@ def main():
     parser.add_argument("--steps", type=int, default=10_000)
     a = parser.parse_args()
     rows, before = [("", "measured", "target")], machine()
+    chosen = "".join(f", {one}" for one in a.set)
+    attempt = functools.partial(attempt_part, rows, a.parts)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, jupyterlab(Path(base)) as server, chromium_browser() as browser:
         version = browser.version
         with notebooks(server, browser) as open_:
-            lab = open_([IMPORTS.format(a.family), PANEL.format(a.family)], name=a.family, run=False)
-            attempt(rows, "first explanation", lambda: first_explanation(lab))
+            lab = open_([IMPORTS.format(a.family), PANEL.format(a.family, chosen)], name=a.family, run=False)
+            attempt("first explanation", lambda: first_explanation(lab))
             lab.execute(METER)
-            attempt(rows, "frames painted at 10", lambda: painted_rate(lab, 10, a.seconds, "at least 9 fps"))
-            attempt(rows, "slider to picture", lambda: slider_latency(lab, a.slider, a.moves))
-            attempt(rows, "training rate kept", lambda: rate_kept(lab, a.pairs, a.block))
-            attempt(rows, "page reload", lambda: picture_back(lab, a.reloads))
-            attempt(rows, "page closed", lambda: closed_page(lab, a.closed))
-            if a.memory: attempt(rows, "memory", lambda: memory(lab, a.steps))
-            attempt(rows, "frames painted at 30", lambda: painted_rate(lab, 30, a.seconds, ""))
+            attempt("frames painted at 10", lambda: painted_rate(lab, 10, a.seconds, "at least 9 fps"))
+            attempt("slider to picture", lambda: slider_latency(lab, a.slider, a.moves))
+            attempt("training rate kept", lambda: rate_kept(lab, a.pairs, a.block))
+            attempt("page reload", lambda: picture_back(lab, a.reloads))
+            attempt("page closed", lambda: closed_page(lab, a.closed))
+            if a.memory: attempt("memory", lambda: memory(lab, a.steps))
+            attempt("frames painted at 30", lambda: painted_rate(lab, 30, a.seconds, ""))
             said = lab.execute("print(f'{panel.trainer.run.data}, batch {panel.trainer.run.train.batch}, kernel torch threads', "
                                "__import__('torch').get_num_threads())")
             settings, errors = said.strip(), lab.errors
             lab.execute("panel.close()")
-    print(f"\n{a.family} panel, {settings}, in JupyterLab and headless Chromium {version} on the same cores\n{before}\n")
+    print(f"\n{a.family} panel{chosen}, {settings}, in JupyterLab and headless Chromium {version} on the same cores\n{before}\n")
     print(table(rows))
     for error in errors: print(f"error in the page: {error.splitlines()[0]}")
 

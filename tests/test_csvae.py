@@ -1,6 +1,7 @@
 """Concept-structured VAE: the graph is obeyed, gradients go where they must, interventions leave alone what they must, labels are told
 to those that have them, and settings that cannot work are refused.
 """
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from latentlab.core.batch import Batch, Context
 from latentlab.core.factors import Factor
 from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
+from latentlab.data.factored import FactoredImages
+from latentlab.data.images import ImageSet
 from latentlab.families.csvae.checks import gradient_paths, probe_concepts
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
@@ -173,6 +176,40 @@ def test_a_cycle_is_printed() -> None:
     with pytest.raises(ValueError, match="a -> b -> c -> a"): Graph(("a", "b", "c"), (("a", "b"), ("b", "c"), ("c", "a")))
 
 
+@pytest.mark.parametrize(("nodes", "edges", "sentence"), [
+    (("a", ""), (), "`nodes` must be names: got ''"), (("a", "a"), (), "`nodes` must be named once: got 'a' 2 times"),
+    (("a", "b"), (("a", "c"),), "`edges` must join nodes: got 'c'"),
+])
+def test_nodes_without_a_name_and_edges_to_nowhere_are_refused(nodes: tuple, edges: tuple, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)): Graph(nodes, edges)
+
+
+def own_images(values: torch.Tensor, factors: tuple) -> FactoredImages:
+    images = (torch.rand(300, 1, 16, 16, generator=stream(8)) > 0.5).to(torch.uint8) * 255
+    return FactoredImages(name="mine", split="train", images=images, factors=factors, factor_values=values)
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    (torch.full((300, 2), 1.5), "`x` must be from 0 to 1: got 1.5 for image 0, and 300 of 300"),
+    (torch.full((300, 2), torch.nan), "`x` must be from 0 to 1: got nan"),
+    (torch.zeros(300, 1), "`values` must be [batch, 2], x, y: got (300, 1)"),
+])
+def test_labels_out_of_range_or_too_few_are_refused(values: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)): own_images(values, FACTORS[:1] + (Factor(name="y"),))
+
+
+def test_a_share_of_labels_where_there_are_none_is_refused() -> None:
+    plain = ImageSet(name="plain", split="train", images=(255 * torch.rand(300, 1, 16, 16, generator=stream(8))).to(torch.uint8))
+    with pytest.raises(ValueError, match="`label_share` must be 1 for images without labels: got 0.1"):
+        CSVAERun().replace({"side": 16, "batch": 16, "label_share": 0.1}).build(images=plain)
+
+
+def test_a_node_that_no_label_names_is_free_and_the_others_are_tied() -> None:
+    own = own_images(torch.rand(300, 2, generator=stream(9)), FACTORS[:1] + (Factor(name="y"),))
+    setup = CSVAERun().replace({"side": 16, "features": 16, "batch": 16, "graph": Graph(("x", "more"), (("x", "more"),))}).build(images=own)
+    assert setup.info["labelled"] == "x" and [f.name for f in setup.model.labels.factors] == ["x"] and "entropy" not in setup.info
+
+
 @pytest.mark.parametrize("name", ["pendulum", "flow", "mnist", "scenes"])
 def test_every_kind_of_data_trains(name: str) -> None:
     fitting = concepts_for(name) | ({"label_scale": 0.0} if name == "scenes" else {})
@@ -187,3 +224,18 @@ def test_every_kind_of_data_trains(name: str) -> None:
 def test_one_concept_is_enough() -> None:
     model = small({"graph": Graph(("x",)), "sizes": (2,)})
     assert model.levels == (("x",),) and model.trace(IMAGES).z.shape == (8, 1, 2)
+
+
+def test_a_switch_in_the_panel_is_judged_at_once() -> None:
+    from latentlab.panels.panel import Panel
+
+    trainer = Trainer(CSVAERun().replace({"data.images": 200, "side": 16, "features": 16, "width": 4, "batch": 16, "check_every": 10**6}))
+    trainer.fit(2, progress=False)
+    panel = Panel(trainer, threads=1)
+    try:
+        panel.view._receive(panel.view, {"kind": "set", "name": "detach", "value": True}, None)
+        found = panel.trainer.submit(lambda trainer: trainer.session.measurements[-1]).result(20)  # commands are carried out in turn
+        panel.tick()
+        light = next(light for light in panel.view.checks if light["name"] == "gradient")
+        assert (found.step, light["level"], light["step"]) == (2, "bad", 2) and "nll does not reach trunk" in light["sentence"]
+    finally: panel.close()

@@ -210,7 +210,10 @@ class Panel(ipywidgets.Box):
             elif request.name != "pause" or self.trainer.busy: self.submit(request.name, COMMANDED[request.name]())
             return None
         run: Settings = self.trainer.run
-        if run.fields()[run.path(request.name)].kind == "live": self.trainer.set({request.name: request.value})
+        if run.fields()[run.path(request.name)].kind == "live":
+            self.trainer.set({request.name: request.value})
+            # a switch or a choice may be a fault: the checks say so now, and not a hundred steps later
+            if isinstance(request.value, bool | str): self.submit("", Measure())
         else:
             changes = self.display.match(run, request.name, request.value)
             run.replace(changes)

@@ -134,6 +134,9 @@ class CSVAERun(Settings):
             raise ValueError(f"`graph` must name a factor of the data: got {', '.join(self.model.graph.nodes)} for {train.name}, whose "
                              f"factors "
                              f"are {', '.join(f.name for f in factors)}. Use {fitting}, or set label_scale to 0 for free concepts.")
+        if not factors and self.model.label_scale and self.model.label_share < 1:
+            raise ValueError(f"`label_share` must be 1 for images without labels: got {self.model.label_share:g} for {train.name}. Give "
+                             "labels or factors, or leave it at 1.")
         model = CSVAE(self.model, tuple(train.images.shape[1:]), factors, generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, SHOWN)
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())][:MEASURED])

@@ -22,13 +22,18 @@ LL.layers = (names, edges) => {
   return { place, rows: rows.length };
 };
 
+LL.past = new WeakMap(); // who is told -> key of a graph -> its names, and its arrows before each edit
+
 LL.graph = (spec, tell) => {
   const key = spec.key ?? "graph", frame = LL.plotFrame(spec.title ?? "Graph", spec.note ?? "", "graph"), answer = LL.answer(), stage = LL.el("div", { class: "ll-graph" }), hint = LL.el("div", { class: "ll-note ll-graph-hint", "aria-live": "polite" });
   const names = spec.nodes.map((node) => node.name), label = (name) => spec.nodes.find((node) => node.name === name)?.label ?? name, given = (spec.edges ?? []).map(([a, b]) => [a, b]);
   const undo = LL.el("button", { type: "button", class: "ll-mini", text: "↶ undo", title: "undo the last change of the arrows", disabled: true });
   if (spec.editable) frame.tools.append(undo);
   frame.legend.remove(); frame.area.replaceWith(stage, hint, answer.node);
-  let blocks = {}, edges = given.map((edge) => [...edge]), good = edges, history = [], first = null, drag = null, over = null, drawn = "", numbered = "", places = new Map(), small = [];
+  // an edit brings a new layout and with it a new graph: what can be undone is kept for graphs of the same nodes
+  const past = LL.past.get(tell) ?? {}, kept = past[key], history = String(kept?.names) === String(names) ? kept.history : [];
+  LL.past.set(tell, past); past[key] = { names, history }; undo.disabled = !history.length;
+  let blocks = {}, edges = given.map((edge) => [...edge]), good = edges, first = null, drag = null, over = null, drawn = "", numbered = "", places = new Map(), small = [];
   const same = ([a, b], [c, d]) => a === c && b === d;
   const edit = (next, keep = true) => { if (keep) history.push(edges); edges = next; first = null; answer.clear(); undo.disabled = !history.length; draw(true); tell(key, "edit", { nodes: names, edges }); };
   undo.addEventListener("click", () => { if (history.length) edit(history.pop(), false); });

@@ -49,7 +49,7 @@ LL.ramp = (spec, tell) => {
     ctx.restore();
     const [x, y] = [at.x(end), at.y(shown[spec.corner][1])];
     ctx.beginPath(); ctx.arc(x, y, 7, 0, 6.3); ctx.fillStyle = ink.page; ctx.fill(); ctx.strokeStyle = ink.accent; ctx.lineWidth = 2.5; ctx.stroke();
-    view = { x, y, left: box.left, width: box.width };
+    view = { x, y, left: box.left, width: box.width }; frame.node.dataset.at = `${x.toFixed(1)},${y.toFixed(1)},${box.left}`;
   };
   return { node: frame.node, sources: [key], frame: (next) => { blocks = next; }, paint, theme: paint, destroy: () => post.stop(), refused: (source, sentence) => { own = null; post.forget(); answer.say(sentence); paint(); } };
 };
