@@ -24,8 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from latentlab.core.settings import from_json
 from latentlab.data.images import IDX, KNOWN, load
 from latentlab.families.vle.trace import TokenTrace
+from latentlab.journal.files import read_json, read_lines
 from latentlab.journal.runs import Run
 from latentlab.nn.encoders import SmallEncoder, read_encoder, save_encoder, weights_digest
 from latentlab.train.checkpoint import MAGIC, save_checkpoint
@@ -285,7 +287,27 @@ def checkpoint(draw: random.Random, folder: Path) -> tuple[str, Callable[[], Any
     return f"checkpoint: {kind}", read, 0
 
 
-DOORS = {"image_set": image_set, "idx": idx, "picture": picture, "tokens": tokens, "encoder": encoder, "checkpoint": checkpoint}
+def journal(draw: random.Random, folder: Path) -> tuple[str, Callable[[], Any], int]:
+    "The files of a run, and settings as text."
+    lists, run, lines = b"[" + b"[]," * 10**7 + b"[]]", folder / "run.json", folder / "metrics.jsonl"
+    texts = {"lists": lists, "ones": b"[" + b"1," * 15 * 10**6 + b"1]", "floats": b"[" + b".5," * 10**7 + b"5]", "an object of lists": b'{"a": %s}' % lists,
+             "keys": b"{" + b'"":0,' * 6 * 10**6 + b'"":0}', "texts": b"[" + b'"",' * 10**7 + b'""]', "depth": b"[" * 3 * 10**7,
+             "objects in objects": b'{"a":' * 6 * 10**6, "ends of lists": b"]" * 3 * 10**7, "a long text": b'"' + b"," * 3 * 10**7}
+    rows = {"a row of lists": b'{"a":' + lists + b"}\n", "empty objects": b"{}\n" * 10**7, "lines of nothing": b"\n" * 3 * 10**7, "a deep row": b'{"a":' * 3 * 10**6,
+            "rows of texts": b'"a"\n' * 5 * 10**6}
+    kind = draw.choice([*texts, *rows])
+
+    def rows_of() -> None:
+        if (found := read_lines(lines)).rows or not found.skipped: return
+        raise ValueError("every row must be refused: they are")
+
+    path, read = (lines, rows_of) if kind in rows else (run, lambda: read_json(run))
+    path.write_bytes((rows | texts)[kind])
+    if kind in texts and draw.random() < 0.3: return f"settings: {kind}", lambda: from_json(MeanRun, run.read_text()), 2 * run.stat().st_size
+    return f"journal: {kind}", read, 2 * path.stat().st_size
+
+
+DOORS = {"journal": journal, "image_set": image_set, "idx": idx, "picture": picture, "tokens": tokens, "encoder": encoder, "checkpoint": checkpoint}
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:

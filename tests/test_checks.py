@@ -4,7 +4,9 @@ setting that exists.
 import dataclasses
 import math
 import re
+from pathlib import Path
 
+import latentlab
 import pytest
 import torch
 import torch.nn.functional as F
@@ -111,7 +113,7 @@ def test_a_planted_failure_is_caught_and_explained(kind, check, grade, words, se
     assert re.search(r"\d", verdict.sentence), "a sentence has its numbers"
 
 
-ALONE = [(-50.0, "keeps 0.0%", "lower kl_scale"), (50.0, "keeps 100.0%", "raise kl_scale"), (0.3, "has a constant mask", "lower kl_scale")]
+ALONE = [(-50.0, "keeps 1.9e-20 %", "lower kl_scale"), (50.0, "keeps 100 %", "raise kl_scale"), (0.3, "has a constant mask", "lower kl_scale")]
 
 
 @pytest.mark.parametrize(("seed", "side", "which"), [(6, 28, 0), (7, 64, 31), (8, 28, 12)])
@@ -253,3 +255,11 @@ def test_remedies_name_settings_that_exist():
         named = re.findall(r"\b[a-z]+_(?:scale|bias|rate)\b", remedy)
         assert set(named) <= known, remedy
         assert any(re.search(rf"\b{name}\b", remedy) for name in known), f"no setting in: {remedy}"
+
+
+def test_no_share_is_written_by_a_format_that_rounds_it_to_nothing() -> None:
+    "One function writes shares, `core.checks.percent`: a format with a percent sign makes 0.0 % of 0.0004."
+    package = Path(latentlab.__file__).parent
+    found = [f"{path.relative_to(package)}: {line.strip()}" for path in package.rglob("*.py") for line in path.read_text().splitlines()
+             if re.search(r":\.?\d*%\}", line)]
+    assert found == []

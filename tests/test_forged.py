@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from latentlab.train import checkpoint
 from latentlab.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
@@ -124,3 +125,29 @@ def test_100_forged_checkpoints(trainer, tmp_path, unchecked, capsys) -> None:
         except BaseException as error: raise AssertionError(f"file {number}: {error!r}") from error
         path.unlink()
     assert "ran" not in capsys.readouterr().out
+
+
+# What can be saved can be read ---------------------------------------------------------------------------------------
+
+def test_what_could_not_be_read_is_not_saved(tmp_path, monkeypatch) -> None:
+    "A state beyond a bound of the reader is refused by name when it is saved; the file before it stays, and training goes on."
+    running = Trainer(RUN.replace(checkpoint_every=2), folder=tmp_path).fit(2, progress=False)
+    path = running.checkpoint()
+    kept = path.read_bytes()
+    for name, few in (("MOST_PARTS", 2**8), ("MOST_PICKLE", 2**8), ("MOST_WORDS", (10, 1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, few)
+            running.fit(1, progress=False)
+            with pytest.raises(ValueError, match="`state` must be such that it can be read again: got a state of which") as caught: running.checkpoint()
+            assert "fewer and larger tensors" in str(caught.value) and "no checkpoint written, training goes on: `state` must" in running.notice
+            assert path.read_bytes() == kept
+    assert Trainer(RUN, folder=tmp_path).resume(path).step_count == 2 and running.fit(1, progress=False).notice == ""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_20_000_tensors_is_read(tmp_path) -> None:
+    state = {"model": {f"w{number}": torch.full((2,), float(number)) for number in range(20_000)}}
+    assert same(load_checkpoint(save_checkpoint(state, tmp_path / "many.ckpt")), state)
+    with pytest.raises(ValueError, match="a state of which it has a directory of"):
+        save_checkpoint({"model": {f"w{number}": torch.zeros(1) for number in range(50_000)}}, tmp_path / "more.ckpt")
+    assert [one.name for one in tmp_path.iterdir()] == ["many.ckpt"]

@@ -2,9 +2,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from latentlab.core.checks import Verdict
 from latentlab.facade import make_run
+from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.journal.files import read_lines
 from latentlab.journal.index import surviving
@@ -12,7 +14,9 @@ from latentlab.journal.journal import Journal
 from latentlab.journal.mlflow import points_of
 from latentlab.journal.report import Report, final_numbers, plot_terms
 from latentlab.journal.rulers import rulers_along
+from latentlab.panels.display import Starts, begin_plots, curve_columns, plot_starts
 from latentlab.train.trainer import Trainer
+from matplotlib.text import Text
 
 TINY = NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, device="cpu", steps=60, check_every=1000,
                         checkpoint_every=1000)
@@ -173,3 +177,61 @@ def test_every_number_of_a_family_has_a_ruler(name: str) -> None:
     terms, figures = trainer.snapshot().curves.values, trainer.measure().figures
     wanted = [*(term for term in terms if not term.startswith("gradient_norm")), *(f"held_out/{figure}" for figure in figures)]
     assert [one for one in wanted if not trainer.live.rulers.get(one)] == []
+
+
+# There and back: nothing joins the two sides -------------------------------------------------------------------------
+
+@pytest.fixture
+def there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    "A run on half cosine that was on another distance from step 21 to step 40."
+    monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path / "cache"))
+    journal, rulers = Journal(tmp_path / "runs"), [run.rulers() for run in (TINY, TINY.replace(distance="relative_l2"))]
+    rulers = [one | {"held_out/distance": one["distance"]} for one in rulers]
+    record = journal.begin(TINY)
+    record.ruled(1, rulers[0])
+    for step in range(10, 70, 10):
+        if step in (30, 50):
+            pair = ("half_cosine", "relative_l2")[:: 1 if step == 30 else -1]
+            record.changed(step - 9, "model.distance", *pair), record.ruled(step - 9, rulers[step == 30])
+        record.log(step, 0.1, {"distance": 5.0 if step in (30, 40) else 0.1, "area": 0.5}, {}, 10)
+        record.judged(step, {"distance": 5.0 if step in (30, 40) else 0.1}, [])
+    record.state("done", step=60, seconds=0.1), record.close()
+    return journal
+
+
+def broken_at(line) -> list[float]: return [x for x, y in zip(line.get_xdata(), line.get_ydata()) if not np.isfinite(y)]
+
+
+def test_a_curve_breaks_where_another_ruler_was_in_force(there_and_back: Journal) -> None:
+    (row,) = there_and_back.rows()
+    metrics = there_and_back.run(row["id"]).metrics()
+    for name in ("distance", "held_out/distance"):
+        found = metrics.on_last_ruler(name)
+        assert [step for step, value in found if value == 0.1] == [10, 20, 50, 60]
+        assert [step for step, value in found if np.isnan(value)] == [30, 40]
+    figure = there_and_back.compare("distance")
+    assert [broken_at(line) for line in figure.axes[0].get_lines()] == [[30, 40]] * 2
+    assert "1 run was measured on another ruler for some of the steps" in " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+    drawn = {line.get_label(): line for ax in plot_terms([there_and_back.run(row["id"])]).axes for line in ax.get_lines()}
+    at = lambda label: [int(x) for x, y in zip(drawn[label].get_xdata(), drawn[label].get_ydata()) if np.isfinite(y)]
+    ours, others = ([name for name in drawn if ruler in name and "distance" in name] for ruler in ("half cosine", "relative l2"))
+    assert len(ours) == len(others) == 2 and {tuple(at(name)) for name in ours} == {(10, 20, 50, 60)}
+    assert {tuple(at(name)) for name in others} == {(30, 40)} and all(30 in broken_at(drawn[name]) for name in ours)
+
+
+def test_a_curve_of_the_panel_begins_where_its_ruler_came_into_force() -> None:
+    "The prior is no unit: nats stay nats. The KL against another prior is another number all the same, and the area is not."
+    trainer = Trainer(TINY).fit(4, progress=False)
+    trainer.measure()
+    display, known = NEMDisplay(), {}
+    assert plot_starts(display, trainer.snapshot(), trainer.changes, known) == Starts()
+    trainer.set(prior=0.01)
+    starts = plot_starts(display, trainer.snapshot(), trainer.changes, known)
+    assert starts.plots == {} and starts.columns["mask_kl"] == 4 and not {"area", "distance", "held_out/distance_hard"} & set(starts.columns)
+    begun = {term.name: term.since for plot in begin_plots(display.layout(trainer.snapshot()), starts).plots for term in getattr(plot, "terms", ())}
+    assert begun == {"distance": 0, "held_out/distance_hard": 0, "area": 0, "mask_kl": 4}
+    columns = curve_columns(trainer.snapshot())
+    assert np.isfinite(columns["held_out/distance_hard"]).nonzero()[0][-1] == 3 == columns["step"][-1], "measured before the change: not after it"
+    trainer.fit(2, progress=False)
+    assert columns["held_out/distance_hard"][3] == curve_columns(trainer.snapshot())["held_out/distance_hard"][3]
+    assert np.isnan(curve_columns(trainer.snapshot())["held_out/distance_hard"][4]), "step 4 is the first on the new ruler"

@@ -7,8 +7,8 @@ __all__ = ['Kind', 'MOST_ITEMS', 'MOST_TEXT', 'MOST_COUNT', 'FRACTION', 'setting
            'read_text', 'Range', 'FieldType', 'members', 'has_codec', 'storable', 'field_type', 'read_value',
            'read_field', 'plain_value', 'type_name', 'numbers_in', 'check_value', 'Settings', 'find_path',
            'holds_settings', 'nested_classes', 'check_nested', 'declared', 'nested_defaults', 'own_fields', 'put',
-           'mark_read', 'outside_read', 'check_trust', 'as_dict', 'from_dict', 'to_json', 'from_json', 'named_states',
-           'Live']
+           'names_outside', 'replace_as_read', 'mark_read', 'outside_read', 'Untrusted', 'check_trust', 'as_dict',
+           'from_dict', 'to_json', 'from_json', 'named_states', 'Live']
 
 # %% ../../nbs/core/00_settings.ipynb #00fd0cc6
 import contextlib
@@ -32,6 +32,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .bounded import check_pieces
+
 # %% ../../nbs/core/00_settings.ipynb #58cee3ef
 Kind = Literal["live", "build", "fixed", "view"]
 
@@ -51,7 +53,8 @@ def setting(
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
     folded: bool = False,  # Whether a panel may fold its control away
-    outside: Callable[[Any], bool] | None = None,  # Tells values that name code or downloads from outside; None where none does
+    # Tells values that name code or downloads from outside, best in words: what would be run; None where no value does
+    outside: Callable[[Any], Any] | None = None,
     state: Callable[[Any], str] | None = None,  # Digest of what a value names on the disk, "" for nothing; None where none does
     # Old form of the value, as older files hold it -> today's form; None where the form never changed
     read_old: Callable[[Any], Any] | None = None,
@@ -59,6 +62,8 @@ def setting(
     "A dataclass field that knows its range, unit, reason and when a change takes effect."
     if scale == "log" and not (low and low > 0):
         raise ValueError(f"`low` must be above 0 on a log scale: got {low}. Give a positive bound.")
+    if outside is not None and kind == "live":
+        raise ValueError("`outside` must stand at a setting that builds: got a live one. Make it build, so that it is asked for first.")
     meta = dict(
         kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
         suggest=suggest, folded=folded, outside=outside, state=state, read_old=read_old,
@@ -88,7 +93,7 @@ class FieldInfo:
     when: tuple[str, Any] | None = None  # The condition under which it matters
     suggest: tuple[str, ...] = ()  # Usual values of a free text
     folded: bool = False  # Whether a panel may fold its control away
-    outside: Callable[[Any], bool] | None = None  # Tells values that name code or downloads from outside
+    outside: Callable[[Any], Any] | None = None  # Tells values that name code or downloads from outside
     state: Callable[[Any], str] | None = None  # Digest of what a value names on the disk
     read_old: Callable[[Any], Any] | None = None  # Old form of the value -> today's form
     ranged: bool = False  # Whether a `Range` may stand in place of the number
@@ -488,21 +493,40 @@ def own_fields(
 def put(
     settings: Settings,  # Where to change
     changes: Mapping[tuple[str, ...], Any],  # Path, split at its dots -> new value
+    *,
+    read: bool = False,  # Whether the values were read from a file or sent by a page, and are nobody's word
 ) -> Settings:  # New settings
     "Values changed at any depth, and checked together: two that go only with each other may change in one call."
     known = declared(type(settings))
     own, nested = {path[0]: read_field(value, known[path[0]]) for path, value in changes.items() if len(path) == 1}, {}
     for path, value in changes.items():
         if len(path) > 1: nested.setdefault(path[0], {})[path[1:]] = value
-    made = replace(settings, **own, **{name: put(getattr(settings, name), inner) for name, inner in nested.items()})
-    return mark_read(made, getattr(settings, "_read_outside", frozenset()) - set(own))
+    made = replace(settings, **own, **{name: put(getattr(settings, name), inner, read=read) for name, inner in nested.items()})
+    return mark_read(made, (getattr(settings, "_read_outside", frozenset()) - set(own)) | (names_outside(made, own) if read else set()))
+
+
+def names_outside(
+    settings: Settings,  # Any
+    names: Collection[str],  # Of some of its own fields
+) -> set[str]:  # Those of them
+    "The fields whose values name code or downloads from outside."
+    known = declared(type(settings))
+    return {name for name in names if (info := known[name]).outside and info.outside(getattr(settings, name))}
+
+
+def replace_as_read(
+    settings: Settings,  # In force
+    changes: Mapping[str, Any],  # Path or short name -> new value
+) -> Settings:  # New settings, validated
+    "Settings with values that a page sent: those that name code from outside are judged as if a file had held them."
+    return put(settings, {tuple(settings.path(name).split(".")): value for name, value in changes.items()}, read=True)
 
 
 def mark_read(
     settings: Settings,  # Just made
     names: Collection[str],  # Of its own fields that hold such a value
 ) -> Settings:  # The same
-    "Remember that values which name code or downloads from outside were read from a file, and are nobody's word."
+    "Remember that values which name code or downloads from outside were read from a file or sent by a page, and are nobody's word."
     if names: object.__setattr__(settings, "_read_outside", frozenset(names))
     return settings
 
@@ -517,17 +541,30 @@ def outside_read(
     return found
 
 
+class Untrusted(ValueError):
+    "Values that name code from outside and that nobody has vouched for. Whoever has a person before them can ask, and then vouch for these."
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],  # Dotted path -> value
+    ):
+        self.values, (path, value) = dict(values), next(iter(values.items()))
+        super().__init__(f"`{path.split('.')[-1]}` must be trusted before it is loaded: got {shown(value)}, read from a file or sent by "
+                         "a page, which runs or fetches code from outside. If you know where it comes from, say trust=True: "
+                         "Trainer(run, trust=True), trainer.load(id, trust=True), latentlab.evaluate(folder, trust=True).")
+
+
 def check_trust(
     settings: Settings,  # Of a run that will be built
     known: Settings | None = None,  # Settings that are built already
+    trust: bool | Mapping[str, Any] = False,  # Whether a person vouches for all of them; or, by dotted path, for which values
 ) -> None:
-    "Settings are data, and data run nothing. Raises ValueError for a value of a file that names code or downloads from outside."
-    trusted = {path: info.value for path, info in known.fields().items()} if type(known) is type(settings) else {}
-    for path, value in outside_read(settings).items():
-        if trusted.get(path) != value:
-            raise ValueError(f"`{path.split('.')[-1]}` must be trusted before it is loaded: got {shown(value)}, read from a file, which "
-                             "runs or fetches code from outside. If you know where it comes from, say trust=True: "
-                             "Trainer(run, trust=True), trainer.load(id, trust=True), latentlab.evaluate(folder, trust=True).")
+    "Settings are data, and data run nothing. Raises `Untrusted` for a value of a file that names code or downloads from outside."
+    if trust is True: return
+    built = {path: info.value for path, info in known.fields().items()} if type(known) is type(settings) else {}
+    vouched = [built, trust or {}]
+    found = {path: value for path, value in outside_read(settings).items() if not any(path in one and one[path] == value for one in vouched)}
+    if found: raise Untrusted(found)
 
 # %% ../../nbs/core/00_settings.ipynb #bd9ed597
 def as_dict(
@@ -558,7 +595,7 @@ def from_dict(
         if k in values and not isinstance(values[k], Mapping): check_nested(k, values[k], inner)
     made = cls(**{k: v if isinstance(v, Settings) else from_dict(nested[k], v) if k in nested else read_field(v, declared(cls)[k])
                   for k, v in values.items()})
-    return mark_read(made, [k for k, info in declared(cls).items() if k in values and info.outside and info.outside(getattr(made, k))])
+    return mark_read(made, names_outside(made, [k for k in declared(cls) if k in values]))
 
 # %% ../../nbs/core/00_settings.ipynb #d54fb7fd
 def to_json(
@@ -576,7 +613,9 @@ def from_json(
 ) -> Settings:  # Validated settings
     "Settings from text. Raises ValueError when it is not such a text, or holds unknown keys."
     if not isinstance(text, str): raise ValueError(f"`text` must be JSON: got {shown(text)}. Pass what `to_json` wrote.")
-    try: record = json.loads(text)
+    try:
+        check_pieces(text)
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`text` must be JSON: got {text[:40]!r} ({error}). Pass what `to_json` wrote.") from error
     if not isinstance(record, dict) or set(record) != {"version", "settings"}:

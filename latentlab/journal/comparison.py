@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .journal import history_of
+from .journal import history_of, partly_elsewhere
 from .report import draw_run, format_value, join_pngs
 from .rulers import HELD_OUT
 from .runs import HELD, TRAINED, Run, changed_of, mean_interval, repeat_key, ruler_of, steps_of, value_of
@@ -134,14 +134,15 @@ def plot_histories(
         rulers = {ruler_of(row, name, source) for row in chosen if np.isfinite(value_of(row, name, source))}
         if len(rulers) > 1: without.append(f"{name.replace('_', ' ')} has no common axis: it is on {' and on '.join(sorted(rulers))}.")
         if len(rulers) != 1: continue
-        curves = []
+        curves, drawn_runs = [], []
         for members in groups.values():
             seeds = {one["id"]: one for _, row in members for one in seeds_of(row, rows) if ruler_of(one, name, source) in rulers}
             found = history_of([runs[id] for id in seeds], name, source)
+            drawn_runs += [runs[id] for id, row in seeds.items() if row["changes"]]
             letters = ", ".join(letter for letter, _ in members)
             if np.isfinite(found["values"]).any(): curves.append(GroupCurve(name=letters, **found))
         if curves:
-            said = [f"{source.capitalize()}, on: {rulers.pop() or 'no ruler stated'}."]
+            said = [f"{source.capitalize()}, on: {rulers.pop() or 'no ruler stated'}.", *partly_elsewhere(drawn_runs, name, source)]
             drawn.append(plot_bands(curves, metric=name, notes=said, width=5.0))
     return (join_pngs([figure_png(one, dpi=dpi) for one in drawn], down=False) if drawn else None), without
 

@@ -296,11 +296,15 @@ class Metrics:
         self,
         name: str,  # A term, or `held_out/` and a figure
     ) -> list[tuple[int, float]]:  # Step and value
-        "The values of one name on the ruler of its last one: the part of a history that one axis can hold."
+        """The values of one name on the ruler of its last one: the part of a history that one axis can hold. NaN where another
+        ruler was in force between two of them, so that no line joins what lies on its two sides.
+        """
         rulers, held = self.rulers.get(name, []), name.startswith(HELD_OUT)
         points = self.probes.get(name.removeprefix(HELD_OUT), []) if held else list(zip(self.steps, self.terms.get(name, ())))
         there = [ruler for ruler, (_, value) in zip(rulers, points) if held or not math.isnan(value)] or rulers
-        return [point for point, ruler in zip(points, rulers) if ruler == there[-1]]
+        found = [point if ruler == there[-1] else (point[0], math.nan) for point, ruler in zip(points, rulers)]
+        ends = [i for i, ruler in enumerate(rulers[:len(points)]) if ruler == there[-1]]
+        return found[ends[0]:ends[-1] + 1] if ends else []
 
 
 def metrics_of(

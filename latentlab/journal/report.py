@@ -11,6 +11,7 @@ __all__ = ['LEVEL_MARKS', 'title_of', 'origin_of', 'format_value', 'clock', 'har
 # %% ../../nbs/journal/05_report.ipynb #1f56bb42
 import html
 import io
+import math
 import re
 import textwrap
 import time
@@ -290,10 +291,11 @@ def plot_terms(
         for figure, points in metrics.probes.items():
             if figure not in metrics.terms: continue
             scales = by_ruler(every, HELD_OUT + figure)
-            for point, ruler in zip(points, metrics.rulers[HELD_OUT + figure]):
-                key = f"{figure}, {ruler}" if len(scales) > 1 else figure
-                held.setdefault(key, []).append(point)
-                if len(scales) > 1: units[key] = ruler or "no ruler stated"
+            for point, on in zip(points, metrics.rulers[HELD_OUT + figure]):
+                for ruler in scales:  # NaN where another one is in force: no line joins what lies on its two sides
+                    key = f"{figure}, {ruler}" if len(scales) > 1 else figure
+                    if ruler == on or key in held: held.setdefault(key, []).append(point if ruler == on else (point[0], math.nan))
+                    if len(scales) > 1: units[key] = ruler or "no ruler stated"
         events = [step for step, *_ in metrics.changes] if len(runs) == 1 else []
         found.append(RunCurves(steps=np.array(metrics.steps, float), terms=terms, held_out=held, events=events, name=name))
     if not any(np.isfinite(value).any() for one in found for value in one.terms.values()): return None

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from ..core.checks import Limit, Verdict, brief, judge, level, missing_results
+from ..core.checks import Limit, Verdict, brief, judge, level, missing_results, percent
 from ..metrics.ledger import LedgerRow, audit_row
 
 # %% ../../nbs/latents/02_checks.ipynb #2a467ac7
@@ -259,14 +259,14 @@ def pockets(
     if worst is None: return quiet("pockets", "no layer with two latents to look at")
     i, found = worst
     limit, grade = LATENT_LIMITS["pockets"], level(found.share, LATENT_LIMITS["pockets"])
-    pieces = f"{found.count} pocket{'s' * (found.count != 1)}, {found.share_enclosed:.1%} enclosed"
-    sentence = f"layer {probe.names[i]}: {found.share:.1%} of the prior is where no datum's posterior is, in {pieces}"
+    pieces = f"{found.count} pocket{'s' * (found.count != 1)}, {percent(found.share_enclosed)} enclosed"
+    sentence = f"layer {probe.names[i]}: {percent(found.share)} of the prior is where no datum's posterior is, in {pieces}"
     top = probe.generated_z is not None and i == len(probe.prior) - 1 and probe.generated is not None and probe.x is not None
     inside = found.contains(probe.generated_z) if top and found.count else torch.zeros(0, dtype=torch.bool)
     if grade != "ok" and 20 <= inside.sum() < len(inside):
         off = off_data(probe).double()
         there, elsewhere = off[inside].mean().item(), off[~inside].mean().item()
-        sentence += f"; {there:.0%} of the samples drawn there lie off the data, {elsewhere:.0%} of the others"
+        sentence += f"; {percent(there)} of the samples drawn there lie off the data, {percent(elsewhere)} of the others"
         if there < elsewhere + 0.1: grade = "warn"
     remedy = ("raise beta, or rebuild with one more of layers" if probe.scale is None
               else "add noise to the data, raise decoder_scale or beta, or rebuild with one more of layers")
@@ -351,7 +351,7 @@ def floor(
     near, share = probe.floor / max(least, 1e-12), (~(probe.scale > 2 * probe.floor)).double().mean().item()
     many = level(share, LATENT_LIMITS["floor_share"]) == "bad"
     name, value = ("floor_share", share) if many else ("near_floor", near)
-    sentence = f"smallest decoder scale {least:.2g}, floor {probe.floor:.2g}, {share:.0%} of the examples within twice the floor"
+    sentence = f"smallest decoder scale {least:.2g}, floor {probe.floor:.2g}, {percent(share)} of the examples within twice the floor"
     grade = "bad" if many else level(near, LATENT_LIMITS[name])
     return judge("floor", grade, value, LATENT_LIMITS[name], sentence, "add noise to the data, set scale_kind to fixed, or raise "
                                                                        "scale_floor and say so")
@@ -401,10 +401,10 @@ def broken_rules(
     slack = 1e-4 * (1 + probe.nll.double().abs() + total.abs())
     below, parts = probe.elbo.double() - probe.iw.double() > slack, (probe.elbo.double() + probe.nll.double() + total).abs() > slack
     if below.any():
-        found.append(("wrong", f"the bound is below the ELBO of the same samples for {below.double().mean():.0%} of the examples"))
+        found.append(("wrong", f"the bound is below the ELBO of the same samples for {percent(below.double().mean().item())} of the examples"))
     if probe.samples > 1 and mean(total) > 1 and torch.equal(probe.iw, probe.elbo):
         found.append(("suspicious", f"the bound of {probe.samples} samples is the ELBO, bit for bit"))
-    if parts.any(): found.append(("wrong", f"ELBO, nll and KL do not add up for {parts.double().mean():.0%} of the examples"))
+    if parts.any(): found.append(("wrong", f"ELBO, nll and KL do not add up for {percent(parts.double().mean().item())} of the examples"))
     return tuple(found)
 
 
@@ -487,7 +487,7 @@ def overfit(
     away = max(difference / max(error, 1e-9), rank) if math.isfinite(difference) else math.nan
     sentence = (f"ELBO {train.mean():.2f} on training data, {held.mean():.2f} on held-out data: {brief(difference)} nats, {brief(away)} "
                 "standard errors")
-    sentence += f"; in {wins:.0%} of the pairs the training example has the larger one"
+    sentence += f"; in {percent(wins)} of the pairs the training example has the larger one"
     limit, remedy = LATENT_LIMITS["overfit"], "train on more data, stop earlier, raise scale_floor, or rebuild with smaller hidden"
     return judge("overfit", level(away, limit), away, limit, sentence, remedy)
 

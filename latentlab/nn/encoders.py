@@ -699,9 +699,14 @@ LIBRARIES = ("timm", "torchvision", "hub")
 
 def runs_outside(
     name: str,  # Of an encoder
-) -> bool:  # Whether loading it runs or fetches code or weights of somebody else
+) -> str:  # What loading it runs or fetches of somebody else, in words; "" for our own
     "Tell encoders from outside from our own."
-    return name.partition(":")[0] in LIBRARIES
+    kind, _, model = name.partition(":")
+    if kind not in LIBRARIES: return ""
+    if kind != "hub": return f"fetches weights of {model} with the package {kind}"
+    repo = model.rpartition(":")[0]
+    if Path(repo).is_dir(): return f"runs the file hubconf.py of the folder {Path(repo).resolve()}"
+    return f"fetches the repository {repo} from GitHub and runs its file hubconf.py"
 
 
 def outside_module(
@@ -713,7 +718,8 @@ def outside_module(
         repo, _, entry = model.rpartition(":")
         if not (repo and entry) or not (Path(repo).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w./-]+)?", repo)):
             raise ValueError(f"a hub name must be hub:owner/repo:model: got {model!r}. Name a repository or a folder that is there.")
-        module = torch.hub.load(repo, entry, source="local" if Path(repo).is_dir() else "github")
+        # the person was asked, or has written the name: torch.hub must not ask once more, on a terminal that a notebook lacks
+        module = torch.hub.load(repo, entry, source="local" if Path(repo).is_dir() else "github", trust_repo=True, verbose=False)
         return module, declared_normalisation(module)  # a hub entry may want any: what it does not say is not made up
     try: package = importlib.import_module(kind)
     except ModuleNotFoundError as error:

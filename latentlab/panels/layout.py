@@ -118,6 +118,7 @@ class Curve(Part):
     colour: str | None = None  # None for the next of the palette
     dash: bool = False  # Dashed
     axis: Literal["left", "right"] | None = None  # None: nats on the right, everything else on the left
+    since: int = 0  # First step that is drawn: before it the column was measured on another ruler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,7 @@ class PathSeries(Part):
     y: str  # Column of the vertical axis
     colour: str | None = None  # None for the next of the palette
     dash: bool = False  # Dashed
+    since: int = 0  # First step that is drawn: before it one of the columns was measured on another ruler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def journal_value(
     return value.strip() if name == "note" else value
 
 # %% ../../nbs/panels/03_protocol.ipynb #80d77766
-COMMANDS = ("run", "pause", "step", "rebuild", "stop")
+COMMANDS = ("run", "pause", "step", "rebuild", "stop", "trust", "leave")  # The last two answer a question that the panel asked
 MAX_VALUE = 16_384  # Characters of JSON that a value may have
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core.runtime import cores
-from ..core.settings import Settings
+from ..core.settings import Settings, outside_read
 from ..journal.comparison import compare_runs, source_named
 from ..journal.journal import Journal
 from ..journal.rulers import HELD_OUT
@@ -91,7 +91,8 @@ def repeat_plan(
         raise ValueError("`repeat` must have data and model by name: got a trainer with a build of its own. "
                          "Repeat it in a cell, with Trainer(run, build=..., journal=...).")
     if trainer.step_count < 1: raise ValueError("`repeat` must follow at least one step: got none. Run the training first.")
-    first, base = trainer.run.get("seed"), trainer.run.replace(steps=trainer.step_count)
+    # what is trained already was vouched for: its repeat asks nobody
+    first, base = trainer.run.get("seed"), trainer.run.replace(outside_read(trainer.run) | {"steps": trainer.step_count})
     return Plan(base=base, seeds=range(first, first + seeds), name=f"repeat of {trainer.recorder.id or 'a run'} with {seeds} seeds")
 
 

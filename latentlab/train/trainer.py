@@ -24,7 +24,7 @@ import torch
 
 from ..core.model import Model, Setup
 from ..core.runtime import choose_device
-from ..core.settings import Live, Settings, check_trust, from_json
+from ..core.settings import Live, Settings, check_trust, from_json, replace_as_read
 from ..core.snapshot import Change, Measurement, Snapshot
 from ..journal.writer import check_given, has_checkpoint, newest_checkpoint, runs_with
 from . import session as steps_of
@@ -40,6 +40,8 @@ class Rebuild:
     "Build anew with other settings, from step 0."
     changes: Mapping[str, Any] = field(default_factory=dict)  # Name or path -> value; none to start the same model afresh
     keep_weights: bool = False  # Whether weights of the same name and shape are taken over; the record names the run that they come from
+    # Whether the changes are a person's word, also where they name code from outside; else, by dotted path, what a person vouches for
+    trust: bool | Mapping[str, Any] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Load:
     "Build with the settings of a run of the journal, and take its weights."
     id: str  # Of a run that left a checkpoint
     go_on: bool = False  # Whether to go on as that run; else the next step begins a new one that names it as its parent
-    trust: bool = False  # Whether code from outside that its settings name may be run
+    trust: bool | Mapping[str, Any] = False  # Whether code from outside that its settings name may be run; or, by dotted path, which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +279,7 @@ class Trainer:
 
     def _carry_out(self, command: Any) -> Any:
         match command:
-            case Rebuild(): return self._rebuild(command.changes, command.keep_weights)
+            case Rebuild(): return self._rebuild(command.changes, command.keep_weights, command.trust)
             case Load(): return self._load(command.id, command.go_on, command.trust)
             case Resume(): return self._resume(command.path)
             case Start(): return self._start(command.steps)
@@ -292,8 +294,8 @@ class Trainer:
 
     # Another session -----------------------------------------------------------------------------------------------
 
-    def _assemble(self, run: Settings, trust: bool = False) -> Session:
-        if not trust: check_trust(run, self.session and self.session.run)
+    def _assemble(self, run: Settings, trust: bool | Mapping[str, Any] = False) -> Session:
+        check_trust(run, self.session and self.session.run, trust)
         return Session(run, self._build(run, choose_device(run.train.device)))
 
     def _install(self, session: Session, own: Path | None = None) -> "Trainer":
@@ -305,12 +307,12 @@ class Trainer:
             self.version += 1
         return self
 
-    def _rebuild(self, changes: Mapping[str, Any], keep: bool = False) -> "Trainer":
+    def _rebuild(self, changes: Mapping[str, Any], keep: bool = False, trust: bool | Mapping[str, Any] = True) -> "Trainer":
         begun = self.run
-        wanted = begun.replace(changes)
+        wanted = begun.replace(changes) if trust is True else replace_as_read(begun, changes)
         choose_device(wanted.train.device)
         self._try_checkpoint()
-        try: session = self._assemble(wanted)
+        try: session = self._assemble(wanted, trust is not True and trust)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold what was half built, on a full GPU too
             self.say("build", f"not rebuilt, the old model stays: {error}")
@@ -327,7 +329,7 @@ class Trainer:
             self.changes = []
             return self._install(session)
 
-    def _load(self, id: str, go_on: bool, trust: bool) -> "Trainer":
+    def _load(self, id: str, go_on: bool, trust: bool | Mapping[str, Any]) -> "Trainer":
         journal = self.recorder.journal
         if journal is None: raise ValueError('`journal` must be given to load a run: got None. Build the trainer with journal="runs".')
         path = newest_checkpoint(journal.folder(id))
@@ -338,7 +340,8 @@ class Trainer:
         found, id = self._find(path)
         return self._go_on(found, id=id, own=True, fall_back=path is None or id is not None, fresh=False)
 
-    def _go_on(self, path: Path, *, id: str | None, own: bool, fall_back: bool, fresh: bool, trust: bool = False) -> "Trainer":
+    def _go_on(self, path: Path, *, id: str | None, own: bool, fall_back: bool, fresh: bool,
+               trust: bool | Mapping[str, Any] = False) -> "Trainer":
         """Take what a checkpoint holds, in a session built with its settings or in the one that is there; everything is
         checked before anything is changed.
         """
@@ -441,7 +444,7 @@ class Trainer:
         if self.folder is None or not self.step_count or self.checkpoints.holds(self.session): return
         if not self.session.whole: return  # a second interrupt may have come in the middle of a step
         try: self._save()
-        except OSError as error: self.notices.put("checkpoint", f"no checkpoint written, training goes on: {error}")
+        except (OSError, ValueError) as error: self.notices.put("checkpoint", f"no checkpoint written, training goes on: {error}")
 
     def _keep(self) -> "Trainer":
         self._try_checkpoint()

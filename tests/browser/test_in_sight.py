@@ -122,6 +122,25 @@ def test_two_units_never_share_an_axis(fed):
     fed.page.wait_for_function("() => !document.querySelector('.ll-plot.curves .ll-legend-item b').innerText.includes('–')", timeout=60_000)
 
 
+def test_a_curve_begins_where_its_ruler_came_into_force(fed):
+    "One of three curves is on another ruler from a step on: it alone begins there, with a line at the step, and the plot says so."
+    fed.execute("""plan = feeder.view.plan
+late = [term | ({'since': 10**9} if term['name'] == 'kl' else {}) for term in plan['plots'][0]['terms']]
+path = [one | ({'since': 10**9} if one['y'] == 'distance_hard' else {}) for one in plan['plots'][1]['series']]
+tell({'plan': plan | {'plots': [plan['plots'][0] | {'terms': late}, plan['plots'][1] | {'series': path}]}})""")
+    fed.page.wait_for_function("() => document.querySelector('.ll-plot.curves .ll-note').innerText.includes('measured on changed')", timeout=60_000)
+    notes = fed.page.locator(".ll-plot .ll-plothead .ll-note").all_inner_texts()
+    label = fed.execute("print(next(term['label'] for term in late if 'since' in term))").strip()
+    assert notes[0].startswith(f"{label} from step 1") and "hard mask, same area from step 1" in notes[1]
+    fed.page.wait_for_timeout(700)
+    values = dict(zip(fed.page.locator(".ll-plot.curves .ll-legend-item > span").all_inner_texts(),
+                      fed.page.locator(".ll-plot.curves .ll-legend-item b").all_inner_texts()))
+    assert values[label] == "–" and "–" not in [value for name, value in values.items() if name != label], values
+    fed.execute("tell({'plan': plan})")
+    whole = "const all = [...document.querySelectorAll('.ll-plot.curves .ll-legend-item b')]; return all.length && !all.some((e) => e.innerText.includes('–'))"
+    fed.page.wait_for_function(f"() => {{ {whole}; }}", timeout=60_000)
+
+
 BOXED = """import ipywidgets
 from latentlab.panels.panel import Panel
 from latentlab.train.example import MeanRun

@@ -67,6 +67,49 @@ def test_repeat_with_seeds_answers_with_an_interval(nem):
     assert len([row for row in rows(nem) if row[1] == "done"]) >= 3
 
 
+STRANGER = """
+from pathlib import Path
+from latentlab.train.trainer import Trainer
+from latentlab.families.nem.experiment import NEMRun
+hub = Path("a folder of a stranger, with a long name so that it has to be broken in the page").resolve()
+hub.mkdir()
+(hub / "hubconf.py").write_text('''
+from pathlib import Path
+from torch import manual_seed, nn
+def m():
+    Path(__file__).with_name("ran").write_text("")
+    manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 8, 3, 2))
+''')
+run = NEMRun().replace(data="scenes", images=64, batch=8, layers=2, width=4, device="cpu", steps=1, encoder=f"hub:{hub}:m")
+theirs = Trainer(run, journal="journal of the lab").fit(1, progress=False).recorder.id
+(hub / "ran").unlink()
+print(theirs, hub, sep="|")
+"""
+
+
+def test_code_from_outside_runs_after_one_click_that_shows_its_name(nem):
+    "A run of a stranger is loaded from the list: the page shows the whole name, nothing runs before the click, and after it the run is there."
+    own, (theirs, folder) = nem.data("run"), nem.execute(STRANGER).strip().split("|")
+    page, question = nem.page, nem.page.locator(".ll-trust")
+    if page.locator(".ll-drawer").is_hidden(): page.locator("[data-journal=runs]").click()
+    page.locator(f"[data-load='{theirs}']").scroll_into_view_if_needed(timeout=60_000)
+    page.locator(f"[data-load='{theirs}']").click()
+    question.wait_for(state="visible", timeout=60_000)
+    assert f"hub:{folder}:m" in question.inner_text() and "runs the file hubconf.py of the folder" in question.inner_text()
+    boxes = page.evaluate("() => [...document.querySelectorAll('.ll-trust *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).length")
+    assert boxes == 0 and nem.execute("print((hub / 'ran').exists())").strip() == "False"
+    nem.shot("journal-trust", 1200)
+    page.locator("[data-command=leave]").click()
+    question.wait_for(state="hidden", timeout=60_000)
+    page.locator(f"[data-load='{theirs}']").click()
+    page.locator("[data-command=trust]").click()  # waits until it can be pressed
+    page.wait_for_function("() => document.querySelector('.ll-question').innerText.includes('hub')", timeout=60_000)
+    question.wait_for(state="hidden", timeout=60_000)
+    assert nem.execute("print((hub / 'ran').exists(), panel.trainer.run.encoder)").strip() == f"True hub:{folder}:m" and not nem.errors
+    nem.execute(f'panel.trainer.load("{own}")')
+
+
 def test_a_killed_kernel_leaves_a_lost_run_that_goes_on(nem):
     "The kernel is killed with -9 while it trains; in the next one the run is lost, is resumed from the list, and its history is one."
     nem.page.locator("[data-command=run]").click()

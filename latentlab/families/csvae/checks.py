@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...core.checks import Limit, Verdict, brief, judge, level
+from ...core.checks import Limit, Verdict, brief, judge, level, percent
 from .concepts import ConceptNormal, parent_mask, prior_jacobian
 from .gradients import GradientMatrix
 from .model import CSVAE, ConceptTrace, complete
@@ -294,7 +294,7 @@ def schedule_shock(probe: ConceptProbe) -> Verdict:
     past = [nll for step, nll in probe.history if step >= 100 and math.isfinite(nll)]
     best = min(past, default=probe.nll)
     value = probe.nll / best - 1 if best > 0 and probe.finite else 0.0
-    return _say("schedule", "shock", max(value, 0.0), f"the error is {max(value, 0):.0%} above its lowest, {brief(best)} nats",
+    return _say("schedule", "shock", max(value, 0.0), f"the error is {percent(max(value, 0))} above its lowest, {brief(best)} nats",
                 "set schedule to ramp and lengthen warmup_steps")
 
 

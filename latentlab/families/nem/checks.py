@@ -17,7 +17,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.checks import Limit, Verdict, brief, judge, level, missing_results
+from ...core.checks import Limit, Verdict, brief, judge, level, missing_results, percent
 from ...metrics.masks import border_share, common_share, high_frequency_share, line_excess, line_score
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #11c857f5
@@ -117,10 +117,10 @@ def lost_images(
         for i, (area, own, soft, blank) in enumerate(rows):
             if level(1 - area, MASK_LIMITS["hidden"]) == "bad":
                 if soft > 0.3 * blank > 0.03 * typical:
-                    words = f"keeps {area:.1%} of its pixels, distance {brief(soft)} of {brief(blank)} with none"
+                    words = f"keeps {percent(area)} of its pixels, distance {brief(soft)} of {brief(blank)} with none"
                     found["hidden"].append((one.name(i), words))
             elif level(area, MASK_LIMITS["kept_alone"]) != "ok" and middle < 0.9:
-                found["kept"].append((one.name(i), f"keeps {area:.1%} of its pixels, where the middle image keeps {middle:.0%}"))
+                found["kept"].append((one.name(i), f"keeps {percent(area)} of its pixels, where the middle image keeps {percent(middle)}"))
             elif level(usual / max(own, 1e-9), MASK_LIMITS["flat_alone"]) != "ok":
                 words = f"has a constant mask: its logits span {own:.1g}, those of the middle image {usual:.2g}"
                 found["flat"].append((one.name(i), words))
@@ -218,7 +218,7 @@ def mask_saturation(
     "Whether nearly all logits lie where the sigmoid is flat."
     value = probe.figures()["saturated"]
     grade = level(value, MASK_LIMITS["saturated"])
-    sentence = f"{value:.1%} of the logits lie beyond 6" + ("" if grade == "ok" else ": the mask will hardly follow a slider")
+    sentence = f"{percent(value)} of the logits lie beyond 6" + ("" if grade == "ok" else ": the mask will hardly follow a slider")
     return judge("saturation", grade, value, MASK_LIMITS["saturated"], sentence, "rebuild with a mask_bias of 2 to 5, or lower "
                                                                                  "learning_rate")
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core.batch import Context
-from ...core.checks import Verdict, brief, missing_results
+from ...core.checks import Verdict, brief, missing_results, percent
 from ...core.snapshot import Measurement
 from .model import SSL
 from ...losses.distances import cosine_distance
@@ -77,7 +77,7 @@ def spread_check(
     spread, dead = figures["spread"], figures["dead"]
     lost = dead == 1 or not math.isfinite(spread) or spread <= SPREAD_BAD  # embeddings that are 0 have no angle
     grade = "bad" if lost or 4 * len(cases) >= total else "warn" if cases or spread <= SPREAD_WARN else "ok"
-    sentence = f"embeddings of different images are {brief(spread)} apart (1-cos), {dead:.0%} of the units are dead"
+    sentence = f"embeddings of different images are {brief(spread)} apart (1-cos), {percent(dead)} of the units are dead"
     if cases and not lost: sentence = missing_results(cases, total, "images without an embedding of their own")
     remedy = "" if grade == "ok" else "lower learning_rate or temperature, or raise batch"
     limit = SPREAD_BAD if lost else SPREAD_WARN

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.checks import Limit, Verdict, brief, judge, level
+from ...core.checks import Limit, Verdict, brief, judge, level, percent
 from .trace import TokenTrace
 
 # %% ../../../nbs/families/vle/04_checks.ipynb #14df0513
@@ -157,7 +157,7 @@ def sequence_collapse(
     if not all(math.isfinite(v) for v in f.values()):
         return judge("masks", "bad", math.nan, VLE_LIMITS["stuck"], "not a finite number", "lower learning_rate, or rebuild")
     cap = "warn" if probe.step < 200 else "bad"
-    sentence = f"{brief(f['different'])} different masks of {len(probe.trace)}, {f['stuck']:.0%} of them full or empty"
+    sentence = f"{brief(f['different'])} different masks of {len(probe.trace)}, {percent(f['stuck'])} of them full or empty"
     remedy = "set running to stick_breaking, or raise balance_scale"
     if f["alternating"] >= VLE_LIMITS["alternating"].warn and f["extreme"] < 0.05:
         return _judge("masks", "alternating", f["alternating"], f"full and empty in turn: {sentence}", "set previous_scale to 0; " + remedy)
@@ -174,7 +174,7 @@ def mask_ignores_image(probe: TokenProbe) -> Verdict:
     "Whether every image gets the same masks. Source: the journal, 20 April."
     if probe.trace.masks is None: return _quiet("image", "common", "a model without masks")
     value = probe.figures()["common"]
-    return _judge("image", "common", value, f"{value:.0%} of the masks' variance is the same in every image",
+    return _judge("image", "common", value, f"{percent(value)} of the masks' variance is the same in every image",
                   "raise latent, or lower levels; train on if this is the start")
 
 
@@ -185,7 +185,7 @@ def mask_texture(probe: TokenProbe) -> Verdict:
     stripes = f["peak"] if f["coherence"] > 0.9 else 0.0
     dots = f["edges"] if f["coherence"] < 0.1 else 0.0
     if level(stripes, VLE_LIMITS["peak"]) != "ok":
-        return _judge("texture", "peak", stripes, f"stripes: {f['peak']:.0%} of the masks' power in one frequency",
+        return _judge("texture", "peak", stripes, f"stripes: {percent(f['peak'])} of the masks' power in one frequency",
                       "lower head, raise variation_scale, "
                       "or set separation_scale to 0")
     return _judge("texture", "speckle", dots,
@@ -205,7 +205,7 @@ def token_harm(probe: TokenProbe) -> Verdict:
     "Whether a token makes images worse."
     harmed, errors = (probe.trace.ratio() > 1.01).float().mean(1), probe.trace.distortion().mean(1)
     at = int(harmed.argmax())
-    sentence = f"token {at + 1} makes {harmed[at].item():.0%} of the images worse by 1 % or more; "
+    sentence = f"token {at + 1} makes {percent(harmed[at].item())} of the images worse by 1 % or more; "
     sentence += f"MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
     rule = "harm" if probe.trace.masks is None else "harm_masks"
     return _judge("harm", rule, harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
@@ -215,7 +215,7 @@ def token_harm(probe: TokenProbe) -> Verdict:
 def token_use(probe: TokenProbe) -> Verdict:
     "Whether the last token still says something."
     value = 1 - probe.figures()["last_gain"]
-    return _judge("last token", "dead", value, f"the last of {len(probe.trace)} tokens leaves {value:.1%} of the error",
+    return _judge("last token", "dead", value, f"the last of {len(probe.trace)} tokens leaves {percent(value)} of the error",
                   "train on, or lower tokens")
 
 
@@ -225,21 +225,21 @@ def short_codes(probe: TokenProbe) -> Verdict:
     if probe.trace.masks is not None and not probe.any_time:
         return _quiet("short codes", "starved", "the error of all tokens is trained: a prefix shows the pixels that are claimed so far")
     alone = probe.chances[0] if not probe.any_time else 1.0
-    return _judge("short codes", "starved", 1 - alone, f"one token alone is trained in {alone:.1%} of the steps" if not probe.any_time
+    return _judge("short codes", "starved", 1 - alone, f"one token alone is trained in {percent(alone)} of the steps" if not probe.any_time
                   else "the error of every prefix is trained", "raise any_time_scale, or set sampling to uniform")
 
 
 def faint_residual(probe: TokenProbe) -> Verdict:
     "Whether what is left is so faint that the constant under the division shows."
     value = (probe.trace.std[-1].amin((1, 2, 3)) < 11e-4).float().mean().item()
-    return _judge("range", "faint", value, f"{value:.0%} of the images leave the last token next to nothing in some channel",
+    return _judge("range", "faint", value, f"{percent(value)} of the images leave the last token next to nothing in some channel",
                   "lower tokens; look for images of one colour")
 
 
 def head_size(probe: TokenProbe) -> Verdict:
     "Whether the saliency head is so large that it codes by itself. Source: the journal, 28 April."
     if not probe.head_share: return _quiet("head", "head", "no saliency head")
-    return _judge("head", "head", probe.head_share, f"the saliency head has {probe.head_share:.1%} of the other weights", "lower head")
+    return _judge("head", "head", probe.head_share, f"the saliency head has {percent(probe.head_share)} of the other weights", "lower head")
 
 
 def memory_use(probe: TokenProbe) -> Verdict:
@@ -255,7 +255,7 @@ def kl_collapse(probe: TokenProbe) -> Verdict:
     "Whether random tokens still say something of the image."
     if probe.trace.kl is None: return _quiet("KL", "inactive", "tokens are not random")
     value = 1 - probe.figures()["active"]
-    return _judge("KL", "inactive", value, f"{value:.0%} of a token's numbers are the same for every image", "lower kl_scale",
+    return _judge("KL", "inactive", value, f"{percent(value)} of a token's numbers are the same for every image", "lower kl_scale",
                   "warn" if probe.step < 200 else "bad")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ...core.checks import percent
 from ...core.snapshot import Snapshot
 from .diagnostics import BEYOND
 from ...panels.display import Display
@@ -155,7 +156,7 @@ class VLEDisplay(Display):
         image, place, n = (int(v) for v in snapshot.views["chosen"])
         lengths = ", ".join("never" if k < 0 else str(k) for k in self.lengths(snapshot))
         words = [{"text": f"Error of at most {float(snapshot.views['target']):.3g}: tokens {lengths}."}]
-        chances = [f"{k} in {share:.0%}" for k, share in enumerate(snapshot.views["chances"], 1) if share > 0.005]
+        chances = [f"{k} in {percent(share)}" for k, share in enumerate(snapshot.views["chances"], 1) if share > 0.005]
         words.append({"text": f"Tokens in training now: {', '.join(chances)} of the steps."})
         if place > n: words.insert(0, {"text": f"{place} tokens are shown; {n} were trained.", "loud": True})
         return words

@@ -65,7 +65,7 @@ LL.brush = (spec, tell) => {
       image.data[4 * p + 3] = 255;
     }
     ctx.putImageData(image, 0, 0);
-    LL.put(which, `image ${index + 1} of ${n}`); pages.hidden = n < 2; LL.put(share, `${((100 * painted) / (height * width)).toFixed(painted && painted < 0.1 * height * width ? 1 : 0)} % painted`); LL.put(wide, `${size.value} px`);
+    LL.put(which, `image ${index + 1} of ${n}`); pages.hidden = n < 2; LL.put(share, `${LL.percent(painted / (height * width))} painted`); LL.put(wide, `${size.value} px`);
     size.style.setProperty("--p", `${(100 * (size.value - 1)) / 8}%`); undo.disabled = !undone().length; clear.disabled = !painted;
     canvas.setAttribute("aria-label", `paint on image ${index + 1}: arrow keys move, Space paints, Ctrl+Z undoes`);
     Object.assign(frame.node.dataset, { source: spec.key, painted: String(Math.round(painted)), index: String(index) });

@@ -49,3 +49,25 @@ LL.header = (host, send, lead) => {
   };
   return { layout, status, verdicts, answered: () => host.classList.remove("asked"), stop: () => clearTimeout(timer) };
 };
+
+// Code from outside that the training needs: each value whole, what would be run or fetched, and nothing of it before the click.
+LL.trust = (host, send) => {
+  const list = LL.el("div", { class: "ll-trust-values" });
+  const answer = (name) => { yes.disabled = no.disabled = true; send(name, host.dataset.question); };
+  const yes = LL.el("button", { type: "button", class: "ll-button", "data-command": "trust", on: { click: () => answer("trust") } });
+  const no = LL.el("button", { type: "button", class: "ll-button", "data-command": "leave", text: "Leave it", title: "nothing is run, and the old model stays", on: { click: () => answer("leave") } });
+  host.append(LL.el("b", { text: "This needs code from outside." }), list, LL.el("div", { text: "It would run with your rights, on your files and your network. Trust it only if you know where it comes from." }), LL.el("div", { class: "ll-trust-buttons" }, yes, no));
+  let timer = null;
+  return {
+    ask: (question) => {
+      if ((host.dataset.question ?? "") === (question?.id ?? "")) return;
+      host.dataset.question = question?.id ?? ""; host.hidden = !question;
+      clearTimeout(timer);
+      if (!question) return;
+      list.replaceChildren(...question.values.map((one) => LL.el("div", {}, `${one.label} `, LL.el("code", { text: one.value }), ` ${one.does}.`)));
+      LL.put(yes, `Trust and ${question.verb}`); no.disabled = false;
+      yes.disabled = true; timer = setTimeout(() => { yes.disabled = false; }, 600); // the second click of a double click on what stood here is no answer
+    },
+    stop: () => clearTimeout(timer),
+  };
+};

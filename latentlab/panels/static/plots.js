@@ -22,7 +22,15 @@ LL.from = (data, since) => {
   const at = data.step.findIndex((step) => step >= since), cut = (column) => (at < 0 ? [] : column.slice(at));
   return { step: cut(data.step), columns: Object.fromEntries(Object.entries(data.columns).map(([name, column]) => [name, cut(column)])) };
 };
-LL.begun = (spec) => [spec.since ? `from step ${LL.number(spec.since)}, with its new unit` : "", spec.note ?? ""].filter(Boolean).join("; ");
+// a curve whose ruler came into force later than its plot begins there, and the plot says so
+LL.lateParts = (spec) => (spec.terms ?? spec.series ?? []).filter((part) => (part.since ?? 0) > (spec.since ?? 0));
+LL.begun = (spec) => {
+  const late = LL.lateParts(spec), steps = [...new Set(late.map((part) => part.since))];
+  const said = steps.map((step) => `${late.filter((part) => part.since === step).map((part) => part.label).join(", ")} from step ${LL.number(step)}, where what it is measured on changed`);
+  return [spec.since ? `from step ${LL.number(spec.since)}, with its new unit` : "", ...said, spec.note ?? ""].filter(Boolean).join("; ");
+};
+LL.first = (spec) => Math.max(spec.since ?? 0, Math.min(...(spec.terms ?? spec.series ?? []).map((part) => part.since ?? 0)));
+LL.late = (step, column, since) => (since && column ? column.map((v, i) => (step[i] < since ? null : v)) : column);
 
 LL.curves = (spec, tell) => {
   const frame = LL.plotFrame(spec.title ?? "Terms", LL.begun(spec), "curves"), source = spec.source ?? spec.title ?? "Terms", answer = LL.answer();
@@ -66,6 +74,11 @@ LL.curves = (spec, tell) => {
     if (chosen !== null) { // the step that was clicked
       const x = Math.round(u.valToPos(chosen, "x", true)) + 0.5;
       if (x >= u.bbox.left && x <= u.bbox.left + u.bbox.width) { ctx.save(); ctx.strokeStyle = LL.paper(frame.area).accent; ctx.lineWidth = 1.5 * ratio; ctx.beginPath(); ctx.moveTo(x, u.bbox.top); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke(); ctx.restore(); }
+    }
+    for (const step of new Set(LL.lateParts(spec).map((part) => part.since))) { // where a curve begins on another ruler
+      const x = Math.round(u.valToPos(step, "x", true)) + 0.5;
+      if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) continue;
+      ctx.save(); ctx.strokeStyle = ink.text; ctx.lineWidth = ratio; ctx.setLineDash([2 * ratio, 3 * ratio]); ctx.beginPath(); ctx.moveTo(x, u.bbox.top); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke(); ctx.restore();
     }
     for (const line of lines) {
       const y = Math.round(u.valToPos(line.value, "y", true)) + 0.5;
@@ -131,7 +144,7 @@ LL.curves = (spec, tell) => {
     if (plot.cursor.idx === null || plot.cursor.idx === undefined || plot.cursor.left < 0) show(null);
   };
   return {
-    node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { data = LL.from(next, spec.since); }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
+    node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { const from = LL.from(next, LL.first(spec)); data = { step: from.step, columns: { ...from.columns, ...Object.fromEntries(terms.map((term) => [term.name, LL.late(from.step, from.columns[term.name], term.since)])) } }; }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
     theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); lines.forEach((l) => l.item.replaceChild(LL.keySwatch({ dash: true, colour: l.colour ?? "#000000" }), l.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),
@@ -150,7 +163,7 @@ LL.path = (spec) => {
   frame.legend.append(readout);
   const points = (item) => {
     const xs = data?.columns[item.x], ys = data?.columns[item.y], found = [];
-    if (xs && ys) for (let i = 0; i < xs.length; i++) if (xs[i] !== null && ys[i] !== null) found.push([xs[i], ys[i]]);
+    if (xs && ys) for (let i = 0; i < xs.length; i++) if (xs[i] !== null && ys[i] !== null && data.step[i] >= (item.since ?? 0)) found.push([xs[i], ys[i]]);
     return found;
   };
   const bounds = (axis) => {
@@ -201,7 +214,7 @@ LL.path = (spec) => {
     if (!plot) make(); else plot.setData([[0, 1], [0, 1]], true);
   };
   return {
-    node: frame.node, data: (next) => { data = LL.from(next, spec.since); }, draw,
+    node: frame.node, data: (next) => { data = LL.from(next, LL.first(spec)); }, draw,
     theme: () => { ink = paper(); series.forEach((s) => s.item.replaceChild(LL.keySwatch(s), s.item.firstChild)); plot?.redraw(); },
     fit: () => { if (!plot) { draw(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
     destroy: () => plot?.destroy(),

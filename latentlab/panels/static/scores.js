@@ -45,7 +45,7 @@ LL.hist = (spec) => {
     slider.style.setProperty("--p", `${100 * slider.value}%`); slider.setAttribute("aria-valuetext", `${LL.number(t)} ${item.unit}`);
     histogram(item, t); corner(curve, fpr, tpr);
     const strong = (text) => LL.el("b", { text });
-    words.replaceChildren("at ", strong(`${LL.number(t)} ${item.unit}`), ": found ", strong(`${(100 * tpr).toFixed(0)} %`), ` of ${other.short ?? "the out-set"} (TPR), refused `, strong(`${(100 * fpr).toFixed(1)} %`), ` of ${one.short ?? "the in-set"} (FPR) · AUROC `, strong(curve.area.toFixed(3)), ` · n = ${groups.inside.length} + ${groups.outside.length}`);
+    words.replaceChildren("at ", strong(`${LL.number(t)} ${item.unit}`), ": found ", strong(LL.percent(tpr)), ` of ${other.short ?? "the out-set"} (TPR), refused `, strong(LL.percent(fpr)), ` of ${one.short ?? "the in-set"} (FPR) · AUROC `, strong(curve.area.toFixed(3)), ` · n = ${groups.inside.length} + ${groups.outside.length}`);
     LL.put(frame.note, item.note ?? spec.note ?? "");
     Object.assign(frame.node.dataset, { tab: item.label, threshold: t.toFixed(4), tpr: tpr.toFixed(4), fpr: fpr.toFixed(4), auroc: curve.area.toFixed(4) });
   };

@@ -6,13 +6,13 @@ LL.PLACES = { graph: "right", matrix: "right" }; // where a picture stands that 
 LL.render = ({ model, el }) => {
   const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
   const part = (name, extra = {}) => LL.el("div", { class: name, ...extra });
-  const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), notes = part("ll-notes", { hidden: true });
+  const top = part("ll-header"), banner = part("ll-banner", { hidden: true, role: "alert" }), trustHost = part("ll-trust", { hidden: true, role: "group", "aria-label": "code from outside" }), notes = part("ll-notes", { hidden: true });
   const journalHost = part("ll-journal", { hidden: true }), drawer = part("ll-drawer", { hidden: true }), sinceHost = part("ll-foot since", { hidden: true });
   const side = part("ll-side"), bar = part("ll-bar"), pictures = part("ll-pictures"), leftHost = part("ll-column left"), rightHost = part("ll-column right"), wideHost = part("ll-wide"), rowHost = part("ll-rows"), cardHost = part("ll-numbers"), dockHost = part("ll-dock"), aside = part("ll-aside");
   const checkHost = part("ll-foot checks"), differsHost = part("ll-foot differs"), quiet = part("ll-foot quiet ll-notes", { hidden: true }), changes = part("ll-changes"); changes.append(quiet, differsHost, sinceHost);
   const main = part("ll-main", {}); main.append(bar, pictures, cardHost, dockHost); pictures.append(leftHost, rightHost, wideHost); leftHost.append(rowHost);
   const body = part("ll-body"); body.append(side, main, aside);
-  const box = part("ll-box"); box.append(top, journalHost, banner, notes, drawer, body);
+  const box = part("ll-box"); box.append(top, journalHost, trustHost, banner, notes, drawer, body);
   const root = part("ll", { "data-painted": "0", "data-step": "", lang: "en" });
   root.append(box); el.append(root);
   let scroller = null, kept = { stop: () => {} }; // the node stands in no page yet: found with its first size
@@ -31,6 +31,7 @@ LL.render = ({ model, el }) => {
   const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
 
   const header = LL.header(top, (name) => send({ kind: "command", name }), (name) => { dock.open("checks"); lights.show(name); });
+  const trust = LL.trust(trustHost, (name, value) => send({ kind: "command", name, value }));
   const controls = LL.controls(side, set, box);
   const grid = LL.grid(rowHost, picture);
   const journal = LL.journal({ bar: journalHost, drawer, since: sinceHost, box }, (name, value) => send({ kind: "journal", name, value }));
@@ -173,7 +174,7 @@ LL.render = ({ model, el }) => {
   };
   const readStatus = () => {
     error = null; root.classList.toggle("closed", closed()); root.dataset.closed = String(closed()); controls.shut(closed()); journal.shut(closed());
-    header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); say();
+    header.answered(); journal.answered(); if (status().state !== "running") stale = false; else if (root.dataset.state !== "running") received = performance.now(); controls.pending(pending()); trust.ask(closed() ? null : status().trust); say();
   };
   const copies = () => { const head = cardHost.querySelector(".ll-numbers-head"); if (head) LL.copies(head, (model.get("notes") ?? []).filter((note) => note.copy)); };
   const readNotes = () => { // the journal's words stand among the notes, each sentence once; an ordinary choice is no warning, and all of them are one line
@@ -240,7 +241,7 @@ LL.render = ({ model, el }) => {
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
-    window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); kept.stop(); controls.stop(); sight.disconnect(); themes.disconnect(); header.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
+    window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); kept.stop(); controls.stop(); trust.stop(); sight.disconnect(); themes.disconnect(); header.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
   };
 };
 
