@@ -60,6 +60,34 @@ def test_pause_step_run(nem):
     nem.wait_data(f"d.state === 'running' && Number(d.step) > {still + 3}", 20)
 
 
+MENUS = """() => [...document.querySelectorAll('.ll-control select')].filter((e) => e.offsetParent).map((e) => {
+    const twin = e.cloneNode(true), row = e.closest('.ll-control').getBoundingClientRect(), box = e.getBoundingClientRect();
+    twin.style.cssText = 'position: absolute; visibility: hidden; flex: none; width: max-content; min-width: 0; max-width: none';
+    document.querySelector('.ll-side').append(twin);
+    const wanted = twin.getBoundingClientRect().width, words = e.closest('.ll-control').querySelector('label'); twin.remove();
+    return [e.closest('.ll-control').dataset.name, wanted, box.width, box.left >= row.left - 1 && box.right <= row.right + 1, words.scrollWidth <= words.clientWidth]; })"""
+LIST = """() => { const list = document.querySelector('.ll-runs'), box = list.getBoundingClientRect();
+    return [list.scrollWidth - list.clientWidth, ...[...list.querySelectorAll('th, td, button, .ll-chip')].filter((e) => e.offsetParent)
+        .filter((e) => e.getBoundingClientRect().right > box.right + 1).map((e) => e.className + ': ' + e.textContent.slice(0, 40))]; }"""
+
+
+def test_no_menu_is_cut_in_a_small_window(nem):
+    "In windows from 848 pixels on every menu shows its longest choice and its whole label, and the list of runs needs no scrolling to the side."
+    whole = nem.page.viewport_size
+    if nem.page.locator(".ll-drawer").is_hidden(): nem.page.locator("[data-journal=runs]").click()
+    nem.page.locator(".ll-runs tr[data-run]").first.wait_for(timeout=60_000)
+    for width in (848, 900, 1030, 1280):
+        nem.page.set_viewport_size({"width": width, "height": 900})
+        nem.page.wait_for_timeout(700)
+        menus = nem.page.evaluate(MENUS)
+        assert len(menus) > 4
+        assert [(width, name, wanted, got) for name, wanted, got, *fine in menus if got + 1 < wanted or not all(fine)] == []
+        assert nem.page.evaluate(LIST) == [0], width
+        nem.shot(f"nem-menus-{width}")
+    nem.page.set_viewport_size(whole)
+    nem.page.locator("[data-journal=runs]").click()
+
+
 @pytest.mark.slow
 def test_every_control_by_hand(nem):
     "Each control is moved in the page, as a hand would; a painted frame then has the new value, and nothing went wrong."
