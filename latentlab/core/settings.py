@@ -542,7 +542,7 @@ def outside_read(
 
 
 class Untrusted(ValueError):
-    "Values that name code from outside and that nobody has vouched for. Whoever has a person before them can ask, and then vouch for these."
+    "Values that name code from outside and that nobody has vouched for. Who has a person before them can ask, and then vouch for these."
 
     def __init__(
         self,
@@ -562,8 +562,8 @@ def check_trust(
     "Settings are data, and data run nothing. Raises `Untrusted` for a value of a file that names code or downloads from outside."
     if trust is True: return
     built = {path: info.value for path, info in known.fields().items()} if type(known) is type(settings) else {}
-    vouched = [built, trust or {}]
-    found = {path: value for path, value in outside_read(settings).items() if not any(path in one and one[path] == value for one in vouched)}
+    vouched = lambda path, value: any(path in one and one[path] == value for one in (built, trust or {}))
+    found = {path: value for path, value in outside_read(settings).items() if not vouched(path, value)}
     if found: raise Untrusted(found)
 
 # %% ../../nbs/core/00_settings.ipynb #bd9ed597
