@@ -9,7 +9,7 @@ __all__ = ['Verdict', 'Limit', 'level', 'format_number', 'percent', 'brief', 'ju
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # %% ../../nbs/core/04_checks.ipynb #d073f36a
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,10 @@ def format_number(
 
 
 def percent(
-    share: float,  # Of a whole: 0.37
+    share: Any,  # Of a whole, a number of Python, NumPy or torch: 0.37
 ) -> str:  # "37 %", "0.041 %"
-    "A share as the page and the checks write it: two digits, and never 0 % or 100 % for what is not. The page's own function gives the same."
+    "A share as the page and the checks write it: two digits, never 0 % or 100 % for what is not. The page's function gives the same."
+    share = float(share)
     texts = [format_number(100 * share, digits) for digits in range(2, 9)]
     return "–" if not math.isfinite(share) else f"{next((text for text in texts if text != '100' or share == 1), '100')} %"
 

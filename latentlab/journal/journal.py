@@ -44,7 +44,8 @@ def partly_elsewhere(
     "What a figure of histories has to say of the parts that it leaves out."
     name = HELD_OUT + metric if source == HELD else metric
     count = sum(len(set(run.metrics().rulers.get(name, ()))) > 1 for run in runs)
-    return [f"{count} run{'s were' if count > 1 else ' was'} measured on another ruler for some of the steps: they are left out."] if count else []
+    words = "runs were" if count > 1 else "run was"
+    return [f"{count} {words} measured on another ruler for some of the steps: they are left out."] if count else []
 
 # %% ../../nbs/journal/06_journal.ipynb #0f7aaf61
 def varying_between(

@@ -401,10 +401,10 @@ def broken_rules(
     slack = 1e-4 * (1 + probe.nll.double().abs() + total.abs())
     below, parts = probe.elbo.double() - probe.iw.double() > slack, (probe.elbo.double() + probe.nll.double() + total).abs() > slack
     if below.any():
-        found.append(("wrong", f"the bound is below the ELBO of the same samples for {percent(below.double().mean().item())} of the examples"))
+        found.append(("wrong", f"the bound is below the ELBO of the same samples for {percent(below.double().mean())} of the examples"))
     if probe.samples > 1 and mean(total) > 1 and torch.equal(probe.iw, probe.elbo):
         found.append(("suspicious", f"the bound of {probe.samples} samples is the ELBO, bit for bit"))
-    if parts.any(): found.append(("wrong", f"ELBO, nll and KL do not add up for {percent(parts.double().mean().item())} of the examples"))
+    if parts.any(): found.append(("wrong", f"ELBO, nll and KL do not add up for {percent(parts.double().mean())} of the examples"))
     return tuple(found)
 
 

@@ -105,7 +105,7 @@ def plot_starts(
     display: Display,  # Of the family
     snapshot: Snapshot,  # With the live settings in force
     changes: Sequence[Change],  # Live settings that were moved, oldest first
-    known: dict[tuple, Mapping[str, str]] | None = None,  # Live values -> rulers, as an earlier call has left them; settings are dear to ask
+    known: dict[tuple, Mapping[str, str]] | None = None,  # Live values -> rulers, as an earlier call has left them: they are dear to ask
 ) -> Starts:
     """Where the plots and their curves begin: settings and layout are asked what they were before each change. A unit is
     never a function of a number, so that the layout is asked for choices and switches only.
