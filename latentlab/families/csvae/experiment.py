@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...core.checks import percent
 from ...core.factors import Factor, encode_values
 from ...core.graph import Graph
 from ...core.model import Setup
@@ -94,7 +95,7 @@ class CSVAERun(Settings):
         free = f", {model.free_nats:g} free nats a concept" if model.free_nats else ""
         weights = "" if set(model.kl_weights) == {1.0} else f", concepts weighted {model.kl_weights}"
         paid = f"{error}, beta {model.beta:g} by a {model.schedule} of {model.warmup_steps} steps{weights}{free}"
-        labels = f", labels {model.label_scale:g} of {model.label_share:.0%}" if model.label_scale else ""
+        labels = f", labels {model.label_scale:g} of {percent(model.label_share)}" if model.label_scale else ""
         found = {"nll": error, "elbo": error, "loss": paid + labels, "kl": "nats", "label": "nats of coded factors"}
         found |= {f"kl_{name}": f"nats{free}" for name in model.graph.nodes}
         held = {"nll": error, "elbo": error, "kl": "nats", "explained": "share of the pixels' variance", "rank": "directions"}
