@@ -59,7 +59,7 @@ class ChildSettings(Settings):
     pixel_scale: float = setting(0.1, kind="live", low=0.01, high=1.0, scale="log", when=("likelihood", "gaussian"),
                                  label="pixel deviation", reason="a tenth of the range",
         help="Standard deviation of a pixel where the likelihood is gaussian.")
-    beta: float = setting(4.0, kind="live", low=0.0, high=500.0, label="beta of the child", reason="the loss is of 64 x 64 masked pixels",
+    beta: float = setting(40.0, kind="live", low=0.0, high=500.0, label="beta of the child", reason="1 beside a sum over a hundred pixels",
         help="Weight of the child's KL beside an error that is counted as if 64 x 64 pixels were under the mask.")
     tie: float = setting(0.0, kind="live", low=0.0, high=100.0, reason="off: a conditioned child needs none",
         help="Weight of the KL from the parent's latent of interest to what a network reads of it in the child's code.")

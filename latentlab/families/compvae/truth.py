@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...core.factors import Factor
 from ...data.factored import CausalModel, true_change
-from .masks import Decode, MaskSettings, check_same_size, hard_view, latent_masks
+from .masks import Decode, MaskSettings, check_same_size, latent_masks
 from .redundancy import held_out_r2
 from ...metrics.disentanglement import single_scores
 from ...metrics.masks import hard_keep, soft_iou
