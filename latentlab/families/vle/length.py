@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['length_bits', 'check_distortions', 'mean_error', 'Lengths', 'lengths_for_target', 'HullSteps', 'hull', 'hull_steps',
-           'lengths_for_mean', 'random_error', 'CurvePredictor', 'LengthGain', 'constant_error', 'target_for_mean',
-           'compare_lengths']
+           'lengths_for_mean', 'random_error', 'CurvePredictor', 'missing_features', 'StopPredictor', 'stops_for_mean',
+           'LengthGain', 'constant_error', 'target_for_mean', 'compare_lengths', 'judge_lengths']
 
 # %% ../../../nbs/families/vle/10_length.ipynb #3e85b833
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,6 +167,95 @@ class CurvePredictor:
         "Predicted curves."
         return np.exp(self.model.predict(features)) * self.scale
 
+# %% ../../../nbs/families/vle/10_length.ipynb #2775a9e5
+def missing_features(
+    missing: Float[np.ndarray, "tokens image channel height width"],  # Image less reconstruction, after 0, 1, ... tokens
+    grid: int = 4,  # Rows and columns of places
+) -> Float[np.ndarray, "tokens image feature"]:  # Natural logarithms of mean squares
+    "How much is missing after averaging over 1, 2, 4, ... pixels, and in each place of a grid."
+    *lead, height, width = missing.shape
+    if height % grid or width % grid:
+        raise ValueError(f"`grid` must divide the sides: got {grid} for {height} x {width} pixels. Use one that does.")
+    pooled = lambda values, rows, columns: values.reshape(*lead, rows, height // rows, columns, width // columns).mean((-3, -1))
+    scales = [2**k for k in range(int(math.log2(min(height, width)))) if height % 2**k == width % 2**k == 0]
+    energies = [(pooled(missing, height // s, width // s) ** 2).mean((-3, -2, -1))[..., None] for s in scales]
+    places = pooled(missing**2, grid, grid).mean(-3).reshape(*missing.shape[:2], grid * grid)
+    return np.log(np.concatenate([*energies, places], -1) + 1e-7)
+
+
+class StopPredictor:
+    """After each token, the best gain per token among those to come, from what the encoder knows by then: errors so far, and features.
+    Predictions are the mean of a forest's and a small network's. Source: Everett 1963 for one price of a token."""
+
+    def __init__(
+        self,
+        features: Sequence[Float[np.ndarray, "image feature"]],  # Of training images, known after 0, 1, ..., n tokens
+        curves: Float[np.ndarray, "image tokens"],  # Their true curves
+        *,
+        least: int = 1,  # Tokens that every image gets
+        ahead: int = 0,  # Tokens that the encoder codes beyond those that it has decided to send
+        seed: int = 0,  # Of forest and network
+    ):
+        from sklearn.compose import TransformedTargetRegressor
+        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.neural_network import MLPRegressor
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        check_distortions(curves)
+        self.least, self.ahead, self.n = least, ahead, curves.shape[1] - 1
+        if len(features) != self.n + 1 or any(len(part) != len(curves) for part in features) or len(curves) < 50:
+            raise ValueError(f"`features` must be {self.n + 1} arrays of 50 images or more: got {len(features)} for {len(curves)}. Give one "
+                             "for each number of tokens, 0 among them.")
+        network = lambda: make_pipeline(StandardScaler(), TransformedTargetRegressor(
+            MLPRegressor(hidden_layer_sizes=(64,), alpha=1.0, early_stopping=True, max_iter=60, random_state=seed), transformer=StandardScaler()))
+        forest = lambda: ExtraTreesRegressor(60, min_samples_leaf=3, max_features=0.3, random_state=seed)
+        logs = np.log(np.maximum(curves, 1e-9))
+        # A column twice: with one, scikit-learn wants another shape
+        self.models = {j: [model().fit(self.known(features[j], logs, j), self.twice(logs[:, j + 1:] - logs[:, j:j + 1]))
+                           for model in (forest, network)] for j in range(min(least + ahead, self.n), self.n)}
+
+    def known(self, features: Float[np.ndarray, "image feature"], logs: Float[np.ndarray, "image tokens"], j: int) -> np.ndarray:
+        "What is known after j tokens, [image, number]."
+        return np.concatenate([logs[:, :j + 1], features], 1)
+
+    def twice(self, values: Float[np.ndarray, "image token"]) -> Float[np.ndarray, "image output"]:
+        "At least two columns."
+        return values if values.shape[1] > 1 else values.repeat(2, 1)
+
+    def __call__(
+        self,
+        features: Sequence[Float[np.ndarray, "image feature"]],  # Of other images, as those of training
+        curves: Float[np.ndarray, "image tokens"],  # Their true curves: after k tokens those up to k + ahead are looked at
+    ) -> Float[np.ndarray, "image token"]:  # MSE for each token; infinite for tokens that every image gets
+        "Best gain per token of what would come after 0, 1, ..., n - 1 tokens."
+        check_distortions(curves)
+        logs, gains = np.log(np.maximum(curves, 1e-9)), np.full((len(curves), self.n), np.inf)
+        for k in range(self.least, self.n):
+            j = min(k + self.ahead, self.n)
+            coming = curves[:, k + 1:j + 1]
+            if j < self.n:
+                found = [model.predict(self.known(features[j], logs, j)) for model in self.models[j]]
+                coming = np.concatenate([coming, curves[:, j:j + 1] * np.exp(np.mean(found, 0)[:, :self.n - j])], 1)
+            gains[:, k] = ((curves[:, k:k + 1] - coming) / np.arange(1, self.n - k + 1)).max(1)
+        return gains
+
+
+def stops_for_mean(
+    gains: Float[np.ndarray, "image token"],  # Of a `StopPredictor`
+    mean: float,  # Tokens an image that may be spent
+    least: int = 1,  # Tokens that every image gets
+) -> Lengths:
+    "Each image goes on as long as every gain so far was above one price: the least price whose lengths are within the mean."
+    most = gains.shape[1]
+    if not least <= mean <= most:
+        raise ValueError(f"`mean` must be from {least} to {most} tokens: got {mean}. An image cannot get fewer or more.")
+    worth = np.minimum.accumulate(gains[:, least:], 1)  # a token comes only after those before it
+    spend = int(math.floor((mean - least) * len(gains) + 1e-9))
+    prices = np.sort(worth.ravel())[::-1]
+    price = prices[spend] if spend < len(prices) else -np.inf
+    return Lengths(tokens=least + (worth > price).sum(1), reached=np.ones(len(gains), bool))
+
 # %% ../../../nbs/families/vle/10_length.ipynb #954eadc9
 @dataclass(frozen=True, kw_only=True)
 class LengthGain:
@@ -222,8 +312,25 @@ def compare_lengths(
     least: int = 0,  # Tokens that every image gets, as 1 where the predictor looks at the first
 ) -> LengthGain:
     "All rules at one budget."
+    return judge_lengths(curves, lengths_for_mean(predicted, (floats - price) / token, least), reference, floats=floats, token=token,
+                         price=price, least=least)
+
+
+def judge_lengths(
+    curves: Float[np.ndarray, "image tokens"],  # True curves of held-out images, of the code that is cut
+    learnt: Lengths,  # Somebody's choice, within the budget less the price
+    reference: Float[np.ndarray, " tokens"],  # Mean curve of the code whose constant number is to be beaten
+    *,
+    floats: float,  # Budget, numbers an image
+    token: int,  # Numbers of a token, of both codes
+    price: float = 1.0,  # Numbers that saying the length costs
+    least: int = 0,  # Tokens that every image gets
+) -> LengthGain:
+    "A choice of lengths beside the oracle, a constant number, a target quality and chance, at one budget."
     mean = (floats - price) / token
-    chosen, best = (lengths_for_mean(found, mean, least).tokens for found in (predicted, curves))
+    if learnt.mean > mean + 1e-9: raise ValueError(f"`learnt` must spend at most {mean:.4g} tokens an image: got {learnt.mean:.4g}. "
+                                                   "Choose lengths for that mean.")
+    chosen, best = learnt.tokens, lengths_for_mean(curves, mean, least).tokens
     by_target = lengths_for_target(curves, target_for_mean(curves, mean)).tokens
     own = curves.mean(0)
     return LengthGain(floats=floats, constant=constant_error(reference, floats / token), own_constant=constant_error(own, floats / token),

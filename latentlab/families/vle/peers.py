@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Quantise', 'PrefixCode', 'squared_error', 'relative_error', 'decode_all', 'PrincipalCode', 'TokenCode',
-           'coder_widths', 'VectorAutoencoder', 'LoopCode', 'NestedCode', 'SlotCode', 'fit_code']
+           'coder_widths', 'VectorAutoencoder', 'LoopCode', 'NestedCode', 'match_width', 'SlotCode', 'fit_code']
 
 # %% ../../../nbs/families/vle/08_peers.ipynb #27867999
 from collections.abc import Callable
@@ -292,6 +292,18 @@ class NestedCode(nn.Module):
         "Over 1, ..., n tokens."
         errors = squared_error(self.decode(self.encode(x, self.tokens)), x)[1:]
         return relative_error(errors) if self.relative else errors.mean(0)
+
+# %% ../../../nbs/families/vle/08_peers.ipynb #c059f748
+def match_width(
+    make: Callable[[int], nn.Module],  # Width -> an untrained code
+    parameters: int,  # Weights that it should have
+    widths: range = range(2, 65),  # That are tried
+) -> int:
+    "The width whose number of weights is nearest in ratio. It leaves torch's random state as it was."
+    if parameters < 1: raise ValueError(f"`parameters` must be at least 1: got {parameters}. Count those of the code to be matched.")
+    with torch.random.fork_rng(devices=[]):
+        count = {width: sum(p.numel() for p in make(width).parameters()) for width in widths}
+    return min(count, key=lambda width: max(count[width] / parameters, parameters / count[width]))
 
 # %% ../../../nbs/families/vle/08_peers.ipynb #cf5cc96f
 class SlotCode(nn.Module):

@@ -39,7 +39,7 @@ LL.strip = (spec, tell) => {
       chosen.forEach((k, j) => draw(one, data, (r * n + k) * height * width * channels, height, width, channels, j * (width + gap), r * (height + gap)));
       draw(two, data, (r * n + at) * height * width * channels, height, width, channels, 0, r * (height + gap));
     }
-    const reel = Math.min(room, chosen.length * Math.min(86, (86 * width) / height)), cell = reel / chosen.length;
+    const reel = Math.min(room, chosen.length * Math.min(86, (86 * width) / height, (258 * width) / (rows * height))), cell = reel / chosen.length;
     film.parentNode.style.width = `${reel}px`;
     range.max = n - 1; range.value = at; range.style.margin = `0 ${Math.max(0, cell / 2 - 7)}px`; range.style.width = `${reel - 2 * Math.max(0, cell / 2 - 7)}px`; range.style.setProperty("--p", `${(100 * at) / Math.max(1, n - 1)}%`);
     const place = n > 1 ? cell / 2 + ((reel - cell) * at) / (n - 1) : cell / 2;
