@@ -209,7 +209,8 @@ def token_harm(probe: TokenProbe) -> Verdict:
     sentence += f"MSE {brief(errors[1].item())} to {brief(errors[-1].item())}"
     rule = "harm" if probe.trace.masks is None else "harm_masks"
     return _judge("harm", rule, harmed[at].item() if errors.isfinite().all() else math.nan, sentence,
-                  "train on; set any_time_scale to 1, or lower tokens", "warn" if probe.step < 200 else "bad")
+                  "train on; set any_time_scale to 1, or lower tokens" if probe.trace.masks is None
+                  else "train on, or lower tokens; with a head, set statistics to mask", "warn" if probe.step < 200 else "bad")
 
 
 def token_use(probe: TokenProbe) -> Verdict:
