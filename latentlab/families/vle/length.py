@@ -205,10 +205,10 @@ class StopPredictor:
         check_distortions(curves)
         self.least, self.ahead, self.n = least, ahead, curves.shape[1] - 1
         if len(features) != self.n + 1 or any(len(part) != len(curves) for part in features) or len(curves) < 50:
-            raise ValueError(f"`features` must be {self.n + 1} arrays of 50 images or more: got {len(features)} for {len(curves)}. Give one "
-                             "for each number of tokens, 0 among them.")
-        network = lambda: make_pipeline(StandardScaler(), TransformedTargetRegressor(
-            MLPRegressor(hidden_layer_sizes=(64,), alpha=1.0, early_stopping=True, max_iter=60, random_state=seed), transformer=StandardScaler()))
+            raise ValueError(f"`features` must be {self.n + 1} arrays of 50 images or more: got {len(features)} for {len(curves)}. Give "
+                             "one for each number of tokens, 0 among them.")
+        layers = lambda: MLPRegressor(hidden_layer_sizes=(64,), alpha=1.0, early_stopping=True, max_iter=60, random_state=seed)
+        network = lambda: make_pipeline(StandardScaler(), TransformedTargetRegressor(layers(), transformer=StandardScaler()))
         forest = lambda: ExtraTreesRegressor(60, min_samples_leaf=3, max_features=0.3, random_state=seed)
         logs = np.log(np.maximum(curves, 1e-9))
         # A column twice: with one, scikit-learn wants another shape
