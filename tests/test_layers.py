@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -64,10 +64,11 @@ class Module:
                 yield from ((node, f"{module}.{alias.name}") for alias in node.names)
 
 
-def modules(package: Path) -> list[Module]:
-    "Every file but nbdev's index; an `__init__` counts where it holds something."
+@cache
+def modules(package: Path) -> tuple[Module, ...]:
+    "Every file but nbdev's index; an `__init__` counts where it holds something. Read once for all rules: a package does not change meanwhile."
     files = [path for path in sorted(package.rglob("*.py")) if path.name != "_modidx.py"]
-    return [Module(package, path) for path in files if path.name != "__init__.py" or path.parent == package]
+    return tuple(Module(package, path) for path in files if path.name != "__init__.py" or path.parent == package)
 
 
 # Each rule gives a sentence for each offence. ------------------------------------------------------------------------
