@@ -1,6 +1,8 @@
 """Encoders of other people: what cannot be proved is refused by name before any time is spent, and what is sound passes. The
 modules here stand for a ViT, a Swin, a ConvNeXt and a DenseNet in miniature; each fault was reported by users of some tool.
 """
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -456,3 +458,12 @@ def test_forged_headers(tmp_path, about):
     tensors = SmallEncoder(1, (2, 2), (4, 8)).state_dict()
     save_file(tensors, tmp_path / "a.safetensors", metadata={"about": about, "sha256": encoders.weights_digest(tensors)})
     with pytest.raises(ValueError, match="`path` must hold an encoder and what it is"): read_encoder(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["timm", "torchvision"])
+def test_torch_and_torchvision_of_two_builds_are_named(kind, monkeypatch, tmp_path):
+    (tmp_path / f"{kind}.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, kind, raising=False)
+    with pytest.raises(ImportError, match=r"needs a torchvision that was built with torch 2.*nms does not exist.*pip install --upgrade"):
+        load_encoder(f"{kind}:resnet18")

@@ -725,6 +725,11 @@ def outside_module(
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"an encoder named {kind}: needs the package {kind}, which is not installed. Install it into "
                                   "this environment.") from error
+    except RuntimeError as error:
+        if "torchvision::" not in str(error): raise
+        raise ImportError(f"an encoder named {kind}: needs a torchvision that was built with torch {torch.__version__}: got one of another "
+                          f"build ({error}). Install both in one command, from one index: pip install --upgrade torch "
+                          "torchvision.") from error
     if kind == "torchvision": return importlib.import_module("torchvision.models").get_model(model, weights="DEFAULT"), IMAGENET
     module = package.create_model(model, pretrained=True)
     return module, declared_normalisation(module)
@@ -771,7 +776,7 @@ def load_outside(
         pictures = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
         if mean is not None or std is not None: normal = {"mean": mean, "std": std}
         return FrozenEncoder(module, suggest_maps(module, pictures), name=name, image_shape=shape if fixed else None, **normal)
-    except (ModuleNotFoundError, ValueError): raise
+    except (ImportError, ValueError): raise
     except Exception as error:
         raise ValueError(f"`name` must be something that {kind} can load: got {name!r} ({error}). Check the spelling and, for first "
                          "use, the network.") from error
