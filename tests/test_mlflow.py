@@ -172,6 +172,18 @@ def test_long_values_are_cut_and_named(uri: str, journal: Journal) -> None:
     record.close()
 
 
+def test_a_journal_of_any_name_is_exported(tmp_path: Path, monkeypatch) -> None:
+    "Umlauts, other scripts and blanks in both folders, and a note that is too long for MLflow."
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    root, store = tmp_path / "läb bõok 文", f"file://{tmp_path}/ml flow"
+    id = Trainer(MeanRun().replace(steps=3), journal=root).fit(progress=False).recorder.id
+    Journal(root).note(id, "é" * 20_000)
+    (first,), (again,) = to_mlflow(root, uri=store), to_mlflow(root, uri=store)
+    assert (first.what, first.cut, again.run_id) == ("new", ("mlflow.note.content",), first.run_id) and again.what != "new"
+    assert in_mlflow(store, id).data.tags["mlflow.note.content"].endswith(" [cut: 20000 characters]")
+
+
 def test_files_arrive_as_they_are(uri: str, journal: Journal, tmp_path: Path) -> None:
     record = begun(journal)
     record.judged(10, {"level": 0.5}, [Verdict(name="range", level="bad", value=2.0, threshold=1.05, sentence="too high",

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .settings import read_number, shown
+
 # %% ../../nbs/core/10_factors.ipynb #de550b06
 @dataclass(frozen=True, kw_only=True)
 class Factor:
@@ -35,15 +37,20 @@ class Factor:
         put = lambda name, value: object.__setattr__(self, name, value)
         if self.kind not in ("real", "cyclic", "categorical"):
             raise ValueError(f"`kind` must be real, cyclic or categorical: got {self.kind!r} for {self.name}. An angle is cyclic.")
+        put("categories", tuple(map(str, self.categories)))
         if (self.kind == "categorical") != bool(self.categories):
             raise ValueError(f"`categories` must be named for a categorical factor, and for no other: got {self.categories} for the "
                              f"{self.kind} factor {self.name}. Name them, or change `kind`.")
-        put("categories", tuple(map(str, self.categories)))
         if self.categories: put("low", 0.0), put("high", float(len(self.categories) - 1)), put("levels", len(self.categories))
+        for name, kind in (("low", float), ("high", float), ("levels", int)):
+            try: put(name, read_number(getattr(self, name), kind))
+            except ValueError as error:
+                raise ValueError(f"`{name}` must be {'a number' if kind is float else 'a whole number, 0 for any value'}: got "
+                                 f"{shown(getattr(self, name))} for {self.name}. {str(error) or 'Give it as a number.'}") from error
         if not (math.isfinite(self.low) and math.isfinite(self.high) and (self.low < self.high or self.levels == 1)):
-            raise ValueError(f"`low` must be below `high`: got {self.low} and {self.high} for {self.name}. Exchange them.")
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 0:
-            raise ValueError(f"`levels` must be a whole number, 0 for any value: got {self.levels!r} for {self.name}. Count them.")
+            raise ValueError(f"`low` must be below `high`: got {self.low:g} and {self.high:g} for {self.name}. Exchange them.")
+        if self.levels < 0:
+            raise ValueError(f"`levels` must be a whole number, 0 for any value: got {self.levels} for {self.name}. Count them.")
 
     @property
     def columns(self) -> int:  # Of `encode`

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 
+from ..core.arrays import read_array, weights_digest
 from ..core.factors import Factor, check_values, nearest_levels
 from ..core.graph import Graph, sorted_nodes
 from ..core.runtime import generator
@@ -32,8 +33,16 @@ class FactoredImages(ImageSet):
     background: int = 0  # Intensity around the objects, 0 to 255
 
     def __post_init__(self):
+        object.__setattr__(self, "factors", tuple(self.factors))
+        object.__setattr__(self, "factor_values", read_array(self.factor_values, "factor_values").float())  # before its rows are counted
         super().__post_init__()
         check_values(self.factors, self.factor_values)
+
+    def fingerprint(self) -> str:  # 16 hexadecimal digits
+        "Pixels, labels, and the factors with their values: what is told to a model."
+        told = {f"factor {f.name} {f.kind} {f.low:g} {f.high:g} {f.levels}": column
+                for f, column in zip(self.factors, self.factor_values.T, strict=True)}
+        return weights_digest({"images": self.images, "labels": self.labels, **told})[:16]
 
     def column(
         self,

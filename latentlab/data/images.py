@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 
-from ..core.arrays import read_array
+from ..core.arrays import read_array, weights_digest
 from ..core.bounded import read_arrays, read_bytes, read_gzip
+from ..core.runtime import full_path
 
 # %% ../../nbs/data/00_images.ipynb #b7339d88
 def check_count(
@@ -214,6 +215,10 @@ class ImageSet:
 
     def resize(self, side: int) -> "ImageSet": return resized(self, side)
 
+    def fingerprint(self) -> str:  # 16 hexadecimal digits
+        "What tells two sets apart for which a run has the same settings: their pixels and labels."
+        return weights_digest({"images": self.images, "labels": self.labels})[:16]
+
 # %% ../../nbs/data/00_images.ipynb #45de7f92
 def take_rows(
     images: ImageSet,  # Where to take from
@@ -378,7 +383,7 @@ def read_idx(
 # %% ../../nbs/data/00_images.ipynb #5b48a545
 def cache_folder() -> Path:  # Need not exist
     "Where downloads are kept: $LATENTLAB_CACHE, or the platform's cache folder."
-    if os.environ.get("LATENTLAB_CACHE"): return Path(os.environ["LATENTLAB_CACHE"]).expanduser()
+    if os.environ.get("LATENTLAB_CACHE"): return full_path(os.environ["LATENTLAB_CACHE"], "LATENTLAB_CACHE")
     if importlib.util.find_spec("pooch") is None: return Path.home() / ".cache" / "latentlab"
     import pooch
     return Path(pooch.os_cache("latentlab"))
@@ -391,9 +396,9 @@ def places(
     named = {"`root`": root} if root is not None else {"$LATENTLAB_DATA": os.environ.get("LATENTLAB_DATA")}
     for name, folder in named.items():
         if not folder: continue
-        if not Path(folder).expanduser().is_dir():
+        if not full_path(folder, name.strip("`")).is_dir():
             raise ValueError(f"{name} must be a folder: got {str(folder)!r}. Make it, or leave it out.")
-        yield name, Path(folder).expanduser()
+        yield name, full_path(folder, name.strip("`"))
     if root is not None: return
     yield "the bundle", Path(str(files("latentlab"))) / "bundled"
     yield "the cache", cache_folder()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.runtime import full_path
 from ..core.settings import Settings, as_dict, from_dict, named_states, plain_value
 from .files import Lock, check_name, read_json, sweep_litter, sweep_old, try_folder
 from .index import Index
@@ -104,7 +105,7 @@ class Writer:
         *,
         best: str = "loss",  # The number whose lowest final value is called best
     ):
-        self.root, self.best = Path(root).expanduser().absolute(), best  # absolute: the working folder may change later
+        self.root, self.best = full_path(root, "root"), best
         self.index = Index(self.root)
         if not self.root.is_dir(): self.ready()
 
@@ -196,7 +197,9 @@ def check_given(
     try: recorded = read_json(folder / "run.json").get("given")
     except (OSError, ValueError): return
     if not isinstance(recorded, Mapping): return
-    other = sorted(name for name in {*recorded, *given} if recorded.get(name) != given.get(name))
+    # "encoder.form" is a detail of "encoder": a record of before that has the whole without it is judged by the whole
+    names = {name for name in {*recorded, *given} if name in recorded or name.split(".")[0] not in recorded}
+    other = sorted({name.split(".")[0] for name in names if recorded.get(name) != given.get(name)})
     if other:
         raise ValueError(f"`path` must be a run of the {' and '.join(other)} that this trainer was given: got {folder.name}, of "
                          f"{'others' if set(other) <= set(recorded) else 'named ones'}. Make the trainer with those.")

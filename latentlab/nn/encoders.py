@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['EXTRA_TOKENS', 'PROVED', 'PROVED_KINDS', 'IMAGENET', 'BUNDLED', 'SMALL', 'LIBRARIES', 'SmallEncoder', 'Catch', 'Tap',
-           'Encoding', 'as_map', 'find_maps', 'Taps', 'check_images', 'read_normalisation', 'FrozenEncoder',
-           'as_embedding', 'cannot_read', 'map_shapes', 'random_numbers_kept', 'check_encoder_weights', 'apart',
-           'check_passes', 'check_variation', 'check_gradient', 'spread', 'layout_of', 'check_maps', 'names_that_pass',
-           'check_encoder', 'weights_digest', 'save_encoder', 'SavedEncoder', 'read_encoder', 'Candidate',
-           'find_candidates', 'spaced', 'proved', 'suggest_maps', 'runs_outside', 'outside_module',
-           'declared_normalisation', 'own_shape', 'load_outside', 'load_encoder']
+           'Encoding', 'as_map', 'find_maps', 'Taps', 'check_images', 'read_normalisation', 'read_image_shape',
+           'FrozenEncoder', 'as_embedding', 'pooled', 'cannot_read', 'map_shapes', 'random_numbers_kept',
+           'check_encoder_weights', 'apart', 'check_passes', 'check_variation', 'check_gradient', 'spread', 'layout_of',
+           'check_maps', 'names_that_pass', 'check_encoder', 'code_of', 'encoder_form', 'save_encoder', 'SavedEncoder',
+           'read_encoder', 'Candidate', 'find_candidates', 'spaced', 'proved', 'suggest_maps', 'runs_outside',
+           'outside_module', 'declared_facts', 'declared_normalisation', 'own_shape', 'load_outside', 'load_encoder']
 
 # %% ../../nbs/nn/01_encoders.ipynb #59dc598d
 import difflib
@@ -34,8 +34,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.arrays import read_array
+from ..core.arrays import read_array, weights_digest
 from ..core.bounded import tensor_shapes
+from ..core.settings import read_number, shown
 from .layout import Placement, place_maps
 from .planted import PLANTED, PlantedEncoder
 
@@ -163,6 +164,10 @@ class Taps:
         finally: self.catch.found = None
         for name in self.names:
             if name not in found: raise ValueError(f"`maps` must name submodules that run: `{name}` was not called. Name another.")
+            if isinstance(found[name], Tensor) and found[name].ndim in (3, 4) and len(found[name]) != len(x):
+                raise ValueError(f"`maps` must name submodules that return feature maps [batch, channel, height, width], one for each "
+                                 f"image: `{name}` returned shape {tuple(found[name].shape)} for {len(x)}. Name one outside of windows "
+                                 "and views.")
         return tuple(as_map(name, found[name]) for name in self.names), output
 
 # %% ../../nbs/nn/01_encoders.ipynb #58a2b14d
@@ -227,6 +232,19 @@ def read_normalisation(
     return given["mean"].view(-1, 1, 1), given["std"].view(-1, 1, 1)
 
 # %% ../../nbs/nn/01_encoders.ipynb #86f27e63
+def read_image_shape(
+    given: Any,  # (channel, height, width), or None
+) -> tuple[int, int, int] | None:
+    "The shape of one image as plain numbers. Raises ValueError for anything else."
+    if given is None: return None
+    try: shape = tuple(read_number(side, int) for side in (given.tolist() if isinstance(given, Tensor) else given))
+    except (TypeError, ValueError): shape = ()
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"`image_shape` must be (channel, height, width), whole numbers from 1 on: got {shown(given)}. Write "
+                         "(3, 224, 224).")
+    return shape
+
+
 class FrozenEncoder(nn.Module):
     """Any module as feature maps and one embedding; it never changes. The module itself is frozen, not a copy of it.
 
@@ -246,6 +264,12 @@ class FrozenEncoder(nn.Module):
         std: Any = None,  # Per channel, what it is divided by then; with `mean`, or None
     ):
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"`module` must be a torch.nn.Module: got {shown(module)}. Put a function into the `forward` of one.")
+        if isinstance(maps, str) or not all(isinstance(one, str) for one in maps):
+            names = [maps] if isinstance(maps, str) else [*map(str, maps)]
+            raise ValueError(f"`maps` must be a list of names of submodules: got {shown(maps)}. Write {names}.")
+        image_shape = read_image_shape(image_shape)
         self.module, self.maps, self.pool, self.name, self.image_shape = module, tuple(maps), embed, name or type(
             module).__name__, image_shape
         self.taps = Taps(module, maps)
@@ -263,7 +287,7 @@ class FrozenEncoder(nn.Module):
         # somebody holds the module itself and called train on it
         if any(part.training for part in self.module.modules()): self.module.eval()
         maps, output = self.taps.run(self.module, x if self.mean is None else (x - self.mean) / self.std)
-        return Encoding(maps, maps[-1].mean((-2, -1)) if self.pool is None else as_embedding(self.pool(output)))
+        return Encoding(maps, maps[-1].mean((-2, -1)) if self.pool is None else pooled(self.pool, output))
 
     def features(self, x: Float[Tensor, "batch channel height width"]) -> tuple[Tensor, ...]: return self.both(x).maps
 
@@ -285,6 +309,19 @@ def as_embedding(
     raise ValueError(f"`embed` must return [batch, latent]: got {got}. Pool or flatten, or leave it None to pool the last map.")
 
 
+def pooled(
+    embed: Callable[[Any], Tensor],  # Somebody's function
+    output: Any,  # What the module returned
+) -> Float[Tensor, "batch latent"]:
+    "The embedding that a function makes of an output. Raises ValueError when it cannot."
+    try: made = embed(output)
+    except Exception as error:  # whatever the function raises
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"`embed` must take what the module returns, here {got}: got {type(error).__name__} ({str(error)[:200]}). Return "
+                         "[batch, latent] of that, or leave it None to pool the last map.") from error
+    return as_embedding(made)
+
+
 def cannot_read(
     encoder: "FrozenEncoder",  # That stopped
     x: Float[Tensor, "batch channel height width"],  # What it was given
@@ -304,7 +341,7 @@ def map_shapes(
     "Shapes of the feature maps. Raises ValueError when the encoder cannot read such images or the maps are not shallow to deep."
     try: maps = encoder.features(x[:1])
     except ValueError as error:
-        if str(error).startswith("`maps` "): raise
+        if str(error).startswith(("`maps` ", "`embed` ")): raise
         raise ValueError(cannot_read(encoder, x, error)) from error
     except Exception as error:  # whatever the module raises about a size
         raise ValueError(cannot_read(encoder, x, error)) from error
@@ -341,6 +378,9 @@ def check_encoder_weights(
     held = [*encoder.module.named_parameters(), *encoder.module.named_buffers()]
     for name, value in held:
         if value.is_meta: raise ValueError(f"the encoder {encoder.name} must have its weights: got none for `{name}`. Load them.")
+        if value.is_inference():
+            raise ValueError(f"the weights of {encoder.name} must be made outside torch.inference_mode: got `{name}` from inside, through "
+                             "which no gradient can go. Make or load the module outside of it, or copy.deepcopy it there.")
         if value.is_floating_point() and value.dtype != torch.float32:
             raise ValueError(f"the encoder {encoder.name} must be in float32, as images and masks are: got {value.dtype} in `{name}`. Call "
                              "module.float() first.")
@@ -366,7 +406,7 @@ def check_passes(
 ) -> None:
     "Refuse an encoder that changes its images, draws random numbers, or lets one image of a batch change another's embedding."
     with random_numbers_kept(x.device) as drawn:
-        given = x.clone()
+        given, kept = x.clone(), {name: value.clone() for name, value in encoder.module.named_buffers()}
         first = encoder.both(given)
         if not torch.equal(given, x):
             raise ValueError(f"the encoder {encoder.name} must leave its images as they are: its first layers change them in place. Clone "
@@ -385,6 +425,10 @@ def check_passes(
                 raise ValueError(f"the encoder {encoder.name} must give one embedding for one image: got two that differ by "
                                  f"{100 * far:.2g} % "
                                  "in two passes. It draws random numbers in eval mode, as masked autoencoders do: switch that off.")
+        moved = [name for name, value in encoder.module.named_buffers() if name in kept and not torch.equal(value, kept[name])]
+        if moved:
+            raise ValueError(f"the encoder {encoder.name} must stay as it is: its buffer `{moved[0]}` changes with each pass, in eval mode "
+                             "too. Let its `forward` change none, or only while `self.training`.")
         if len(x) > 1 and (far := apart(first.embedding[:1], encoder.both(x[:1]).embedding)) > 1e-3:
             raise ValueError(f"the embedding of {encoder.name} must not depend on the other images of a batch: got one that changes by "
                              f"{100 * far:.2g} % when its image is alone. Normalise by running statistics, not by those of the batch.")
@@ -519,16 +563,22 @@ def check_encoder(
         check_maps(encoder, images)
 
 # %% ../../nbs/nn/01_encoders.ipynb #863e5600
-def weights_digest(
-    tensors: Mapping[str, Tensor],  # A state dict
-) -> str:  # Hexadecimal
-    "SHA-256 over names, shapes and bytes, of any precision."
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        found = tensors[name].contiguous().flatten()
-        total.update(f"{name}{tuple(tensors[name].shape)}".encode())
-        total.update(found.view(torch.uint8).numpy())
-    return total.hexdigest()
+def code_of(
+    function: Any,  # Whatever can be called
+) -> str:  # The same in another process
+    "A function by its name and by the names and constants that it uses; anything else as it is printed."
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    said = f"{function.__qualname__} {code.co_names} {code.co_consts}" if code else repr(function)
+    return re.sub(r"0x[0-9a-f]+|, file .*?, line \d+", "", said)
+
+
+def encoder_form(
+    encoder: FrozenEncoder,  # Any frozen encoder
+) -> str:  # 16 hexadecimal digits
+    "What an encoder does with its weights: layers as they are printed, how classes that are not torch's call them, what `embed` does."
+    own = {type(part) for part in encoder.module.modules() if not type(part).__module__.startswith("torch.")}
+    said = [re.sub(r"0x[0-9a-f]+", "", repr(encoder.module)), *sorted(code_of(one.forward) for one in own), code_of(encoder.pool)]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
 def save_encoder(
@@ -735,12 +785,21 @@ def outside_module(
     return module, declared_normalisation(module)
 
 
+def declared_facts(
+    module: nn.Module,  # From outside
+) -> Mapping[str, Any]:  # Empty where it declares nothing
+    "What a module says about itself in the dictionary that timm's models carry."
+    about = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    return about if isinstance(about, Mapping) else {}
+
+
 def declared_normalisation(
     module: nn.Module,  # From outside
-) -> dict[str, tuple[float, ...]]:  # mean and std; empty where the module says nothing
-    "What a module says about its normalisation, as timm's models do."
-    about = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-    return {key: tuple(about[key]) for key in ("mean", "std")} if {"mean", "std"} <= set(about) else {}
+) -> dict[str, Any]:  # mean and std; empty where the module says nothing
+    "What a module says about its normalisation, as timm's models do (`mean`), or a processor's record (`image_mean`)."
+    about = declared_facts(module)
+    said = {key: about.get(key, about.get(f"image_{key}")) for key in ("mean", "std")}
+    return {key: value for key, value in said.items() if value is not None}  # one of them alone is refused by who reads it
 
 
 def own_shape(
@@ -748,8 +807,7 @@ def own_shape(
     side: int,  # Pixels it was made for
 ) -> tuple[tuple[int, int, int], bool]:  # (channel, height, width) it was made for; whether it reads no other size
     "Which images a module wants: what it declares, else three channels of that side; and whether three quarters of it are read as well."
-    about = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-    shape = tuple(about.get("input_size", (3, side, side)))
+    shape = read_image_shape(declared_facts(module).get("input_size", (3, side, side)))
     step = 32 if shape[-1] > 64 else 8
     smaller = max(step, shape[-1] * 3 // 4 // step * step)
     try:
@@ -776,8 +834,9 @@ def load_outside(
         pictures = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
         if mean is not None or std is not None: normal = {"mean": mean, "std": std}
         return FrozenEncoder(module, suggest_maps(module, pictures), name=name, image_shape=shape if fixed else None, **normal)
-    except (ImportError, ValueError): raise
+    except ValueError: raise
     except Exception as error:
+        if isinstance(error, ImportError) and error.name in (None, kind): raise  # our own word about the package
         raise ValueError(f"`name` must be something that {kind} can load: got {name!r} ({error}). Check the spelling and, for first "
                          "use, the network.") from error
 

@@ -217,6 +217,9 @@ class Pool:
     ):
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"`workers` must be at least 1: got {workers!r}. Use as many as there are cores.")
+        if multiprocessing.current_process().daemon:
+            raise ValueError(f"a sweep must be started where processes may be started: got {multiprocessing.current_process().name}, a "
+                             "worker of a multiprocessing.Pool. Start it outside of the pool, or train its runs here one by one.")
         self._ending = WorkerContext().Event()
         self.workers, self._slots, self._free = workers, [Slot(threads, self._ending) for _ in range(workers)], queue.SimpleQueue()
         for slot in self._slots: self._free.put(slot)

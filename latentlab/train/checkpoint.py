@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from ..core.bounded import open_archive, open_file
-from ..core.runtime import stream_seed
+from ..core.runtime import full_path, stream_seed
 from ..core.settings import Settings, Untrusted
 from ..journal.files import try_folder, whole_file
 
@@ -192,7 +192,7 @@ def writable(
     folder: str | Path,  # Where files will go
 ) -> Path:  # The folder, made if need be
     "A folder that can be written, tried out before any time is spent."
-    try: return try_folder(Path(folder).expanduser().absolute())
+    try: return try_folder(full_path(folder, "folder"))
     except OSError as error:
         raise ValueError(f"`folder` must be writable: got {folder} ({error.strerror}). Choose another folder, or None for "
                          "no checkpoints.") from error

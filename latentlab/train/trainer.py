@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from ..core.model import Model, Setup
-from ..core.runtime import choose_device
+from ..core.runtime import check_default_device, choose_device, gradients_on
 from ..core.settings import Live, Settings, check_trust, from_json, replace_as_read
 from ..core.snapshot import Change, Measurement, Snapshot
 from ..journal.writer import check_given, has_checkpoint, newest_checkpoint, runs_with
@@ -109,11 +109,21 @@ def progress_bar(
         return
     from tqdm.auto import tqdm
 
-    def told(n=1, sentence=""):
-        if sentence: tqdm.write(sentence)
-        bar.update(n)
+    nobody_reads = (OSError, ValueError, AttributeError)  # A service has no stream; another one is closed, or its terminal hung up
+    bars = []
+    with suppress(*nobody_reads): bars.append(tqdm(total=steps, unit="step"))
 
-    with tqdm(total=steps, unit="step") as bar: yield told
+    def told(n=1, sentence=""):
+        try:
+            for bar in bars:
+                if sentence: tqdm.write(sentence)
+                bar.update(n)
+        except nobody_reads: bars.pop().disable = True  # and the training goes on
+
+    try: yield told
+    finally:
+        for bar in bars:
+            with suppress(*nobody_reads): bar.close()
 
 
 def is_due(
@@ -211,6 +221,7 @@ class Trainer:
 
     # Live settings -------------------------------------------------------------------------------------------------
 
+    @gradients_on()
     def set(
         self,
         changes: Mapping[str, Any] | None = None,  # Name or path -> value
@@ -277,6 +288,7 @@ class Trainer:
         "Say in the journal that a run whose steps are all trained is done; for one that was killed before it could say so."
         return self.submit(Trainer._finish).result()
 
+    @gradients_on()
     def _carry_out(self, command: Any) -> Any:
         match command:
             case Rebuild(): return self._rebuild(command.changes, command.keep_weights, command.trust)
@@ -296,8 +308,10 @@ class Trainer:
 
     def _assemble(self, run: Settings, trust: bool | Mapping[str, Any] = False) -> Session:
         check_trust(run, self.session and self.session.run, trust)
-        return Session(run, self._build(run, choose_device(run.train.device)))
+        check_default_device()
+        with gradients_on(): return Session(run, self._build(run, choose_device(run.train.device)))
 
+    @gradients_on()
     def _install(self, session: Session, own: Path | None = None) -> "Trainer":
         with self._setting:
             self.session, self._live, self._next = session, Live(session.run, session.device), session.step
@@ -542,7 +556,7 @@ class Trainer:
                 self.recorder.begin(self.session, self._live)
                 bar(0, self.recorder.sentence)
                 self._enter("running")
-                self.worker.loop(lambda: self.state == "running")
+                with gradients_on(): self.worker.loop(lambda: self.state == "running")
                 if self.error is not None: raise self.error
             except BaseException as error:
                 if self.error is not error: self._fail(error)

@@ -24,13 +24,12 @@ from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.causal import flow, pendulum
 from ...data.factored import CausalModel, FactoredImages
-from ...data.images import ImageSet
+from ...data.images import ImageSet, as_image_set
 from ...data.sources import DataSettings, one_of_each
 from ...data.sprites import SpriteSettings, dependence, draw_sprites, sprites
 from .gradients import expected_paths, model_parts
 from .diagnostics import ConceptDiagnostics
 from .model import SPRITE_GRAPH, CSVAE, CSVAESettings
-from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/csvae/06_experiment.ipynb #9560501d
@@ -118,16 +117,17 @@ class CSVAERun(Settings):
         self,
         device: torch.device | str = "cpu",  # Where model and images go
         *,
-        images: ImageSet | None = None,  # A set of your own instead of a name; its last ones are held out
+        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last ones are held out
     ) -> Setup:  # 8 images are shown, 256 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device, held = choose_device(str(device)), MEASURED + SHOWN
+        images = None if images is None else as_image_set(images)
         if images is not None and len(images) <= held:
             raise ValueError(f"`images` must be more than the {held} that are held out: got {len(images)}. Give more images.")
         if images is None: train, test = self.open("train"), self.open("test", 2 * held)
         else: train, test = (images.subset(rows).resize(self.side)
                              for rows in (range(len(images) - held), range(len(images) - held, len(images))))
-        given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
+        given = {} if images is None else {"images": images.fingerprint()}
         factors, values = known_factors(train)
         known = tuple(f.name for f in factors if f.name in self.model.graph.nodes)
         if factors and not known and self.model.label_scale:

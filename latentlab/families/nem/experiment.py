@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...core.arrays import weights_digest
 from ...core.model import Setup
 from ...core.registry import Family
 from ...core.runtime import choose_device, generator
@@ -20,7 +21,7 @@ from ...data.images import ImageSet, as_image_set
 from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings
-from ...nn.encoders import FrozenEncoder, check_images, load_encoder, runs_outside, weights_digest
+from ...nn.encoders import FrozenEncoder, check_images, encoder_form, load_encoder, runs_outside
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
@@ -52,12 +53,15 @@ def fingerprints(
     encoder: FrozenEncoder | None,  # Handed in, or None
     images: ImageSet | None,  # Handed in, or None
 ) -> dict[str, str]:  # "encoder", "images" -> 16 hex digits of SHA-256
-    "What tells runs of different encoders and images apart when no setting does: all weights and their name, all pixels and labels."
+    """What tells runs of different encoders and images apart when no setting does: all weights and their names, what is done with them,
+    all pixels and labels.
+    """
     found = {}
     if encoder is not None:
         weights = weights_digest({name: value.detach().cpu() for name, value in encoder.state_dict().items()})
         found["encoder"] = f"{weights[:16]} {', '.join(encoder.maps)}"
-    if images is not None: found["images"] = weights_digest({"images": images.images, "labels": images.labels})[:16]
+        found["encoder.form"] = encoder_form(encoder)
+    if images is not None: found["images"] = images.fingerprint()
     return found
 
 

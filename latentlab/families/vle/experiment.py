@@ -7,6 +7,7 @@ __all__ = ['FAMILY', 'VLERun']
 
 # %% ../../../nbs/families/vle/06_experiment.ipynb #7307a67a
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,11 +16,10 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
-from ...data.images import ImageSet
+from ...data.images import as_image_set
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import TokenDiagnostics
 from .model import VLE, VLESettings
-from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/vle/06_experiment.ipynb #396148c7
@@ -52,16 +52,17 @@ class VLERun(Settings):
         self,
         device: torch.device | str = "cpu",  # Where model and images go
         *,
-        images: ImageSet | None = None,  # A set of your own instead of a name; its last 70 are held out
+        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last 70 are held out
     ) -> Setup:  # 6 images are shown, 64 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device = choose_device(str(device))
+        images = None if images is None else as_image_set(images)
         if images is not None and len(images) <= 70:
             raise ValueError(f"`images` must be more than the 70 that are held out: got {len(images)}. Give more images.")
         if images is None: train, test = (self.data.open(split, limit, side=self.side) for split, limit in (("train", None), ("test", 200)))
         else: train, test = (images.subset(rows).resize(self.side)
                              for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
-        given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
+        given = {} if images is None else {"images": images.fingerprint()}
         model = VLE(self.model, channels=train.images.shape[1], side=self.side,
                     generator=generator(self.train.seed, "model")).to(device, memory_format=torch.channels_last)
         shown = one_of_each(test, 6)
