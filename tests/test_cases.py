@@ -126,7 +126,7 @@ def grey(n=300, side=16): return torch.rand(n, 1, side, side, generator=stream()
 
 
 SMALL = {"vle": {"side": 16, "levels": 3, "width": 4, "batch": 8, "tokens": 3}, "nem": {"layers": 2, "width": 4, "batch": 8},
-         "csvae": {"side": 16, "features": 16, "width": 6, "batch": 8}}
+         "csvae": {"side": 16, "features": 16, "width": 6, "batch": 8}, "compvae": {"side": 16, "batch": 8}}
 TAKERS = [one.name for one in families() if "images" in inspect.signature(one.experiment.build).parameters]
 
 
@@ -139,7 +139,7 @@ def test_pixels_alone_are_read_alike_by_every_family(family):
     for given in (pixels, pixels.float() / 255, pixels.numpy()[::-1][::-1], (pixels.double() / 255).numpy()):
         assert torch.equal(trained(given), want)
     for wrong, rule in ((pixels.float(), "Divide by 255"), (pixels / 255 / 255, "divided by 255 twice"), (pixels[:, 0], "axes of size 1"),
-                        ("images.npz", "must be an array of numbers"), (pixels[:20], "held out")):
+                        ("images.npz", "must be an array of numbers"), (pixels[:20], "Give more images")):
         with pytest.raises(ValueError, match=rule) as error: trained(wrong)
         assert "`images`" in str(error.value)
 
@@ -494,6 +494,7 @@ def said_of(family):
     with torch.no_grad():
         for p in model.parameters(): p += 0.05 * torch.randn(p.shape, generator=stream(p.numel()))
     ways = {"nem": lambda x: model.explain(x).keep.flatten(1), "vle": lambda x: model.roll(x, 3).after[-1].flatten(1),
+            "compvae": lambda x: torch.cat([(code := model.encode(x)).mean, code.log_variance], 1),
             "csvae": lambda x: torch.cat([(found := model.trace(x)).kl(), found.z.flatten(1), found.raw.flatten(1)], 1)}
     return setup.preview, torch.no_grad()(ways[family])
 
