@@ -117,7 +117,8 @@ def test_labels_are_told_to_the_share_that_has_them_and_count_for_the_others() -
     assert (some[2:] == 0).all() and torch.allclose(some[:2], 4 * every[:2])
 
 
-@pytest.mark.parametrize("changes", [{}, {"merge": "precision"}, {"activation": "relu"}, {"sizes": (1, 2, 2, 1, 3)}, {"likelihood": "gaussian_learnt"}])
+@pytest.mark.parametrize("changes", [{}, {"merge": "precision"}, {"activation": "relu"}, {"sizes": (1, 2, 2, 1, 3)}, {"likelihood": "gaussian_learnt"},
+                                     {"decoder": "separable"}])
 def test_the_gradient_matrix_is_as_declared(changes: dict) -> None:
     model = moved(small(changes))
     y = torch.zeros(8, 5)
