@@ -118,7 +118,7 @@ def test_labels_are_told_to_the_share_that_has_them_and_count_for_the_others() -
 
 
 @pytest.mark.parametrize("changes", [{}, {"merge": "precision"}, {"activation": "relu"}, {"sizes": (1, 2, 2, 1, 3)}, {"likelihood": "gaussian_learnt"},
-                                     {"decoder": "separable"}])
+                                     {"decoder": "separable", "trunk": "moments"}])
 def test_the_gradient_matrix_is_as_declared(changes: dict) -> None:
     model = moved(small(changes))
     y = torch.zeros(8, 5)
