@@ -1,9 +1,11 @@
 """Concept-structured VAE: the graph is obeyed, gradients go where they must, interventions leave alone what they must, labels are told
 to those that have them, and settings that cannot work are refused.
 """
+import copy
 import re
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
 from latentlab.data.factored import FactoredImages
 from latentlab.data.images import ImageSet
-from latentlab.families.csvae.checks import gradient_paths, probe_concepts
+from latentlab.families.csvae.checks import CSVAE_CHECKS, gradient_paths, probe_concepts
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
 from latentlab.families.csvae.experiment import CSVAERun, concepts_for
@@ -240,3 +242,67 @@ def test_a_switch_in_the_panel_is_judged_at_once() -> None:
         light = next(light for light in panel.view.checks if light["name"] == "gradient")
         assert (found.step, light["level"], light["step"]) == (2, "bad", 2) and "nll does not reach trunk" in light["sentence"]
     finally: panel.close()
+
+
+def silence(*tensors: torch.Tensor) -> None:
+    with torch.no_grad():
+        for tensor in tensors: tensor.zero_()
+
+
+def cut_edge(model: CSVAE) -> None:
+    at = [model.place("y"), model.place("x")]
+    silence(model.prior.first.weight[at[0], at[1] * max(model.sizes):(at[1] + 1) * max(model.sizes)])
+
+
+def leak(model: CSVAE) -> None: model.prior.first.mask.fill_(True), model.prior.child.fill_(True)
+
+
+def ignore(model: CSVAE, name: str = "scale") -> None:
+    start = model.place(name) * max(model.sizes)
+    silence(model.decoder.dense.first[0].weight[:, start:start + max(model.sizes)])
+
+
+def kill(model: CSVAE, name: str = "y") -> None: silence(*(p[model.place(name)] for p in model.evidence.head.parameters()))
+
+
+def spoil(model: CSVAE) -> None:
+    with torch.no_grad(): model.decoder.dense.first[0].weight[0, 0] = torch.nan
+
+
+def drift(model: CSVAE) -> None:
+    with torch.no_grad(): model.evidence.head.bias[model.place("y"), 0] += 6
+
+
+def twins(model: CSVAE) -> None:  # every concept says what the first one says
+    with torch.no_grad():
+        for p in (*model.evidence.parameters(), ): p[:] = p[:1].clone()
+
+
+def deaden(model: CSVAE) -> None:
+    model.evidence.act = torch.nn.ReLU()
+    with torch.no_grad(): model.evidence.first.bias.fill_(-100)
+
+
+PLANTED = {"edges": cut_edge, "graph": leak, "decoder": ignore, "concepts": kill, "numbers": spoil, "prior": drift, "rank": twins,
+           "hidden units": deaden, "picture": lambda model: silence(*model.decoder.parameters())}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trainer:
+    "A small model whose three concepts speak and are heard."
+    run = CSVAERun().replace({"data.name": "sprites", "data.images": 1000, "side": 16, "features": 32, "width": 8, "batch": 32, "sizes": (1,),
+                              "graph": Graph(("x", "scale", "y"), (("x", "y"),)), "check_every": 10**6})
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try: return Trainer(run).fit(250, progress=False)
+    finally: jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")  # derivatives are slow under the type checks
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_failure_planted_in_a_trained_model_is_named(trained: Trainer, name: str) -> None:
+    model, images = copy.deepcopy(trained.model), trained.setup.held_out[:64]
+    grade = lambda: next(v.level for v in (check(replace(probe_concepts(model, images, generator=stream(3)), step=2000))
+                                           for check in CSVAE_CHECKS) if v.name == name)
+    before = grade()
+    PLANTED[name](model)
+    assert ("ok", "warn", "bad").index(before) < ("ok", "warn", "bad").index(grade())
