@@ -32,7 +32,7 @@ STILL = 0.1  # Deviation over the images below which a latent is not in use
 def participation(
     values: Float[Tensor, "batch number"],  # Of several images
 ) -> float:  # From 0 to the number of columns that move
-    "Effective number of directions of a cloud whose columns count alike, those that do not move left out: (sum of eigenvalues)^2 / sum of squares."
+    "Effective number of directions of the columns that move, each of deviation 1: (sum of eigenvalues)^2 / sum of their squares."
     moving = values[:, values.std(0) > STILL].double()
     if not moving.shape[1]: return 0.0
     found = torch.linalg.eigvalsh(torch.corrcoef(moving.T).reshape(moving.shape[1], -1)).clamp(min=0)
@@ -207,7 +207,7 @@ CSVAE_LIMITS: Mapping[str, Limit] = {
     "head": Limit(warn=0.45, bad=0.5, reason="|share of negative numbers - 1/2| over random parents: 1/2 where all have one sign"),
     "log_var": Limit(warn=12.5, bad=30.0, reason="two bounded ones add to 12 at most; e^30 squared is past the range of half the numbers"),
     "waiting": Limit(warn=5.0, bad=50.0, reason="nats that arrive in one step when a gate opens; on a ramp they do not"),
-    "match": Limit(warn=0.6, bad=math.inf, reason="Kolmogorov-Smirnov distance of the latents of images from the prior's; labels spread them"),
+    "match": Limit(warn=0.6, bad=math.inf, reason="Kolmogorov-Smirnov distance of images' latents from the prior's; labels spread them"),
     "missing names": Limit(warn=1.0, bad=1.0, reason="every concept is recorded, the last one included"),
 }
 YOUNG = 1000  # Steps before which KL, use and picture are not judged
@@ -316,14 +316,15 @@ def schedule_shock(probe: ConceptProbe) -> Verdict:
     best = min((nll for step, nll in probe.history if step >= 100 and math.isfinite(nll)), default=probe.nll)
     gained = probe.mean_nll - best
     value = max((probe.nll - best) / gained, 0.0) if gained > 0 and probe.finite else 0.0
-    return _say("schedule", "shock", value, f"{brief(probe.nll)} nats; {percent(value)} of what was gained over the mean image is lost again",
-                "set schedule to ramp and lengthen warmup_steps")
+    lost = f"{brief(probe.nll)} nats; {percent(value)} of what was gained over the mean image is lost again"
+    return _say("schedule", "shock", value, lost, "set schedule to ramp and lengthen warmup_steps")
 
 
 def swinging_error(probe: ConceptProbe) -> Verdict:
     "Whether the error swings. Source: the journal after its gate: peaks at epochs 16, 25, 34, 44."
     value = swing([probe.mean_nll - nll for step, nll in (*probe.history, (probe.step, probe.nll)) if step >= 500])
-    return _say("swing", "swing", value, f"the error swings by {percent(value)} of what was gained over the mean image", "set schedule to ramp, or lower learning_rate")
+    return _say("swing", "swing", value, f"the error swings by {percent(value)} of what was gained over the mean image",
+                "set schedule to ramp, or lower learning_rate")
 
 
 def waiting_kl(probe: ConceptProbe) -> Verdict:
@@ -348,5 +349,5 @@ def complete_record(probe: ConceptProbe) -> Verdict:
 
 
 CSVAE_CHECKS: tuple[Callable[[ConceptProbe], Verdict], ...] = (
-    gradient_paths, mean_picture, dead_concepts, unused_concepts, schedule_shock, swinging_error, finite_numbers, dead_edges, obeyed_graph, head_range,
-    dead_hidden, narrow_wiring, low_rank, waiting_kl, prior_match, complete_record)
+    gradient_paths, mean_picture, dead_concepts, unused_concepts, schedule_shock, swinging_error, finite_numbers, dead_edges, obeyed_graph,
+    head_range, dead_hidden, narrow_wiring, low_rank, waiting_kl, prior_match, complete_record)
