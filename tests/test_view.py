@@ -479,8 +479,11 @@ def test_the_page_writes_numbers_as_python_does():
     numbers = [2.09e-19, 0.0, -0.0, 1.0, -3.0, 0.25, 1234.5, 12180.0, 999999.9, 1e6 + 0.5, 3.2e7, 1e-3, 9.996e-4, -1.5e-4, 0.00671, 99.95, 1e300, 0.0004, 0.997, 0.99996, 0.9999999]
     numbers += (rng.normal(size=300) * 10.0 ** rng.uniform(-20, 12, 300)).tolist()
     script = static_text("util.js") + f"\nconsole.log(JSON.stringify({json.dumps(numbers)}.map((v) => [LL.number(v), LL.number(v, 2), LL.percent(v)])))"
+    script += "\nconsole.log([0, 0.001, 0.0031, 0.37, 0.999].map(LL.kept).join())"
     node = compute_driver_executable()
     said = subprocess.run([str(node[0] if isinstance(node, tuple) else node), "-e", script], capture_output=True, text=True, timeout=60, check=True)
     wanted = [[format_number(v), format_number(v, 2), percent(v)] for v in numbers]
-    assert [(v, got, want) for v, got, want in zip(numbers, json.loads(said.stdout), wanted) if got != want] == []
+    said, kept = said.stdout.splitlines()
+    assert kept == "< 0.2 %,< 0.2 %,0.31 %,37 %,> 99.8 %", "a mask of 255 levels says no more than it knows"
+    assert [(v, got, want) for v, got, want in zip(numbers, json.loads(said), wanted) if got != want] == []
     assert format_number(2.09e-19) == "2.09e-19" and all(text != "0" for v, (text, *_) in zip(numbers, wanted) if v)

@@ -378,7 +378,7 @@ def jumps(
     ago = len(changes) - 1 - at
     sentence = (f"largest fall of the ELBO in {len(changes)} probes {brief(max(fall, 0.0))} nats, {brief(max(fall, 0.0) / unit)} times "
                 "the usual change")
-    if grade != "ok": sentence += f", {ago} probes ago, and it {'came back' if back else 'has not come back'}"
+    if grade != "ok": sentence += f", {ago} probe{'s' * (ago != 1)} ago, and it {'came back' if back else 'has not come back'}"
     remedy = "lower learning_rate, raise scale_floor, or set scale_kind to fixed" if probe.scale_kind == "learnt" else "lower learning_rate"
     return judge("jumps", grade, fall / unit, LATENT_LIMITS["jump"], sentence, remedy)
 

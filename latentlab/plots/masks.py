@@ -16,6 +16,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..core.checks import format_number
 from .style import LIGHT, OKABE_ITO, SCALES, Theme, as_array, new_figure, own_style
 
 # %% ../../nbs/plots/02_masks.ipynb #26a6c81a
@@ -99,7 +100,7 @@ def plot_explanations(
     pictures, masks = as_rgb(images), as_array(keep)
     scales = (tints(tint), ("0 hidden", "1 kept")), (colormaps[SCALES["rank"].colours], ("first to go", "last to go"))
     rows = [("image", f"{masks.shape[1]} × {masks.shape[2]} px", pictures, None),
-            ("kept", f"area {masks.mean():.2f}", overlay(images, masks, tint=tint), scales[0]),
+            ("kept", f"area {format_number(float(masks.mean()), 2)}", overlay(images, masks, tint=tint), scales[0]),
             ("what is left", "for the encoder", as_rgb(seen), None)]
     if rank is not None: rows.append(("rank", "of the logits", rank_pixels(rank), scales[1]))
     if columns and len(columns) != len(masks):

@@ -128,7 +128,7 @@ def test_a_curve_begins_where_its_ruler_came_into_force(fed):
 late = [term | ({'since': 10**9} if term['name'] == 'kl' else {}) for term in plan['plots'][0]['terms']]
 path = [one | ({'since': 10**9} if one['y'] == 'distance_hard' else {}) for one in plan['plots'][1]['series']]
 tell({'plan': plan | {'plots': [plan['plots'][0] | {'terms': late}, plan['plots'][1] | {'series': path}]}})""")
-    fed.page.wait_for_function("() => document.querySelector('.ll-plot.curves .ll-note').innerText.includes('measured on changed')", timeout=60_000)
+    fed.page.wait_for_function("() => document.querySelector('.ll-plot.curves .ll-note').innerText.includes('measured otherwise before')", timeout=60_000)
     notes = fed.page.locator(".ll-plot .ll-plothead .ll-note").all_inner_texts()
     label = fed.execute("print(next(term['label'] for term in late if 'since' in term))").strip()
     assert notes[0].startswith(f"{label} from step 1") and "hard mask, same area from step 1" in notes[1]
@@ -139,6 +139,16 @@ tell({'plan': plan | {'plots': [plan['plots'][0] | {'terms': late}, plan['plots'
     fed.execute("tell({'plan': plan})")
     whole = "const all = [...document.querySelectorAll('.ll-plot.curves .ll-legend-item b')]; return all.length && !all.some((e) => e.innerText.includes('–'))"
     fed.page.wait_for_function(f"() => {{ {whole}; }}", timeout=60_000)
+
+
+def test_axes_fit_what_the_names_leave(fed):
+    "Names that wrap take room from a plot after it was drawn: its axes follow, and the numbers below them are not cut."
+    fits = ("() => [...document.querySelectorAll('.ll-plot .ll-area')].filter((e) => e.offsetParent)"
+            ".map((e) => e.clientHeight - e.querySelector('.u-wrap').getBoundingClientRect().height)")
+    fed.page.wait_for_function(f"() => ({fits})().length > 1 && ({fits})().every((v) => Math.abs(v) <= 1)", timeout=60_000)
+    fed.page.evaluate("() => document.querySelectorAll('.ll-plot .ll-legend').forEach((e) => { e.style.minHeight = '50px'; })")
+    fed.page.wait_for_function(f"() => ({fits})().every((v) => Math.abs(v) <= 1)", timeout=60_000)
+    fed.page.evaluate("() => document.querySelectorAll('.ll-plot .ll-legend').forEach((e) => { e.style.minHeight = ''; })")
 
 
 BOXED = """import ipywidgets

@@ -108,7 +108,7 @@ LL.grid = (host, picture) => {
       const data = row.data.data, stride = row.data.width;
       for (let i = 0; i < n; i++) {
         if (row.kind === "keep" || row.kind === "seen") shown(mask, i, keep, ordered);
-        if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], LL.percent(sum / (255 * pixels))); }
+        if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], LL.kept(sum / (255 * pixels))); }
         for (let y = 0, p = 0; y < height; y++) {
           let at = 4 * (y * stride + i * (width + gap));
           for (let x = 0; x < width; x++, p++, at += 4) {

@@ -26,7 +26,7 @@ LL.from = (data, since) => {
 LL.lateParts = (spec) => (spec.terms ?? spec.series ?? []).filter((part) => (part.since ?? 0) > (spec.since ?? 0));
 LL.begun = (spec) => {
   const late = LL.lateParts(spec), steps = [...new Set(late.map((part) => part.since))];
-  const said = steps.map((step) => `${late.filter((part) => part.since === step).map((part) => part.label).join(", ")} from step ${LL.number(step)}, where what it is measured on changed`);
+  const said = steps.map((step) => `${late.filter((part) => part.since === step).map((part) => part.label).join(", ")} from step ${LL.number(step)}, measured otherwise before`);
   return [spec.since ? `from step ${LL.number(spec.since)}, with its new unit` : "", ...said, spec.note ?? ""].filter(Boolean).join("; ");
 };
 LL.first = (spec) => Math.max(spec.since ?? 0, Math.min(...(spec.terms ?? spec.series ?? []).map((part) => part.since ?? 0)));
@@ -106,13 +106,14 @@ LL.curves = (spec, tell) => {
     const axis = (scale, side, label, extra = {}) => ({
       scale, side, label, labelSize: label ? 16 : 0, labelGap: 0, labelFont: LL.FONT, font: LL.FONT, gap: 4, values: LL.ticks, stroke: () => ink.text,
       grid: { stroke: () => ink.grid, width: 1 }, ticks: { show: false }, ...extra });
+    const room = (least, gap) => (u, texts) => Math.max(least, gap + 4 + 6.2 * Math.max(0, ...(texts ?? []).map((text) => String(text ?? "").length))); // digits of 11 px never reach into the label
     const hasRight = terms.some((t) => right(t) && !t.off), scale = { distr: log ? 3 : 1, log: 10, range };
     plot = new uPlot({
       width, height, legend: { show: false }, padding: [8, hasRight ? 0 : 20, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { size: 6 }, y: false },
       scales: { x: { time: false, range: (u, low, high) => (low === null ? [0, 1] : [low, high + Math.max((high - low) * 0.025, 1e-9)]) }, y: { ...scale }, r: { ...scale } },
-      axes: [axis("x", 2, "step", { size: 24, space: 60 }), axis("y", 3, units(false), { size: 40, space: log ? 22 : 34 }),
-        ...(hasRight ? [axis("r", 1, units(true), { size: 30, gap: 8, space: log ? 22 : 34, grid: { show: false } })] : [])],
+      axes: [axis("x", 2, "step", { size: 24, space: 60 }), axis("y", 3, units(false), { size: room(40, 4), space: log ? 22 : 34 }),
+        ...(hasRight ? [axis("r", 1, units(true), { size: room(30, 8), gap: 8, space: log ? 22 : 34, grid: { show: false } })] : [])],
       series: [{}, ...terms.map((t) => ({ scale: right(t) ? "r" : "y", show: !t.off, stroke: () => LL.themed(t.colour), width: 1.75, dash: t.dash ? [5, 3] : undefined, spanGaps: true, points: { show: false } }))],
       hooks: { draw: [rule], setSelect: [(u) => { if (u.select.width > 0) zoomed = true; }], setCursor: [(u) => show(u.cursor.idx)] },
     }, columns(), frame.area);
@@ -143,11 +144,13 @@ LL.curves = (spec, tell) => {
     if (zoomed) plot.redraw();
     if (plot.cursor.idx === null || plot.cursor.idx === undefined || plot.cursor.left < 0) show(null);
   };
+  const fit = () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); };
+  const sizes = new ResizeObserver(fit); // a name that wraps takes room from the axes
+  sizes.observe(frame.area);
   return {
     node: frame.node, sources: spec.clicks ? [source] : [], data: (next) => { const from = LL.from(next, LL.first(spec)); data = { step: from.step, columns: { ...from.columns, ...Object.fromEntries(terms.map((term) => [term.name, LL.late(from.step, from.columns[term.name], term.since)])) } }; }, draw, refused: (name, sentence) => { chosen = null; answer.say(sentence); plot?.redraw(); },
     theme: () => { ink = LL.ink(frame.area); terms.forEach((t) => t.item.replaceChild(LL.keySwatch(t), t.item.firstChild)); lines.forEach((l) => l.item.replaceChild(LL.keySwatch({ dash: true, colour: l.colour ?? "#000000" }), l.item.firstChild)); plot?.redraw(); },
-    fit: () => { if (!plot) { make(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
-    destroy: () => plot?.destroy(),
+    fit, destroy: () => { sizes.disconnect(); plot?.destroy(); },
   };
 };
 
@@ -213,11 +216,13 @@ LL.path = (spec) => {
     for (const item of series) item.points = points(item);
     if (!plot) make(); else plot.setData([[0, 1], [0, 1]], true);
   };
+  const fit = () => { if (!plot) { draw(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); };
+  const sizes = new ResizeObserver(fit);
+  sizes.observe(frame.area);
   return {
     node: frame.node, data: (next) => { data = LL.from(next, LL.first(spec)); }, draw,
     theme: () => { ink = paper(); series.forEach((s) => s.item.replaceChild(LL.keySwatch(s), s.item.firstChild)); plot?.redraw(); },
-    fit: () => { if (!plot) { draw(); return; } const w = frame.area.clientWidth, h = frame.area.clientHeight; if (w && h && (w !== plot.width || h !== plot.height)) plot.setSize({ width: w, height: h }); },
-    destroy: () => plot?.destroy(),
+    fit, destroy: () => { sizes.disconnect(); plot?.destroy(); },
   };
 };
 

@@ -50,6 +50,9 @@ LL.number = (v, digits = 3) => {
 // a share of a whole: 0.37 -> "37 %"; never 0 % or 100 % for what is not. core.checks.percent writes the same; a test compares them
 LL.percent = (share) => { if (!Number.isFinite(share)) return "–"; for (let digits = 2; ; digits++) { const text = LL.number(100 * share, digits); if (text !== "100" || share === 1 || digits === 8) return `${text} %`; } };
 
+// a mask travels in 255 levels: what lies within half of one of nothing or all cannot be told from it
+LL.kept = (share) => (share < 1 / 510 ? "< 0.2 %" : share > 1 - 1 / 510 ? "> 99.8 %" : LL.percent(share));
+
 // "samples" beside 1 is "sample"
 LL.unit = (value, unit) => (Math.abs(value) === 1 ? String(unit ?? "").replace(/^([a-z]+[a-rt-z])s\b/, "$1") : String(unit ?? ""));
 
