@@ -185,7 +185,7 @@ def compare(move: Move, plain: Sequence[list[dict[str, float]]], runs: Sequence[
         at = [statistics.fmean(one[i][name] for one in runs) for i in range(len(runs[0]))]
         row["figures"][name] = dict(never=statistics.fmean(one[-1][name] for one in plain), low=low, high=high, there=at[0],
                                     never_there=statistics.fmean(one[0][name] for one in plain), back=at[1:],
-                                    seeds=[one[-1][name] for one in runs], within=low <= at[-1] <= high)
+                                    seeds=[one[-1][name] for one in runs], within=bool(low <= at[-1] <= high))
     row["held"] = all(one["within"] for name, one in row["figures"].items() if name.startswith("held_out/"))
     row["back"] = row["held"] and next(iter(row["figures"].values()))["within"]
     return row

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latentlab.core.registry import find_family
+from latentlab.core.settings import from_json, to_json
+from latentlab.facade import make_run, restore
 from latentlab.journal.files import sweep_litter
 from latentlab.journal.journal import Journal
 from latentlab.journal.writer import compare_with_earlier, has_checkpoint, runs_with
@@ -162,6 +165,86 @@ def test_12_damaged_journals(sound, tmp_path, monkeypatch, unchecked) -> None:
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_200_damaged_journals(sound, tmp_path, monkeypatch, unchecked, seed) -> None:
     assert try_many(sound, tmp_path, monkeypatch, 200, seed) >= 40
+
+
+FAMILY_RUNS = {"csvae": {"side": 16, "features": 16, "width": 6, "images": 64, "batch": 8},  # a graph, tuples
+               "vle": {"side": 16, "levels": 3, "width": 4, "tokens": 2, "images": 80, "batch": 8},  # settings within settings
+               "nem": {"images": 64, "batch": 8, "layers": 2, "width": 4}}
+GRAPHS = ['{"nodes": ["x", "y"], "edges": [["x", "y"], ["y", "x"]]}', '{"nodes": ["x", "x"], "edges": []}', '{"nodes": [], "edges": []}', "[]", '"x -> y"',
+          '{"nodes": ["x"], "edges": [["x", "z"]]}', '{"nodes": [1, null], "edges": [[]]}', '{"nodes": {"x": 1}, "edges": "xy"}', '{"nodes": ["x"]}',
+          '{"nodes": ["\\ud800", "<b>"], "edges": []}', '{"nodes": ' + "[" * 60 + "]" * 60 + ', "edges": 0}', '{"nodes": ["x"], "edges": [], "more": 1}',
+          json.dumps({"nodes": [f"n{i}" for i in range(2000)], "edges": [[f"n{i}", f"n{i + 1}"] for i in range(1999)]}),
+          json.dumps({"nodes": [f"n{i}" for i in range(60)], "edges": [[f"n{i}", f"n{j}"] for i in range(60) for j in range(i + 1, 60)]}), HUGE, "null"]
+
+
+@pytest.fixture(scope="module")
+def families_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A journal with a run of each of some families, whose settings hold more than numbers."
+    root = tmp_path_factory.mktemp("families") / "runs"
+    for name, settings in FAMILY_RUNS.items():
+        run = make_run(name, settings | {"device": "cpu", "steps": 2, "check_every": 2, "checkpoint_every": 2})
+        Trainer(run, journal=root).start(2).wait(120).stop()  # with a picture at its end
+    return root
+
+
+def damage_settings(path: Path, draw: random.Random) -> None:
+    "One value among the settings of a run is replaced: a graph as a whole, or anything at any depth."
+    whole = json.loads(path.read_text())
+    if "graph" in whole["settings"]["model"] and draw.random() < 0.6:
+        whole["settings"]["model"]["graph"] = "@@here@@"
+        return path.write_text(json.dumps(whole).replace('"@@here@@"', draw.choice(GRAPHS)))
+    text = replace_value(json.dumps(whole["settings"]), draw)
+    path.write_text(json.dumps({**whole, "settings": "@@here@@"}).replace('"@@here@@"', text))
+
+
+def read_everywhere(root: Path, id: str, everyone: dict[str, dict]) -> bool:
+    "Whoever reads the settings of a run, beside runs of other families; whether they were refused where they are read alone."
+    kind, journal = everyone[id]["kind"], Journal(root)
+    run, family, rows = make_run(kind, {}), find_family(kind), journal.rows()
+    assert [row for row in rows if row["id"] != id] == [row for row in everyone.values() if row["id"] != id]
+    assert journal.runs().to_string()
+    json.dumps([run_row(row, run, {"loss": "training"}, current=False, able=True) for row in rows])
+    compare_with_earlier(run, [row for row in rows if row["settings"] and row["kind"] == kind], "loss")
+    runs_with(journal, run)
+    other = next(one for one in everyone if one != id)
+    for call in (lambda: journal.report(id).html, lambda: restore(root / id).step_count, lambda: journal.diff(id, other),
+                 lambda: journal.diff(other, id)): named(call, id)
+    try: journal.run(id).settings(family.experiment)
+    except ValueError as error: return "must" in str(error)
+    return False
+
+
+def try_settings(families_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, seed: int) -> int:
+    "How many damaged settings were refused when they were read."
+    monkeypatch.setenv("LATENTLAB_CACHE", str(tmp_path / "cache"))
+    root, draw, refused = shutil.copytree(families_run, tmp_path / "runs"), random.Random(seed), 0
+    everyone = {row["id"]: row for row in Journal(root).rows()}
+    assert {row["kind"] for row in everyone.values()} == set(FAMILY_RUNS) and all(row["state"] != "damaged" for row in everyone.values())
+    for number in range(count):
+        id = draw.choice(list(everyone))
+        if draw.random() < 0.8: damage_settings(root / id / "run.json", draw)
+        else: damage(root / id, draw)
+        try: refused += read_everywhere(root, id, everyone)
+        except BaseException as error: raise AssertionError(f"damage {number} of seed {seed}, of {id}: {error!r}") from error
+        shutil.rmtree(root / id)
+        shutil.copytree(families_run / id, root / id)
+    return refused
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=range(len(GRAPHS)))
+def test_a_damaged_graph_is_refused_by_name(graph, unchecked) -> None:
+    "In a run file: a cycle, a node twice or nowhere, thousands of nodes, markup, nothing at all; or it is a graph."
+    whole = json.loads(to_json(make_run("csvae", {})))
+    whole["settings"]["model"]["graph"] = "@@here@@"
+    try: run = from_json(find_family("csvae").experiment, json.dumps(whole).replace('"@@here@@"', graph))
+    except ValueError as error: assert type(error) is ValueError and "`graph`" in str(error) and len(str(error)) < 3000, error
+    else: assert len(run.model.graph.nodes) == 60 and to_json(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_20_damaged_settings_of_families(families_run, tmp_path, monkeypatch, unchecked, seed) -> None:
+    assert try_settings(families_run, tmp_path, monkeypatch, 20, seed) >= 6
 
 
 @pytest.mark.parametrize("name, text", [("run.json", '"started": ' + HUGE), ("metrics.jsonl", '{"step": 3, "n": 1, "terms": {"loss": ' + HUGE + "}}")])

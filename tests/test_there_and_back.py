@@ -1,5 +1,6 @@
 """A slider moved to its end and back: the run goes on as one that never left. The whole table is `benchmarks/there_and_back.py`."""
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def test_a_survey_that_was_interrupted_goes_on(tmp_path):
 
     first = survey()
     assert [row["there"] for row in first] == [0.0, 10.0] and len(said) == 4
+    assert json.loads(json.dumps(first)) == first, "the table can be written: `within` is no number of numpy"
     assert survey() == first and len(said) == 4, "all is there"
     path.write_text(path.read_text()[:-40])  # killed while it wrote
     assert survey() == first and len(said) == 5 and "never left" in said[-1]
