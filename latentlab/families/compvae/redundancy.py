@@ -48,7 +48,7 @@ def check_codes(
 def standardised(codes: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
     "Mean 0 and deviation 1 of each latent; a constant latent becomes 0."
     centred = codes - codes.mean(0)
-    return centred / centred.square().mean(0).sqrt().clamp(min=1e-6)
+    return centred / (centred.square().mean(0) + 1e-12).sqrt()  # a constant latent has a gradient of 0, not of NaN
 
 # %% ../../../nbs/families/compvae/08_redundancy.ipynb #ce5423ec
 def gaussian_information(
