@@ -75,7 +75,9 @@ def test_a_child_overfits_eight_images() -> None:
     for step in range(80):
         terms = child_terms(child, x, keep, above, stream(step))
         loss = terms["child_nll"].mean() + 0.01 * terms["child_kl"].mean()
-        optimiser.zero_grad(); loss.backward(); optimiser.step()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
         errors.append(terms["child_nll"].mean().item())
     assert errors[-1] < 0.5 * errors[0]
 
