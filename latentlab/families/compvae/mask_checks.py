@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.checks import Limit, Verdict, brief, judge, level
+from ...core.checks import Limit, Verdict, brief, judge, level, percent
 from .child import masked_mean
 
 # %% ../../../nbs/families/compvae/11_mask_checks.ipynb #20ce2522
@@ -71,7 +71,7 @@ def mixed_colours(
 ) -> Verdict:
     "Whether some colours of a pixel are kept and others not. Source: the journal, which compared each channel alone."
     value = ((keep.amax(1) - keep.amin(1)) > 1e-6).float().mean().item()
-    return tell("colours", value, f"{value:.1%} of the pixels keep some of their colours", "use one mask for all colours")
+    return tell("colours", value, f"{percent(value)} of the pixels keep some of their colours", "use one mask for all colours")
 
 
 def eroded_mask(
@@ -82,7 +82,7 @@ def eroded_mask(
     mass = before.mean((1, 2))
     value = ((after.mean((1, 2)) - mass).abs() / mass.clamp(min=1e-9))[mass > 0]
     worst = value.max().item() if len(value) else 0.0
-    return tell("erosion", worst, f"resizing changes the mass of a mask by up to {worst:.1%}", "use resize_keep, and keep masks soft")
+    return tell("erosion", worst, f"resizing changes the mass of a mask by up to {percent(worst)}", "use resize_keep, and keep masks soft")
 
 
 def shape_leak(
