@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MEASURED_IMAGES', 'SHOWN_IMAGES', 'FAMILY', 'CompVAERun']
 
-# %% ../../../nbs/families/compvae/02_experiment.ipynb #e283f1b1
+# %% ../../../nbs/families/compvae/02_experiment.ipynb #199be276
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -17,14 +17,16 @@ from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.factored import FactoredImages
-from ...data.images import ImageSet, as_image_set
+from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import CompVAEDiagnostics
+from .levels import ChildControls, TwoLevels
 from .masks import MaskSettings
-from .model import BetaTCVAE, CompVAESettings
+from .model import CompVAESettings
+from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
-# %% ../../../nbs/families/compvae/02_experiment.ipynb #1ffc7bae
+# %% ../../../nbs/families/compvae/02_experiment.ipynb #456f277f
 MEASURED_IMAGES, SHOWN_IMAGES = 1000, 8  # Images that are measured, and images that are shown
 
 
@@ -50,6 +52,7 @@ class CompVAERun(Settings):
     law: Literal["gaussian", "copula", "neighbours"] = setting("gaussian", kind="live", folded=True, label="law of nuisances",
                                                                reason="exact for linear dependence",
         help="How the other latents go with the chosen one: by their covariance, by that of their ranks, or as in images near it.")
+    child: ChildControls = field(default_factory=ChildControls)  # A child under the mask of a latent
     train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=128, learning_rate=1e-3, steps=6000))  # Its training
 
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
@@ -63,7 +66,9 @@ class CompVAERun(Settings):
         free = ", as of 64 px" if model.resolution_free else ""
         found = {"nll": error, "elbo": error, "kl": "nats", "tc": pairs, "mi": pairs, "dim_kl": pairs,
                  "loss": f"{error}{free}, {what}, warm-up {model.warmup_steps}"}
-        held = {"nll": error, "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
+        under = f"nats of 64 x 64 pixels under the mask of z{self.child.child_latent}"
+        found |= {"child_nll": under, "rival_nll": f"{under}, {self.child.rival}"}
+        held = {"nll": error, "child_error": under, "rival_error": under, "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
                 "mig": f"share of entropies, {MEASURED_IMAGES} images"}
         return found | {f"held_out/{name}": ruler for name, ruler in held.items()}
 
@@ -81,30 +86,30 @@ class CompVAERun(Settings):
         self,
         device: torch.device | str = "cpu",  # Where model and images go
         *,
-        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last ones are held out
+        images: ImageSet | None = None,  # A set of your own instead of a name; its last ones are held out
     ) -> Setup:  # 8 images are shown, up to 1,000 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device, held = choose_device(str(device)), MEASURED_IMAGES + SHOWN_IMAGES
-        images = None if images is None else as_image_set(images)
         if images is not None and len(images) < 64:
             raise ValueError(f"`images` must be at least 64, of which a fourth is held out: got {len(images)}. Give more images.")
         if images is None: train, test = self.open("train"), self.open("test", 2 * held)
         else:
             kept = len(images) - min(held, len(images) // 4)
             train, test = (images.subset(rows).resize(self.side) for rows in (range(kept), range(kept, len(images))))
-        given = {} if images is None else {"images": images.fingerprint()}
+        given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed)
-        model = BetaTCVAE(self.model, tuple(train.images.shape[1:]), total=len(train),
+        model = TwoLevels(self.model, tuple(train.images.shape[1:]), total=len(train), controls=self.child,
                           generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, SHOWN_IMAGES) if test.labels is not None else torch.arange(SHOWN_IMAGES)
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())][:MEASURED_IMAGES])
         preview, held_out = (test.subset(part).float().to(device) for part in (shown, rest))
         known = isinstance(test, FactoredImages)
         diagnostics = CompVAEDiagnostics(preview=preview, held_out=held_out, batch=self.train.batch, factors=test.factors if known else (),
-                                         values=test.factor_values[rest] if known else None)
+                                         values=test.factor_values[rest] if known else None,
+                                         focus=self.child.child_latent if self.child.child == "on" else None)
         info = {"data": train.name, "source": train.source, "device": str(device), "held_out": f"{len(held_out):,}",
                 "factors": " | ".join(f.name for f in diagnostics.factors), "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-                "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
+                "below": " | ".join(model.kinds.values()), "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
 
 

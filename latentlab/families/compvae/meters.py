@@ -6,7 +6,7 @@
 __all__ = ['METERED', 'CHILD_CHECKS', 'ChildProbe', 'real_targets', 'probe_children', 'mask_area', 'mask_stability',
            'child_skips', 'child_shape', 'child_redundancy', 'child_beta']
 
-# %% ../../../nbs/families/compvae/13_meters.ipynb #b40de6b7
+# %% ../../../nbs/families/compvae/13_meters.ipynb #3c3db5f3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from ...core.checks import Verdict, judge
 from ...core.factors import Factor
 from .child import masked_mean, pixel_nats
 from .levels import TwoLevels, mask_settings
-from .mask_checks import (MASK_LIMITS, beta_drift, beta_over_area, empty_or_full_masks, redundant_child, shape_leak,
+from .mask_checks import (CHILD_LIMITS, beta_drift, beta_over_area, empty_or_full_masks, redundant_child, shape_leak,
                                                     skipped_images, unstable_mask)
 from .masks import DEAD_NATS
 from .model import REFERENCE_SIDE
@@ -91,11 +91,11 @@ def probe_children(
     return ChildProbe(step=context.step, keep=own, overlap=overlap, least=model.below["child"].settings.least_area,
                       seen="mask" in model.controls.sight, shape=shape, told=told, figures=found, drift=drift)
 
-# %% ../../../nbs/families/compvae/13_meters.ipynb #a5a9d326
+# %% ../../../nbs/families/compvae/13_meters.ipynb #cd655d3a
 def _wait(name: str, probe: ChildProbe, ready: bool) -> Verdict | None:
     "An answer without a judgement, for a model that is too young or has no child."
     if ready and probe.step >= 500: return None
-    return judge(name, "ok", 0.0, MASK_LIMITS[name], "waits for 500 steps" if ready else "no child is trained", "")
+    return judge(name, "ok", 0.0, CHILD_LIMITS[name], "waits for 500 steps" if ready else "no child is trained", "")
 
 
 def mask_area(probe: ChildProbe) -> Verdict: return _wait("area", probe, True) or empty_or_full_masks(probe.keep)
