@@ -69,7 +69,7 @@ def code_images(
     code = Code(*map(torch.cat, zip(*(model.encode(part) for part in x.split(500)))))
     return Codes(code=code, law=fit_law(code.mean, code.log_variance, law))
 
-# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #aa1e67f0
+# %% ../../../nbs/families/compvae/04_diagnostics.ipynb #e0fc6746
 AGE = 20  # Training steps for which codes are kept
 
 
@@ -119,8 +119,8 @@ class CompVAEDiagnostics:
     @torch.no_grad()
     def views(self, model: TwoLevels, context: Context) -> dict[str, Tensor]:
         """rebuilt [preview, channel, side, side]; kl and order [latent]; chosen []; masks [latent, preview, side, side] in that order and
-        keep [preview, side, side] of the chosen latent, nuisances drawn; held and natural [image, frame, channel, side, side] at values. Of each child: its picture
-        [preview, channel, side, side], its nats [], and films [latent, frame, channel, side, side] of the first image.
+        keep [preview, side, side] of the chosen latent, nuisances drawn; held and natural [image, frame, channel, side, side] at values.
+        Of each child: picture, nats, and films [latent, frame, channel, side, side] of the first image.
         """
         live = context.live
         codes, shown = self.codes(model, live.values["law"]), model.encode(self.preview)

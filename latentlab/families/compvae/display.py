@@ -83,7 +83,7 @@ def parent_plots(
         found.append(CurvePlot(title="MIG", note="held out", terms=(held("mig", "mean", 0, "share"), *gaps)))
     return tuple(found)
 
-# %% ../../../nbs/families/compvae/09_display.ipynb #002be62e
+# %% ../../../nbs/families/compvae/09_display.ipynb #47051adc
 def level_graph(
     about: int,  # Latent whose mask is used
     below: tuple[str, ...],  # Kinds of children that learn now
@@ -93,7 +93,8 @@ def level_graph(
     label = {"mask": f"mask of z{about}", "child": "child" if below else "train a child", "rival": below[1] if len(below) > 1 else ""}
     nodes = tuple(Node(name=name, label=label.get(name), colour=PARENT_COLOURS[i]) for i, name in enumerate(names))
     return GraphPicture(key="levels", title="Levels", nodes=nodes, edges=(("parent", "mask"), *(("mask", name) for name in names[2:])),
-                        values="nats", unit="nats", note="what each carries", hint="click child to train one under this mask; parent to end it")
+                        values="nats", unit="nats", note="what each carries",
+                        hint="click child to train one under this mask; parent to end it")
 
 
 def child_plots(below: tuple[str, ...], factors: tuple[str, ...]) -> tuple[CurvePlot, ...]:
@@ -107,9 +108,10 @@ def child_plots(below: tuple[str, ...], factors: tuple[str, ...]) -> tuple[Curve
             CurvePlot(title="Leak", note="R2 of what the parent knows, read from a child",
                       terms=(*(held(f"{name}_leak", f"parent's latents, {label}", i) for name, label, i in both), *leaks)),
             CurvePlot(title="Shared with the parent", note="nats: InfoNCE at least, CLUB at most where its network is right",
-                      terms=tuple(held(f"shared_{name}", name, i) for i, name in enumerate(("gaussian", "info_nce", "club", "ratio", "probe")))))
+                      terms=tuple(held(f"shared_{name}", name, i)
+                                  for i, name in enumerate(("gaussian", "info_nce", "club", "ratio", "probe")))))
 
-# %% ../../../nbs/families/compvae/09_display.ipynb #4bda39ae
+# %% ../../../nbs/families/compvae/09_display.ipynb #d4332b2d
 class CompVAEDisplay(Display):
     "Latents sorted by KL, one of them chosen and moved."
     data = ("data", "side", "bits")
@@ -148,8 +150,10 @@ class CompVAEDisplay(Display):
                     Bars(title="KL of each latent", key="kl", labels=tuple(name.split()[0] for name in names), unit="nats", low=DEAD_NATS,
                          word="dead", down=True, place="right", note="the largest first"),
                     level_graph(about, below))
-        if below: pictures = (*pictures, Strip(key="child_film", label="The child's latents", note="of the first image, most nats first",
-                                               axis="latent of the child", ticks=tuple(float(f"{v:.3g}") for v in np.linspace(-2, 2, len(ticks)))))
+        if below:
+            pictures = (*pictures, Strip(key="child_film", label="The child's latents", note="of the first image, most nats first",
+                                         axis="latent of the child", ticks=tuple(np.linspace(-2, 2, len(ticks)).round(1).tolist())))
+        place = tuple(name for name in factors if name in ("scale", "x", "y"))
         table = Table(rows=(TableRow(name="nll", label="error", unit=f"nats, {info.get('held_out', 'some')} held out",
                                      help="minus log-probability of the pixels given a draw of the code"),
                             TableRow(name="kl", label="KL", unit="nats", help="of all latents"),
@@ -160,7 +164,8 @@ class CompVAEDisplay(Display):
                       columns=("", "at most"))
         return Layout(title="CompVAE", question=f"which latent of **{display_name(info['data'])}** moves which pixels?", rows=rows,
                       pictures=pictures, table=table,
-                      plots=child_plots(below, tuple(f for f in factors if f in ("scale", "x", "y"))) + parent_plots(model.objective, model.objective == "tc" and model.estimator == "ratio", factors, model.latents))
+                      plots=child_plots(below, place) + parent_plots(
+                          model.objective, model.objective == "tc" and model.estimator == "ratio", factors, model.latents))
 
     def arrays(
         self,
@@ -174,7 +179,8 @@ class CompVAEDisplay(Display):
         below = [name for name in ("child", "rival") if name in views]
         nats = [kl.sum(), kl[about], *(float(views[f"{name}_nats"]) for name in below)] + ([] if below else [0.0])
         more = {name: film_bytes(views[name]) for name in (*below, *(("child_film",) if below else ()))}
-        return more | {"nats": np.asarray(nats, np.float32)} | {"image": image_bytes(snapshot.images), "rebuilt": film_bytes(views["rebuilt"]), "keep": keep_to_uint8(views["keep"]),
+        more["nats"] = np.asarray(nats, np.float32)
+        return more | {"image": image_bytes(snapshot.images), "rebuilt": film_bytes(views["rebuilt"]), "keep": keep_to_uint8(views["keep"]),
                 "each": painted(images[:3], views["masks"][:, :3]), "film": three_rows(views["held"], views["natural"]),
                 "kl": np.asarray(views["kl"], np.float32)[order]}
 

@@ -26,7 +26,7 @@ from .model import CompVAESettings
 from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
-# %% ../../../nbs/families/compvae/02_experiment.ipynb #456f277f
+# %% ../../../nbs/families/compvae/02_experiment.ipynb #3e67b6c4
 MEASURED_IMAGES, SHOWN_IMAGES = 1000, 8  # Images that are measured, and images that are shown
 
 
@@ -68,7 +68,8 @@ class CompVAERun(Settings):
                  "loss": f"{error}{free}, {what}, warm-up {model.warmup_steps}"}
         under = f"nats of 64 x 64 pixels under the mask of z{self.child.child_latent}"
         found |= {"child_nll": under, "rival_nll": f"{under}, {self.child.rival}"}
-        held = {"nll": error, "child_error": under, "rival_error": under, "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
+        held = {"nll": error, "child_error": under, "rival_error": under,
+                "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
                 "mig": f"share of entropies, {MEASURED_IMAGES} images"}
         return found | {f"held_out/{name}": ruler for name, ruler in held.items()}
 
@@ -109,7 +110,8 @@ class CompVAERun(Settings):
                                          focus=self.child.child_latent if self.child.child == "on" else None)
         info = {"data": train.name, "source": train.source, "device": str(device), "held_out": f"{len(held_out):,}",
                 "factors": " | ".join(f.name for f in diagnostics.factors), "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-                "below": " | ".join(model.kinds.values()), "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
+                "below": " | ".join(model.kinds.values()),
+                "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
 
 

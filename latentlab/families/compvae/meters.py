@@ -6,7 +6,7 @@
 __all__ = ['METERED', 'CHILD_CHECKS', 'ChildProbe', 'real_targets', 'probe_children', 'mask_area', 'mask_stability',
            'child_skips', 'child_shape', 'child_redundancy', 'child_beta']
 
-# %% ../../../nbs/families/compvae/13_meters.ipynb #3c3db5f3
+# %% ../../../nbs/families/compvae/13_meters.ipynb #882745cd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,8 +19,8 @@ from ...core.checks import Verdict, judge
 from ...core.factors import Factor
 from .child import masked_mean, pixel_nats
 from .levels import TwoLevels, mask_settings
-from .mask_checks import (CHILD_LIMITS, beta_drift, beta_over_area, empty_or_full_masks, redundant_child, shape_leak,
-                                                    skipped_images, unstable_mask)
+from .mask_checks import (CHILD_LIMITS, beta_drift, beta_over_area, empty_or_full_masks, redundant_child,
+                                                    shape_leak, skipped_images, unstable_mask)
 from .masks import DEAD_NATS
 from .model import REFERENCE_SIDE
 from .redundancy import leak_meter, read_meters
@@ -91,7 +91,7 @@ def probe_children(
     return ChildProbe(step=context.step, keep=own, overlap=overlap, least=model.below["child"].settings.least_area,
                       seen="mask" in model.controls.sight, shape=shape, told=told, figures=found, drift=drift)
 
-# %% ../../../nbs/families/compvae/13_meters.ipynb #cd655d3a
+# %% ../../../nbs/families/compvae/13_meters.ipynb #57d7f1ae
 def _wait(name: str, probe: ChildProbe, ready: bool) -> Verdict | None:
     "An answer without a judgement, for a model that is too young or has no child."
     if ready and probe.step >= 500: return None
@@ -117,4 +117,5 @@ def child_redundancy(probe: ChildProbe) -> Verdict: return _wait("redundancy", p
 def child_beta(probe: ChildProbe) -> Verdict: return _wait("beta", probe, bool(probe.told)) or beta_drift(probe.drift)
 
 
-CHILD_CHECKS: tuple[Callable[[ChildProbe], Verdict], ...] = (mask_area, mask_stability, child_skips, child_shape, child_redundancy, child_beta)
+CHILD_CHECKS: tuple[Callable[[ChildProbe], Verdict], ...] = (
+    mask_area, mask_stability, child_skips, child_shape, child_redundancy, child_beta)
