@@ -7,6 +7,7 @@ __all__ = ['Shape', 'GREY_MODES', 'DEEP_MODES', 'Fit', 'check_black_white', 'in_
            'Reading', 'open_picture', 'look_at', 'reason_of', 'read_pictures', 'in_words', 'label_numbers']
 
 # %% ../../nbs/data/09_pictures.ipynb #eda715ab
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -173,8 +174,7 @@ def read_pictures(
         try:
             if isinstance(head, str): raise ValueError(head)
             picture = open_picture(thing)
-            pixels = fit_picture(picture, channels, fit)
-            if picture is not thing: picture.close()
+            with contextlib.nullcontext() if picture is thing else picture: pixels = fit_picture(picture, channels, fit)
         except Exception as error:
             left_out[name] = reason_of(error)
             if strict:
