@@ -14,7 +14,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEST_CALL = re.compile(r"\bassert\b|\btest_\w+\(|pytest\.raises")
-MACHINE_PATH = re.compile(r"(?<![\w.:/])(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Z]:\\\\?Users)[\w.\-]*")
+MACHINE_PATH = re.compile(r"(?<![\w.:/])(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Z]:\\\\?Users)[\w.\-]*|[\w./\-]+/site-packages/")
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,7 @@ PLANTED = [
     (errors, planted(put(5, py("square(None)", FAILED)))),
     (machine_paths, planted(put(5, py("print(square(4))", shown("/home/someone/data\n"))))),
     (machine_paths, planted(put(5, py("folder = '/tmp/there'", shown("16"))))),
+    (machine_paths, planted(put(5, py("print(square(4))", shown("/srv/env/lib/python3.11/site-packages/a.py:3: UserWarning"))))),
     (machine_paths, planted(put(3, md("The data lie in /Users/someone/data, and there are a good many words here to read beside it.")))),
     (quote, planted(put(0, md("# Squares")))),
     (quote, planted(put(0, md("# Squares\n\n> One\n> Two, and some words to fill the line up to the number that is asked for.")))),
