@@ -7,7 +7,7 @@ __all__ = ['MEASURED_IMAGES', 'SHOWN_IMAGES', 'FAMILY', 'CompVAERun']
 
 # %% ../../../nbs/families/compvae/02_experiment.ipynb #199be276
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -17,13 +17,12 @@ from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.factored import FactoredImages
-from ...data.images import ImageSet
+from ...data.images import ImageSet, as_image_set
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import CompVAEDiagnostics
 from .levels import ChildControls, TwoLevels
 from .masks import MaskSettings
 from .model import CompVAESettings
-from ...nn.encoders import weights_digest
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/compvae/02_experiment.ipynb #3e67b6c4
@@ -87,17 +86,18 @@ class CompVAERun(Settings):
         self,
         device: torch.device | str = "cpu",  # Where model and images go
         *,
-        images: ImageSet | None = None,  # A set of your own instead of a name; its last ones are held out
+        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last ones are held out
     ) -> Setup:  # 8 images are shown, up to 1,000 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device, held = choose_device(str(device)), MEASURED_IMAGES + SHOWN_IMAGES
+        images = None if images is None else as_image_set(images)
         if images is not None and len(images) < 64:
             raise ValueError(f"`images` must be at least 64, of which a fourth is held out: got {len(images)}. Give more images.")
         if images is None: train, test = self.open("train"), self.open("test", 2 * held)
         else:
             kept = len(images) - min(held, len(images) // 4)
             train, test = (images.subset(rows).resize(self.side) for rows in (range(kept), range(kept, len(images))))
-        given = {} if images is None else {"images": weights_digest({"images": images.images, "labels": images.labels})[:16]}
+        given = {} if images is None else {"images": images.fingerprint()}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed)
         model = TwoLevels(self.model, tuple(train.images.shape[1:]), total=len(train), controls=self.child,
                           generator=generator(self.train.seed, "model")).to(device)
