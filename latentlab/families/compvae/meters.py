@@ -81,11 +81,12 @@ def probe_children(
         used = own.mean((1, 2)) >= child.settings.least_area
         found |= {f"{name}_error": REFERENCE_SIDE**2 * masked_mean(nats[used], own[used]).mean().item() if used.any() else 0.0,
                   f"{name}_kl": w.kl().sum(-1).mean().item()}
-        scores = leak_meter(w.mean, latents | real, "trees")
+        held = w.sample(draw)
+        scores = leak_meter(held, latents | real, "trees")
         found |= {f"{name}_leak": max(scores[key] for key in latents)} | {f"{name}_leak_{key}": scores[key] for key in real}
         if name != "child": continue
         told = {key: scores[key] for key in latents}
-        found |= {f"shared_{key}": value for key, value in read_meters(w.mean, code.mean, model.critics).items()}
+        found |= {f"shared_{key}": value for key, value in read_meters(held, code.mean, model.critics).items()}
         drift = beta_over_area(nats, keep, draw)
     shape = leak_meter(small_pixels(own[:, None]), latents, "linear")
     return ChildProbe(step=context.step, keep=own, overlap=overlap, least=model.below["child"].settings.least_area,
