@@ -40,6 +40,7 @@ CURVE = runs.GroupCurve(name="a", steps=STEPS, values=RNG.random((4, 10)))
 FACTS = {"title": "t", "state": "done", "id": "x", "when": "w", "steps": "1", "time": "1 s", "device": "cpu", "seed": 0, "previous": "p",
          "changes": [], "checks": [{"label": "c", "level": "bad", "sentence": "s"}], "error": ""}
 FIGURES = {  # Every function of the package that makes a figure
+    masks.plot_picture_rows: partial(masks.plot_picture_rows, [np.zeros((3, 4, 4, 1), np.uint8)], "three"),
     masks.plot_explanations: partial(masks.plot_explanations, PICTURES, KEEP, PICTURES, KEEP, columns=("a", "b", "c"), title="t"),
     latents.plot_latents: partial(latents.plot_latents, PLANE, title="t"),
     curves.plot_curves: partial(curves.plot_curves, STEPS, {"area": STEPS / 100.0, "loss": STEPS * -1.0}, units={"area": "share of pixels"}),

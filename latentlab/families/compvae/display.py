@@ -22,7 +22,8 @@ from ...panels.layout import Bars, Curve, CurvePlot, GraphPicture, Layout, Node,
 from ...panels.protocol import Event
 from ...panels.controls import keep_to_uint8
 from ...panels.view import film_bytes, image_bytes
-from ...plots.style import LIGHT, NAMED_COLOURS, display_name, new_figure, own_style
+from ...plots.masks import plot_picture_rows
+from ...plots.style import NAMED_COLOURS, display_name
 from ...train.trainer import Measure, Rebuild
 
 # %% ../../../nbs/families/compvae/09_display.ipynb #d5688167
@@ -204,7 +205,6 @@ class CompVAEDisplay(Display):
         if snapshot.values.get("resolution_free"): words.append({"text": "The error is weighed as of 64 × 64 pixels."})
         return words
 
-    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Of a trainer, or of a run's files
@@ -213,16 +213,8 @@ class CompVAEDisplay(Display):
         views = snapshot.views
         images = film_bytes(snapshot.images)
         rows = [painted(images, views["keep"][None])[:, 0], film_bytes(views["rebuilt"]), *three_rows(views["held"], views["natural"])]
-        columns = max(map(len, rows))
-        figure = new_figure(0.3 + 0.7 * columns, 0.5 + 0.75 * len(rows), layout=None)
         words = f"mask of z{int(views['chosen'])}, rebuilt; below: held, natural and their difference"
-        figure.text(0.01, 0.985, words, color=LIGHT.ink, va="top", fontsize=8)
-        for r, row in enumerate(rows):
-            for c, picture in enumerate(row):
-                ax = figure.add_axes((c / columns, 0.94 * (1 - (r + 1) / len(rows)), 0.95 / columns, 0.9 / len(rows)))
-                ax.imshow(np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture, interpolation="nearest")
-                ax.set_axis_off()
-        return figure
+        return plot_picture_rows(rows, words)
 
     def on_event(
         self,

@@ -24,7 +24,8 @@ from ...panels.display import Display
 from ...panels.layout import Bars, Curve, CurvePlot, GraphPicture, Layout, Matrix, Node, Ramp, Row, Strip, Table, TableRow
 from ...panels.protocol import Event
 from ...panels.view import film_bytes, image_bytes
-from ...plots.style import LIGHT, NAMED_COLOURS, display_name, new_figure, own_style
+from ...plots.masks import plot_picture_rows
+from ...plots.style import NAMED_COLOURS, display_name
 from ...train.trainer import Measure, Rebuild
 
 # %% ../../../nbs/families/csvae/07_display.ipynb #6b128007
@@ -232,7 +233,6 @@ class CSVAEDisplay(Display):
             words.append({"text": f"The factors hold {held} nats{less}; the concepts carry {figures['kl']:.1f}."})
         return words
 
-    @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Of a trainer, or of a run's files
@@ -241,16 +241,8 @@ class CSVAEDisplay(Display):
         film, images = concept_film(snapshot.views), image_bytes(snapshot.images)
         rebuilt = film_bytes(snapshot.views["rebuilt"])
         chosen = snapshot.run.model.graph.nodes[int(snapshot.views["chosen"])]
-        columns = max(len(images), film.shape[1])
         rows = [images, rebuilt, *film]
-        figure = new_figure(0.3 + 0.7 * columns, 0.5 + 0.75 * len(rows), layout=None)
-        figure.text(0.01, 0.985, f"images, rebuilt; below: {chosen} set by hand", color=LIGHT.ink, va="top", fontsize=8)
-        for r, row in enumerate(rows):
-            for c, picture in enumerate(row):
-                ax = figure.add_axes((c / columns, 0.94 * (1 - (r + 1) / len(rows)), 0.95 / columns, 0.9 / len(rows)))
-                ax.imshow(np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture, interpolation="nearest")
-                ax.set_axis_off()
-        return figure
+        return plot_picture_rows(rows, f"images, rebuilt; below: {chosen} set by hand")
 
     def on_event(
         self,
