@@ -285,7 +285,7 @@ def test_a_display_without_an_answer_refuses_in_a_sentence():
 
 def test_after_close_nothing_starts(opened):
     "A slow build, three rebuilds each followed by Pause and Run, then close: what waits has no turn, and no thread is left to start it."
-    begun = []
+    begun, before = [], set(threading.enumerate())
     panel = opened(Trainer(RUN, build=slow_build(0.5, begun))).run()
     until(lambda: panel.trainer.step_count > 5)
     for _ in range(3):
@@ -295,7 +295,8 @@ def test_after_close_nothing_starts(opened):
     assert built <= 2 and state == "stopped" and not panel.trainer.busy
     time.sleep(0.3)
     assert (len(begun), panel.trainer.step_count, panel.trainer.state, panel.trainer.busy) == (built, step, state, False)
-    assert not [t.name for t in threading.enumerate() if t.name in ("latentlab-trainer", "latentlab-frames", "latentlab-run-browser")]
+    left = {t.name for t in set(threading.enumerate()) - before}
+    assert left.isdisjoint({"latentlab-trainer", "latentlab-frames", "latentlab-run-browser"})
 
 
 def test_requests_that_come_after_the_end_are_lost(opened):

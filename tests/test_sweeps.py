@@ -556,12 +556,12 @@ def test_settings_that_a_worker_cannot_import_end_the_sweep_in_words(tmp_path):
 
 
 def test_a_pool_that_was_interrupted_begins_nothing_and_closes_twice():
-    pool = Pool(1)
+    before, pool = set(threading.enumerate()), Pool(1)
     pool.interrupt()
     assert pool.submit(int, "7").result(60) == Outcome(state="interrupted"), "no worker was started for it"
     pool.close()
     pool.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("latentlab-sweep_")]
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("latentlab-sweep_")]
 
 
 def test_an_interrupt_in_a_worker_is_an_outcome():

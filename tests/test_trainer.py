@@ -418,7 +418,7 @@ def test_what_must_not_happen_to_a_running_trainer(mean, wrong, sentence):
 
 def test_an_end_refuses_what_waits_and_nothing_starts_after_it(mean):
     "A build of 0.2 s, three rebuilds each followed by Pause and Start, then an end."
-    entered = threading.Event()
+    entered, before = threading.Event(), set(threading.enumerate())
     trainer = mean(build=lambda run, device: (run.model.side > 4 and (entered.set(), time.sleep(0.2)), run.build(device))[1]).start()
     futures = [trainer.submit(command) for side in (5, 6, 7) for command in (Rebuild(changes={"side": side}), Pause(), Start())]
     assert entered.wait(60)
@@ -428,7 +428,7 @@ def test_an_end_refuses_what_waits_and_nothing_starts_after_it(mean):
     at = trainer.step_count, trainer.state, trainer.run.model.side
     time.sleep(0.5)
     assert (trainer.step_count, trainer.state, trainer.run.model.side) == at == (at[0], "stopped", 5) and not trainer.busy
-    assert not [t for t in threading.enumerate() if t.name == "latentlab-trainer" and t.is_alive()]
+    assert "latentlab-trainer" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def test_ends_from_many_threads_while_others_give_commands(mean):
