@@ -5,15 +5,20 @@
 # %% auto #0
 __all__ = ['length_bits', 'check_distortions', 'mean_error', 'Lengths', 'lengths_for_target', 'HullSteps', 'hull', 'hull_steps',
            'lengths_for_mean', 'random_error', 'CurvePredictor', 'missing_features', 'StopPredictor', 'stops_for_mean',
-           'LengthGain', 'constant_error', 'target_for_mean', 'compare_lengths', 'judge_lengths']
+           'stop_features', 'LearntStop', 'LengthGain', 'constant_error', 'target_for_mean', 'compare_lengths',
+           'judge_lengths']
 
 # %% ../../../nbs/families/vle/10_length.ipynb #3e85b833
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64
+
+from .trace import TokenTrace, to_pixels
 
 # %% ../../../nbs/families/vle/10_length.ipynb #597224df
 def length_bits(
@@ -198,6 +203,7 @@ class StopPredictor:
     ):
         from sklearn.compose import TransformedTargetRegressor
         from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -212,8 +218,10 @@ class StopPredictor:
         forest = lambda: ExtraTreesRegressor(60, min_samples_leaf=3, max_features=0.3, random_state=seed)
         logs = np.log(np.maximum(curves, 1e-9))
         # A column twice: with one, scikit-learn wants another shape
-        self.models = {j: [model().fit(self.known(features[j], logs, j), self.twice(logs[:, j + 1:] - logs[:, j:j + 1]))
-                           for model in (forest, network)] for j in range(min(least + ahead, self.n), self.n)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 60 passes are meant
+            self.models = {j: [model().fit(self.known(features[j], logs, j), self.twice(logs[:, j + 1:] - logs[:, j:j + 1]))
+                               for model in (forest, network)] for j in range(min(least + ahead, self.n), self.n)}
 
     def known(self, features: Float[np.ndarray, "image feature"], logs: Float[np.ndarray, "image tokens"], j: int) -> np.ndarray:
         "What is known after j tokens, [image, number]."
@@ -255,6 +263,48 @@ def stops_for_mean(
     prices = np.sort(worth.ravel())[::-1]
     price = prices[spend] if spend < len(prices) else -np.inf
     return Lengths(tokens=least + (worth > price).sum(1), reached=np.ones(len(gains), bool))
+
+# %% ../../../nbs/families/vle/10_length.ipynb #e1a1b7c2
+def stop_features(
+    trace: TokenTrace,  # Of n tokens
+) -> tuple[list[Float[np.ndarray, "image feature"]], Float[np.ndarray, "image tokens"]]:  # After 0, ..., n tokens; MSE after 0, ..., n
+    "What an encoder knows after each number of tokens: the tokens themselves and what is missing; and the errors."
+    units = torch.cat([part.flatten(2) for part in (trace.z, trace.mean, trace.std)], 2).detach().cpu().numpy()
+    after = torch.cat([torch.zeros_like(trace.after[:1]), trace.after])
+    missing = missing_features((to_pixels(trace.image) - to_pixels(after)).detach().cpu().numpy(), math.gcd(4, *trace.image.shape[-2:]))
+    known = [np.concatenate([*units[:k], missing[k]], 1) for k in range(len(trace) + 1)]
+    return known, trace.distortion().T.detach().cpu().numpy().astype(float)
+
+
+class LearntStop:
+    """Numbers of tokens by a `StopPredictor` that is fitted on one roll, for the images of another roll of the same model.
+
+    stop = LearntStop(model.roll(seen, 6))              # 50 training images or more; some hundreds are better
+    chosen = stop(model.roll(x, 6), mean=3.0)           # at most 3 tokens an image in the mean
+    mean_error(stop_features(model.roll(x, 6))[1], chosen.tokens)
+    """
+
+    def __init__(
+        self,
+        seen: TokenTrace,  # Of training images
+        *,
+        ahead: int = 1,  # Tokens that are coded beyond those that are sent
+        seed: int = 0,  # Of forest and network
+    ):
+        known, curves = stop_features(seen)
+        if len(seen) < 2: raise ValueError(f"`seen` must have at least 2 tokens: got {len(seen)}. With one there is nothing to stop.")
+        self.model, self.predictor = seen.model, StopPredictor(known, curves, ahead=ahead, seed=seed)
+
+    def __call__(
+        self,
+        trace: TokenTrace,  # Of other images, as many tokens
+        mean: float,  # Tokens an image that may be spent, 1 to n
+    ) -> Lengths:
+        "Tokens of each image, at least 1. Raises ValueError for tokens of other weights."
+        if len(trace) != self.predictor.n or trace.model != self.model:
+            raise ValueError(f"`trace` must be {self.predictor.n} tokens of the model that the stop was fitted on: got {len(trace)} tokens"
+                             f"{'' if trace.model == self.model else ' of other weights'}. Roll again, and fit the stop again.")
+        return stops_for_mean(self.predictor(*stop_features(trace)), mean)
 
 # %% ../../../nbs/families/vle/10_length.ipynb #954eadc9
 @dataclass(frozen=True, kw_only=True)
