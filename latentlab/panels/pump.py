@@ -15,6 +15,7 @@ from typing import Any, Protocol
 class Watched(Protocol):
     "What a pump needs of a trainer."
     version: int  # Rises with every step and every change
+    state: str  # "running" while one step follows another
 
     def snapshot(self, timeout: float) -> Any: "The trainer at one moment; None when it did not answer in time."
 
@@ -26,6 +27,7 @@ class FramePump:
     """
 
     IDLE_SECONDS = 0.1  # Between two looks at whether somebody looks
+    LOOK_SECONDS = 0.02  # Between two looks at whether something has changed, when a frame is due and there was none
 
     def __init__(
         self,
@@ -42,10 +44,10 @@ class FramePump:
         self._version, self._stop, self._thread = None, threading.Event(), None
 
     def tick(self) -> bool:  # Whether a frame was drawn
-        "Draw one frame, if something has changed since the last one."
-        if self.trainer.version == self._version: return False
+        "Draw one frame, if something has changed since the last one or will have changed when the step in progress is over."
+        if self.trainer.version == self._version and self.trainer.state != "running": return False
         snapshot = self.trainer.snapshot(timeout=2.0)
-        if snapshot is None: return False
+        if snapshot is None or snapshot.version == self._version: return False
         begun = time.thread_time()
         self.sink(snapshot)
         self._version, self.frames = snapshot.version, self.frames + 1
@@ -67,17 +69,18 @@ class FramePump:
         return self
 
     def _work(self) -> None:
-        due, looked = time.monotonic(), False
+        due, looked, drawn = time.monotonic(), False, False
         while not self._stop.is_set():
             try:
                 looks = self.seen()
                 if looks and not looked: self._version = None  # back again: a fresh frame, even of a trainer that has paused
                 looked = looks
-                if looks: self.tick()
+                drawn = looks and self.tick()
             except Exception as error:
-                self.error = error
+                self.error, drawn = error, False
                 self.on_error(error)
                 self._stop.wait(1.0)  # whatever fails is asked again, once a second
-            period = max(1 / self.fps, 4 * self.cost) if looked else self.IDLE_SECONDS
-            due = max(due + period, time.monotonic()) if looked else time.monotonic() + period
-            self._stop.wait(max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            if drawn: due = max(due + max(1 / self.fps, 4 * self.cost), now)
+            else: due = now + (self.LOOK_SECONDS if looked else self.IDLE_SECONDS)
+            self._stop.wait(due - now)
