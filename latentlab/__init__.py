@@ -22,6 +22,8 @@ PLACES = {  # Name here -> where it is defined
     "explain": "latentlab.facade:explain",
     "evaluate": "latentlab.facade:measure_model",
     "images": "latentlab.facade:images",
+    "adapt": "latentlab.latents.adapt:adapt",
+    "sliders": "latentlab.panels.sliders:LatentSliders",
     "encoder": "latentlab.nn.encoders:load_encoder",
     "family": "latentlab.core.registry:find_family",
     "Trainer": "latentlab.train.trainer:Trainer",
@@ -40,13 +42,16 @@ if TYPE_CHECKING:  # What editors and type checkers read
     from latentlab import facade
     from latentlab.core import registry
     from latentlab.journal.journal import Journal as Journal
+    from latentlab.latents.adapt import adapt as adapt
     from latentlab.nn import encoders
+    from latentlab.panels.sliders import LatentSliders
     from latentlab.sweeps.plan import Plan as Plan
     from latentlab.sweeps.plan import grid as grid
     from latentlab.sweeps.sweep import Sweep as Sweep
     from latentlab.train.trainer import Trainer as Trainer
 
     lab, train, explain, evaluate, images = facade.lab, facade.train, facade.explain, facade.measure_model, facade.images
+    sliders = LatentSliders
     encoder, family, families = encoders.load_encoder, registry.find_family, registry.families
 
 

@@ -155,7 +155,7 @@ def pixels_of(
     if not isinstance(x, Tensor | np.ndarray):
         raise ValueError(f"`images` must be an ImageSet, a tensor or an array: got {type(images).__name__}. Use latentlab.images(name), or "
                          "torch.as_tensor.")
-    return to_unit(read_array(x, "images")).float().to(next(model.parameters()).device)
+    return to_unit(read_array(x, "images")).float().to(next(tensor.device for tensor in (*model.parameters(), *model.buffers())))
 
 # %% ../nbs/00_facade.ipynb #e33a6d67
 @torch.no_grad()
