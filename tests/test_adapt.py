@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import latentlab as ll
-from latentlab.latents.adapt import feeds, judge_latents, latent_table, traverse
+from latentlab.latents.adapt import feeds, judge_latents, latent_table, traversal
 from latentlab.latents.evaluate import evaluate
 
 
@@ -113,7 +113,7 @@ def test_a_colour_model_with_maps_of_latents():
     encode = lambda x: down(x).chunk(2, 1)
     vae = ll.adapt(encode=encode, decode=lambda z: up(z).sigmoid(), images=torch.rand(20, 3, 8, 8), spread="log_var", quiet=True)
     assert vae.code == (2, 4, 4) and vae.understood.latents == 32
-    assert traverse(vae, torch.rand(2, 3, 8, 8), 31).shape == (2, 7, 3, 8, 8)
+    assert traversal(vae, torch.rand(2, 3, 8, 8), 31).shape == (2, 7, 3, 8, 8)
     x = torch.rand(2, 3, 8, 8)
     place = feeds(vae, x, 5)[0]  # latent 5: channel 0, row 1, column 1 -> pixels 2:4, 2:4
     assert set(map(tuple, place.nonzero().tolist())) == {(r, c) for r in (2, 3) for c in (2, 3)}
