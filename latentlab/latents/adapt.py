@@ -63,9 +63,9 @@ def as_deviation(
     "Standard deviations of a posterior. Raises ValueError where a number has two readings, or none."
     if meaning is None:
         if not bool((spread < 0).any()):
-            raise ValueError("`spread` must be said where no number is negative: got a second number from "
-                             f"{spread.min().item():.3g} to {spread.max().item():.3g}, which may be a log-variance, a variance or a standard "
-                             "deviation. Say spread='log_var', 'var' or 'std'.")
+            low, high = spread.min().item(), spread.max().item()
+            raise ValueError(f"`spread` must be said where no number is negative: got a second number from {low:.3g} to {high:.3g}, which may "
+                             "be a log-variance, a variance or a standard deviation. Say spread='log_var', 'var' or 'std'.")
         meaning = "log_var"
     found = (0.5 * spread).exp() if meaning == "log_var" else spread.sqrt() if meaning == "var" else spread
     if not bool((found > 0).all()) or not bool(found.isfinite().all()):
@@ -110,7 +110,8 @@ def read_picture(
         found = part[1]
     event = torch.Size(shape).numel()
     if found.dim() < 2 or found[0].numel() != event or (found.dim() > 2 and tuple(found.shape[1:]) != tuple(shape)):
-        raise ValueError(f"`decode` must return pictures of {tuple(shape)}: got {tuple(found.shape)}. Give `images` of the size that it makes.")
+        raise ValueError(f"`decode` must return pictures of {tuple(shape)}: got {tuple(found.shape)}. Give `images` of the size that it "
+                         f"makes.")
     return found.flatten(1)
 
 # %% ../../nbs/latents/06_adapt.ipynb #1fb58c64
@@ -242,11 +243,13 @@ def prove_encoder(
 ) -> Normal:  # Of those images
     "The posterior of some images. Raises ValueError for one that changes, is constant, is not finite or has no gradient."
     with torch.no_grad(): first, second = (read_posterior(encode(x), spread) for _ in range(2))
-    if not bool(first.loc.isfinite().all()): raise ValueError("`encode` must return finite numbers: got NaN or infinity. Look at its weights.")
+    if not bool(first.loc.isfinite().all()): raise ValueError("`encode` must return finite numbers: got NaN or infinity. Look at its "
+                                                              "weights.")
     if len(first.loc) != len(x):
         raise ValueError(f"`encode` must return one code for each image: got {len(first.loc)} for {len(x)}. Keep the batch axis first.")
     if not torch.allclose(first.loc, second.loc, atol=1e-6):
-        raise ValueError("`encode` must say the same of an image twice: got two answers. Call eval() for dropout, and return the mean instead "
+        raise ValueError("`encode` must say the same of an image twice: got two answers. Call eval() for dropout, and return the mean "
+                         "instead "
                          "of a draw.")
     if not bool((first.loc.std(0) > 1e-8).any()):
         raise ValueError("`encode` must say different things of different images: got one mean for all. Load trained weights, or look at "
@@ -289,7 +292,8 @@ def adapt(
     """
     x = getattr(images, "images", images)
     if not isinstance(x, Tensor) or x.dim() != 4 or len(x) < 16:
-        raise ValueError(f"`images` must be 16 or more images, [batch, channel, height, width]: got {shown(images) if x is None else type(x)}. "
+        raise ValueError(f"`images` must be 16 or more images, [batch, channel, height, width]: got "
+                         f"{shown(images) if x is None else type(x)}. "
                          "Give some that the model was trained on, and it can be proved.")
     if (encode is None) != (decode is None): raise ValueError("`encode` and `decode` must be given together: got one of them. Give both.")
     if encode is None: encode, decode = two_halves(model)
@@ -298,12 +302,14 @@ def adapt(
     device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
     x = to_unit(x[:256]).float().to(device)
     if not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError(f"`images` must be in [0, 1]: got {x.min().item():.3g} to {x.max().item():.3g}. Scale inside `encode` what the model "
+        raise ValueError(f"`images` must be in [0, 1]: got {x.min().item():.3g} to {x.max().item():.3g}. Scale inside `encode` what the "
+                         f"model "
                          "wants otherwise.")
     q, shape = prove_encoder(encode, x, spread), tuple(x.shape[1:])
     code = code_shape(encode(x[:1]))
     numbers = read_picture(decode(q.loc.view(-1, *code)), shape)
-    if not bool(numbers.isfinite().all()): raise ValueError("`decode` must return finite numbers: got NaN or infinity. Look at its weights.")
+    if not bool(numbers.isfinite().all()): raise ValueError("`decode` must return finite numbers: got NaN or infinity. Look at its "
+                                                            "weights.")
     bits = bool(((x == 0) | (x == 1)).all())
     likelihood = likelihood or ("bernoulli" if bits else "gaussian")
     output = output or what_output(numbers, likelihood)

@@ -69,7 +69,8 @@ class LatentSliders:
         if not isinstance(x, Tensor) or x.dim() != 4 or not len(x):
             raise ValueError(f"`images` must be [batch, channel, height, width]: got {shown(images) if x is None else type(x).__name__}. "
                              "Take some with latentlab.images(...).")
-        if isinstance(top, bool) or not isinstance(top, int) or top < 1: raise ValueError(f"`top` must be at least 1: got {shown(top)}. 8 fit.")
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise ValueError(f"`top` must be at least 1: got {shown(top)}. 8 fit.")
         if not 0 < reach <= 20: raise ValueError(f"`reach` must be above 0 and at most 20: got {shown(reach)}. 3 covers the prior.")
         self.model, self.images = model, to_unit(x).float()
         with torch.no_grad(): q = self._posterior(self.images[:256])
