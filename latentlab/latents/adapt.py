@@ -64,8 +64,8 @@ def as_deviation(
     if meaning is None:
         if not bool((spread < 0).any()):
             low, high = spread.min().item(), spread.max().item()
-            raise ValueError(f"`spread` must be said where no number is negative: got a second number from {low:.3g} to {high:.3g}, which may "
-                             "be a log-variance, a variance or a standard deviation. Say spread='log_var', 'var' or 'std'.")
+            raise ValueError(f"`spread` must be said where no number is negative: got a second number from {low:.3g} to {high:.3g}, which "
+                             "may be a log-variance, a variance or a standard deviation. Say spread='log_var', 'var' or 'std'.")
         meaning = "log_var"
     found = (0.5 * spread).exp() if meaning == "log_var" else spread.sqrt() if meaning == "var" else spread
     if not bool((found > 0).all()) or not bool(found.isfinite().all()):
