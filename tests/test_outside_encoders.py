@@ -390,15 +390,15 @@ def test_an_encoder_of_one_size_is_judged_and_built_at_that_size():
     assert "`images` must suit the encoder theirs: got (3, 64, 64)" in said
 
 
-def test_an_outside_encoder_of_one_size_makes_its_run_resize(monkeypatch):
+def test_an_outside_encoder_of_one_size_reads_any_and_explains_in_the_images_own_size(monkeypatch):
     monkeypatch.setattr(encoders, "outside_module", lambda kind, model: (ViT(), {}))
-    frozen = encoders.load_outside("timm:vit", side=32)
-    assert frozen.image_shape == (3, 32, 32) and frozen.maps[-1] == "blocks.5"
+    frozen = encoders.load_outside("timm:vit")
+    assert frozen.size == (32, 32) and frozen.image_shape is None and frozen.maps[-1] == "blocks.5"
     images = ImageSet(name="own", split="train", images=(255 * pictures(60, 48)).byte())
     setup = NEMRun().replace({"model.layers": 2, "train.batch": 8}).build("cpu", encoder=frozen, images=images)
-    assert setup.preview.shape == (8, 3, 32, 32)
+    assert setup.preview.shape == (8, 3, 48, 48) and setup.model.explain(setup.preview).keep.shape == (8, 48, 48)
     monkeypatch.setattr(encoders, "outside_module", lambda kind, model: (net(), {}))
-    assert encoders.load_outside("timm:net").image_shape is None
+    assert encoders.load_outside("timm:net").size is None
 
 
 HUB = """from torch import nn

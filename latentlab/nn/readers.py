@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXTRA_TOKENS', 'CHOICES', 'find_grid', 'spaced_numbers', 'choose_maps', 'embed_tokens', 'TimmReader', 'OutputReader',
-           'is_timm', 'takes_pixel_values', 'declared_size', 'channels_of', 'unwrapped', 'probe_images', 'read_size']
+           'is_timm', 'takes_pixel_values', 'declared_size', 'image_channels', 'unwrapped', 'probe_images', 'read_size']
 
 # %% ../../nbs/nn/06_readers.ipynb #e0bec07c
 import inspect
@@ -85,7 +85,7 @@ class TimmReader(nn.Module):
         model: nn.Module,  # With forward_intermediates, forward_features and forward_head
         chosen: Sequence[int],  # Which of its maps
         names: Sequence[str],  # What they are called
-        embed: str = "pooled",  # One of CHOICES
+        embed: str = "pooled",  # One of CHOICES; raw for what a function is to make an embedding of
     ):
         super().__init__()
         self.model, self.chosen, self.embed = model, list(chosen), embed
@@ -95,7 +95,9 @@ class TimmReader(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         "The embedding of the model's last features."
-        if self.embed in ("pooled", "output"): return self.model.forward_head(features, **({"pre_logits": True} if self.embed == "pooled" else {}))
+        if self.embed == "raw": return features
+        if self.embed == "pooled": return self.model.forward_head(features, pre_logits=True)
+        if self.embed == "output": return self.model.forward_head(features)
         if features.ndim == 4 and str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC"): features = features.permute(0, 3, 1, 2)
         extra = getattr(self.model, "num_prefix_tokens", 0)
         if self.embed == "class" and getattr(self.model, "cls_token", None) is None: extra = 0
@@ -112,7 +114,7 @@ class TimmReader(nn.Module):
 
 # %% ../../nbs/nn/06_readers.ipynb #503cb463
 class OutputReader(nn.Module):
-    """A model that takes `pixel_values` and returns a `ModelOutput`, as those of Hugging Face; its maps pass `maps.*`, its embedding is returned.
+    """Reads models that take `pixel_values` and return a `ModelOutput`, as Hugging Face's; maps pass `maps.*`, its embedding comes out.
 
     reader = OutputReader(transformers.ViTModel(config), [2, 5, 8, 11], embed="class")
     embedding = reader(images)
@@ -122,7 +124,7 @@ class OutputReader(nn.Module):
         self,
         model: nn.Module,  # Of Hugging Face
         chosen: Sequence[int],  # Which of its hidden states
-        embed: str = "pooled",  # One of CHOICES
+        embed: str = "pooled",  # One of CHOICES; raw for what a function is to make an embedding of
     ):
         super().__init__()
         self.model, self.chosen, self.embed = model, list(chosen), embed
@@ -135,8 +137,9 @@ class OutputReader(nn.Module):
         "The maps or tokens in what the model returned."
         return output.get("reshaped_hidden_states") or output.get("hidden_states") or ()
 
-    def head(self, output: Any, shape: tuple[int, int]) -> Tensor:
+    def head(self, output: Any, shape: tuple[int, int]) -> Any:
         "The embedding in what the model returned for images of that height and width. Raises ValueError with the keys that are there."
+        if self.embed == "raw": return output
         key = {"pooled": ("pooler_output",), "output": ("logits", "image_embeds", "pooler_output")}.get(self.embed, ("last_hidden_state",))
         found = next((output[one] for one in key if output.get(one) is not None), None)
         if found is None:
@@ -147,13 +150,13 @@ class OutputReader(nn.Module):
         grid = find_grid(found.shape[1], shape) if found.ndim == 3 else None
         return embed_tokens(found, grid[2] if grid else 0, self.embed)
 
-    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Any:
         output = self.model(pixel_values=x, output_hidden_states=True, return_dict=True)
         states = self.states(output)
         for tap, number in zip(self.maps.values(), self.chosen): tap(states[number])
         return self.head(output, tuple(x.shape[-2:]))
 
-    def own(self, x: Float[Tensor, "batch channel height width"]) -> Tensor:
+    def own(self, x: Float[Tensor, "batch channel height width"]) -> Any:
         "The same embedding by a pass that is not asked for maps."
         return self.head(self.model(pixel_values=x, return_dict=True), tuple(x.shape[-2:]))
 
@@ -169,8 +172,8 @@ def takes_pixel_values(model: nn.Module) -> bool:  # By the names of its inputs
     names = inspect.signature(model.forward).parameters
     if "input_ids" in names and "pixel_values" in names:
         tower = next((name for name in ("vision_model", "vision_tower") if isinstance(getattr(model, name, None), nn.Module)), None)
-        raise ValueError(f"`thing` must take images alone: got {type(model).__name__}, which takes texts too (`input_ids`). Hand over its image "
-                         f"tower{f': model.{tower}' if tower else ''}.")
+        raise ValueError(f"`thing` must take images alone: got {type(model).__name__}, which takes texts too (`input_ids`). Hand over its "
+                         f"image tower{f': model.{tower}' if tower else ''}.")
     return "pixel_values" in names
 
 
@@ -188,7 +191,7 @@ def declared_size(
     return None
 
 
-def channels_of(model: nn.Module) -> int:  # Of the images
+def image_channels(model: nn.Module) -> int:  # Of the images
     "How many channels a model reads: those of its first convolution."
     return next((one.in_channels for one in model.modules() if isinstance(one, nn.Conv2d)), 3)
 

@@ -134,14 +134,14 @@ class NEMRun(Settings):
         train, test = (fit_to_encoder(part, encoder) for part in parts)
         check_images(test.float().to(device), encoder.image_shape)
         reference = train.subset(range(min(512, len(train)))).float().to(device)
-        encoder.check(reference)
+        proof = encoder.check(reference)
         model = NEM(self.model, encoder, reference, generator=generator(self.train.seed, "weights"))
         shown = one_of_each(test, 8)
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())])[:32]
         preview, held_out = (test.subset(rows).float().to(device) for rows in (shown, rest))
         columns = " | ".join(test.classes[int(i)] for i in test.labels[shown])
         info = {"data": train.name, "encoder": encoder.name, "source": train.source, "columns": columns, "device": str(device),
-                "held_out": str(len(held_out))}
+                "held_out": str(len(held_out)), "proof": str(proof)}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
         named = lambda rows: tuple(test.classes[i] if 0 <= i < len(test.classes) else "no class" for i in test.labels[rows].tolist())
         diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest))
