@@ -64,6 +64,18 @@ def test_a_child_trains_and_the_frozen_parent_does_not_move():
     assert any(not torch.equal(a, b) for a, b in zip(child, trainer.model.below["child"].parameters(), strict=True))
 
 
+def test_the_kl_of_a_child_comes_in_over_its_own_steps():
+    run = CompVAERun().replace({**SMALL, "child": "on", "child_warmup": 4, "child_beta": 8.0})
+    model, context = run.build().model, Context(live=Live(run), generator=torch.Generator().manual_seed(0))
+    model.steps += 1000  # the parent is old
+    seen = []
+    for _ in range(6):
+        seen.append(float(model.weights(context)["child_kl"]))
+        model.after_step()
+    assert seen == [0, 2, 4, 6, 8, 8] and float(model.settled_weights(context)["child_kl"]) == 8 and float(model.weights(context)["rival_kl"]) == 8
+    assert set(model.weights(context)) == set(model.settled_weights(context)) and model.weights(context)["child_nll"] == 1
+
+
 @pytest.mark.parametrize("keep_parent", ["frozen", "joint"])
 def test_every_group_is_paid_for_what_it_may_move(keep_parent):
     run = CompVAERun().replace({**SMALL, "child": "on", "keep_parent": keep_parent, "penalty": "cross_covariance"})

@@ -18,8 +18,14 @@ from latentlab.families.compvae.truth import score_masks, true_mask
 def stream(seed: int = 0) -> torch.Generator: return torch.Generator().manual_seed(seed)
 
 
+def place_picture(z: torch.Tensor) -> torch.Tensor:
+    "A bar whose place is the first latent of a code."
+    return (-(torch.arange(16) - 8 - 4 * z[:, :1]).square() / 4).exp()[:, None, None].expand(-1, 1, 16, -1)
+
+
 def small(given: int = 3, **changes) -> Child:
-    return Child(ChildSettings(**({"latents": 2, "width": 4, "features": 16} | changes)), (1, 16, 16), given=given, generator=stream())
+    settings = ChildSettings(**({"latents": 2, "width": 4, "features": 16} | changes))
+    return Child(settings, (1, 16, 16), given=given, draw=place_picture, generator=stream())
 
 
 X = torch.rand(6, 1, 16, 16, generator=stream(1))
@@ -57,7 +63,7 @@ def test_empty_masks_are_skipped_counted_and_alarmed() -> None:
     assert skipped_images(torch.zeros(6)).level == empty_or_full_masks(KEEP).level == "ok"
 
 
-@pytest.mark.parametrize("condition", ["concat", "film", "none"])
+@pytest.mark.parametrize("condition", ["picture", "concat", "film", "none"])
 @pytest.mark.parametrize("parent", ["frozen", "joint"])
 def test_gradients_reach_the_parent_only_when_joint(parent: str, condition: str) -> None:
     above = Code(*(part.clone().requires_grad_() for part in ABOVE))
@@ -65,6 +71,18 @@ def test_gradients_reach_the_parent_only_when_joint(parent: str, condition: str)
     sum(v.mean() for v in child_terms(child, X, KEEP, above, stream()).values()).backward()
     assert all((part.grad is not None) == (parent == "joint") for part in above)
     assert all(p.grad is not None for p in child.parameters())
+
+
+def test_a_picture_says_where_and_the_code_what() -> None:
+    "Far from the border, a picture moved by a stride of the network moves what the child draws, whatever the code."
+    settings = ChildSettings(latents=2, width=4, features=16, layers=2, condition="picture")
+    picture = torch.rand(6, 1, 64, 64, generator=stream(6))
+    child, w = Child(settings, (1, 64, 64), given=3, draw=lambda z: picture, generator=stream()), ABOVE.mean[:, :2]
+    here, inside = child.logits(w, ABOVE.mean), slice(24, 40)
+    child.draw = lambda z: picture.roll((8, -4), (2, 3))
+    assert torch.allclose(child.logits(w, ABOVE.mean)[..., inside, inside], here.roll((8, -4), (2, 3))[..., inside, inside], atol=1e-5)
+    assert not torch.allclose(child.logits(w + 1, ABOVE.mean), child.logits(w, ABOVE.mean), atol=1e-3)
+    with pytest.raises(ValueError, match="`draw` must be given where condition is picture: got None"): Child(settings, (1, 64, 64), given=3)
 
 
 def test_a_child_overfits_eight_images() -> None:

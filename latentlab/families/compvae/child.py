@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ChildInput', 'CHILD_BOUND', 'BASELINES', 'ChildSettings', 'pixel_nats', 'masked_mean', 'cut_out', 'CodeLevel',
-           'Child', 'ChildLevel', 'child_terms', 'child_weights', 'side_by_side', 'climb', 'Baseline', 'random_keep',
-           'baseline_keep', 'baseline_child']
+           'PictureDecoder', 'Child', 'ChildLevel', 'child_terms', 'child_weights', 'side_by_side', 'climb', 'Baseline',
+           'random_keep', 'baseline_keep', 'baseline_child']
 
 # %% ../../../nbs/families/compvae/07_child.ipynb #b2be74cf
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from ...core.settings import Live, Settings, setting
 from ...core.terms import Terms
 from .masks import blur_matrix, check_same_size
-from .model import REFERENCE_SIDE, ImageDecoder, ImageEncoder
+from .model import REFERENCE_SIDE, ImageDecoder, ImageEncoder, channels_of, halvings
 from .total_correlation import Code
 from ...losses.gaussian import Normal, kl
-from ...nn.latents import Dense
+from ...nn.latents import Dense, renew
 
 # %% ../../../nbs/families/compvae/07_child.ipynb #0a05a870
 ChildInput = Literal["image", "masked", "image_and_mask", "masked_and_mask"]
@@ -47,10 +47,11 @@ class ChildSettings(Settings):
         help="Whether errors count under the mask alone; else everywhere.")
     fill: Literal["mean", "noise", "zero"] = setting("mean", kind="live", reason="zeros draw the outline of the mask",
         help="What stands where the input is cut out: the mean image of the batch, noise, or zero.")
-    condition: Literal["concat", "film", "none"] = setting("film", kind="build", label="told the parent's code",
-                                                           reason="what is told need not be learnt again; film learns that sooner",
-        help="How the decoder of the child knows the parent's code: it scales and shifts the child's own numbers (film), stands beside "
-             "them (concat), or is not known (none). The encoder has it beside its features.")
+    condition: Literal["picture", "film", "concat", "none"] = setting("film", kind="build", label="told the parent's code",
+                                                                      reason="needs no decoder of the parent; a picture repeats less",
+        help="How the decoder of the child knows the parent's code: it draws on the picture that the parent decodes from it (picture), the "
+             "code scales and shifts the child's own numbers (film), stands beside them (concat), or is not known (none). The encoder has "
+             "the code beside its features.")
     parent: Literal["frozen", "joint"] = setting("frozen", kind="build", reason="the parent is done",
         help="Whether the child's error also teaches the parent through the code that is told.")
     likelihood: Literal["bernoulli", "gaussian"] = setting("bernoulli", kind="build",
@@ -113,6 +114,46 @@ class CodeLevel(Protocol):
 CHILD_BOUND = 8.0  # Nats: log-variances are bounded softly
 
 
+class PictureDecoder(nn.Module):
+    "A code and a picture to the logits of an image: convolutions down the picture and up again, whose channels the code scales and shifts."
+
+    def __init__(
+        self,
+        latents: int,  # Of the code
+        shape: tuple[int, int, int],  # channel, side, side, of picture and image
+        *,
+        layers: int = 4,  # Halvings, at most
+        width: int = 32,  # Channels next to the image
+        features: int = 256,  # Units of the dense layer
+        generator: torch.Generator | None = None,  # For the weights
+    ):
+        super().__init__()
+        n = halvings(shape[1], layers)
+        sizes = channels_of(shape[0], width, n)
+        self.sizes = sizes[1:][::-1]  # Channels that the code changes, the smallest map first
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(sizes, sizes[1:]))
+        self.middle = nn.Conv2d(sizes[-1], sizes[-1], 3, 1, 1)
+        thin = max(1, width // 2)  # At full size, where a channel costs most
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * b, a, 4, 2, 1) for a, b in zip([*sizes[-2:0:-1], thin], self.sizes))
+        self.last = nn.Conv2d(thin + shape[0], shape[0], 3, 1, 1)
+        for part in (self.down, self.middle, self.up, self.last): renew(part, generator)
+        self.code = Dense([latents], [features], 2 * sum(self.sizes), activation="relu", generator=generator)
+
+    def forward(
+        self,
+        w: Float[Tensor, "batch latent"],  # Codes
+        picture: Float[Tensor, "batch channel side side"],  # Of the levels above, in [0, 1]
+    ) -> Float[Tensor, "batch channel side side"]:
+        seen = [picture]
+        for layer in self.down: seen.append(F.relu(layer(seen[-1])))
+        found = self.middle(seen[-1])
+        changes = self.code(w)[..., None, None].split([2 * size for size in self.sizes], 1)
+        for layer, change, beside in zip(self.up, changes, seen[:0:-1]):
+            scale, shift = change.chunk(2, 1)
+            found = layer(torch.cat([F.relu(found * (1 + scale) + shift), beside], 1))
+        return self.last(torch.cat([F.relu(found), picture], 1))
+
+
 class Child(nn.Module):
     """A VAE that is judged under a mask and told the code of the levels above it.
 
@@ -126,18 +167,23 @@ class Child(nn.Module):
         shape: tuple[int, int, int],  # channel, side, side
         *,
         given: int,  # Latents of all levels above
+        draw: Callable[[Tensor], Tensor] | None = None,  # Codes of the levels above -> their picture; for condition picture
         generator: torch.Generator | None = None,  # For the weights
     ):
         super().__init__()
+        if settings.condition == "picture" and draw is None:
+            raise ValueError("`draw` must be given where condition is picture: got None. It decodes the codes of the levels above, for "
+                             "instance parent.decode.")
         s, told = settings, 0 if settings.condition == "none" else given
-        self.settings, self.shape, self.given = s, tuple(shape), given
+        self.settings, self.shape, self.given, self.draw = s, tuple(shape), given, draw
         seen = (shape[0] + ("mask" in s.sight.split("_and_")), *shape[1:])
         sizes, make = dict(layers=s.layers, width=s.width, features=s.features), dict(activation="relu", generator=generator)
         self.encoder = ImageEncoder(seen, s.features, **sizes, generator=generator)
         self.posterior = Dense([s.features, *([told] if told else [])], [s.features], 2 * s.latents, **make)
-        inside = s.latents + told if s.condition == "concat" else s.features
-        self.decoder = ImageDecoder(inside, self.shape, **sizes, generator=generator)
-        self.own = Dense([s.latents], [s.features], s.features, **make) if s.condition != "concat" else None
+        if s.condition == "picture": self.decoder = PictureDecoder(s.latents, self.shape, **sizes, generator=generator)
+        else: self.decoder = ImageDecoder(s.latents + told if s.condition == "concat" else s.features, self.shape, **sizes,
+                                          generator=generator)
+        self.own = Dense([s.latents], [s.features], s.features, **make) if s.condition in ("film", "none") else None
         self.film = Dense([told], [64], 2 * s.features, **make) if s.condition == "film" else None
         self.reader = Dense([s.latents], [s.features], 2, **make)  # What the tie reads of one parent latent
 
@@ -179,8 +225,13 @@ class Child(nn.Module):
         "Of every pixel, from both codes."
         if self.settings.condition == "none": return self.decoder(self.own(w))
         if self.settings.condition == "concat": return self.decoder(torch.cat([w, self.check_given(z)], -1))
+        if self.settings.condition == "picture": return self.decoder(w, self.picture(self.check_given(z)))
         scale, shift = self.film(self.check_given(z)).chunk(2, -1)
         return self.decoder(self.own(w) * (1 + scale) + shift)
+
+    def picture(self, z: Float[Tensor, "batch given"]) -> Float[Tensor, "batch channel height width"]:
+        "What the levels above draw; a constant for the child where the parent is frozen."
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.parent == "joint"): return self.draw(z)
 
     def decode(self, w: Float[Tensor, "batch latent"], z: Float[Tensor, "batch given"]) -> Float[Tensor, "batch channel height width"]:
         "Mean of every pixel, in [0, 1]."
@@ -324,8 +375,9 @@ def baseline_child(
     shape: tuple[int, int, int],  # channel, side, side
     *,
     given: int,  # Latents of the parent
+    draw: Callable[[Tensor], Tensor] | None = None,  # Its decoder, for condition picture
     generator: torch.Generator | None = None,  # For the weights
 ) -> Child:
     "A rival of equal size."
     changes = dict(baseline.changes) | ({"latents": settings.latents + given} if baseline.adds_parent else {})
-    return Child(settings.replace(changes), shape, given=given, generator=generator)
+    return Child(settings.replace(changes), shape, given=given, draw=draw, generator=generator)

@@ -24,6 +24,7 @@ from .model import BetaTCVAE, CompVAESettings, sorted_latents
 from .nuisance import fit_law, nuisance_masks
 from .redundancy import Critics, Penalty, redundancy_penalty
 from .total_correlation import Code
+from ...losses.bounds import ramp
 
 # %% ../../../nbs/families/compvae/12_levels.ipynb #3a95d27c
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,20 @@ class ChildControls(Settings):
     sight: ChildInput = setting("image", kind="build", label="input of the child", when=("child", "on"), folded=True,
                                 reason="the journal: masking the input corrupts it",
         help="What the child's encoder sees: the image or the masked image, with or without the mask as a further channel.")
-    condition: Literal["concat", "film", "none"] = setting("film", kind="build", label="told the parent's code", when=("child", "on"),
-                                                           folded=True, reason="what is told need not be learnt again",
-        help="How the child knows the parent's code.")
+    condition: Literal["picture", "film", "concat", "none"] = setting("picture", kind="build", label="told the parent's code",
+                                                                      when=("child", "on"), folded=True,
+                                                                      reason="repeats least of what the parent knows",
+        help="How the child knows the parent's code: by the picture that the parent makes of it, by numbers that scale and shift its own "
+             "(film), beside them (concat), or not at all.")
     keep_parent: Literal["frozen", "joint"] = setting("frozen", kind="build", label="parent meanwhile", when=("child", "on"),
                                                       folded=True, reason="the parent is done",
         help="Whether the parent stands still, or goes on learning and is taught by the child's error too.")
     child_beta: float = setting(4.0, kind="live", low=0.1, high=100.0, scale="log", label="beta of the child", when=("child", "on"),
                                 reason="the error is counted as of 64 x 64 masked pixels, whatever the area",
         help="Weight of the child's KL.")
+    child_warmup: int = setting(500, kind="live", low=0, high=100_000, unit="steps", label="warm-up of the child", when=("child", "on"),
+                                folded=True, reason="at once, a KL that is paid for kills the child before it has learnt what to say",
+        help="Steps over which the child's KL comes in: first it says much, then it drops what the parent says as well; 0 has it at once.")
     child_tie: float = setting(0.0, kind="live", low=0.0, high=100.0, label="tie to the latent", when=("child", "on"), folded=True,
                                reason="off: a child that is told the code needs none",
         help="Weight of the KL from the parent's latent to what a network reads of it in the child's code.")
@@ -94,11 +100,12 @@ class TwoLevels(BetaTCVAE):
         super().__init__(settings, shape, total=total, generator=generator)
         self.controls, on = controls, controls.child == "on"
         if on: check_latent(controls.child_latent, settings.latents)
-        make = dict(given=settings.latents, generator=generator)
+        make = dict(given=settings.latents, draw=self.decode, generator=generator)
         kinds = {"child": "child"} | ({} if controls.rival == "none" else {"rival": controls.rival})
         self.kinds: Mapping[str, str] = kinds if on else {}
         self.below = nn.ModuleDict({name: baseline_child(BASELINES[kind], controls.settings(settings), self.shape, **make)
                                     for name, kind in self.kinds.items()})
+        if on: self.register_buffer("child_steps", torch.zeros(()))
         self.critics = Critics(controls.child_latents, settings.latents, generator=generator) if on else None
 
     @torch.no_grad()
@@ -178,8 +185,20 @@ class TwoLevels(BetaTCVAE):
             if wanted in (None, "critics"): values |= self.critics.losses(w, z, context.generator)
         return Terms(values, observed=seen)
 
-    def _weights(self, live: Live, share: Tensor | float) -> dict[str, float | Tensor]:
-        found = super()._weights(live, share)
-        for name in self.kinds: found |= {f"{name}_nll": 1.0, f"{name}_kl": live.child_beta, f"{name}_tie": live.child_tie}
+    def weights(self, context: Context) -> dict[str, float | Tensor]:
+        "What one nat of each term costs now."
+        return super().weights(context) | self._child_weights(context.live, ramp(self.child_steps, context.live.child_warmup) if self.kinds else 1.0)
+
+    def settled_weights(self, context: Context) -> dict[str, float | Tensor]:
+        return super().settled_weights(context) | self._child_weights(context.live, 1.0)
+
+    def _child_weights(self, live: Live, share: Tensor | float) -> dict[str, float | Tensor]:
+        found: dict[str, float | Tensor] = {}
+        for name in self.kinds: found |= {f"{name}_nll": 1.0, f"{name}_kl": share * live.child_beta, f"{name}_tie": live.child_tie}
         if self.kinds: found |= {name: 1.0 for name in CRITIC_TERMS}
         return found | ({"redundancy": live.penalty_weight} if self.kinds and self.controls.penalty != "none" else {})
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.kinds: self.child_steps += 1
+
