@@ -114,6 +114,15 @@ def test_a_child_that_carries_nothing_leaks_nothing():
     assert found["child_kl"] < 0.05 and max(found["child_leak_x"], found["child_leak_y"], found["child_leak"]) < 0.1
 
 
+def test_every_leak_and_meter_of_a_measurement_says_what_it_was_read_by():
+    "A leak that trees read and one that a line reads must not stand in one column."
+    trainer = Trainer(CompVAERun().replace({**SMALL, "images": 64, "child": "on"})).fit(2)
+    figures, rulers = trainer.measure().figures, trainer.run.rulers()
+    read = [name for name in figures if "_leak" in name or name.startswith("shared_")]
+    assert len(read) > 10 and all("draw" in rulers[f"held_out/{name}"] for name in read)
+    assert all("trees" in rulers[f"held_out/{name}"] for name in read if "_leak" in name)
+
+
 def test_controls_of_a_child_are_checked():
     with pytest.raises(ValueError, match="`latent` must be a whole number from 0 to 3: got 9"):
         TwoLevels(CompVAESettings(latents=4), (1, 16, 16), total=10, controls=ChildControls(child="on", child_latent=9))

@@ -16,12 +16,15 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
+from ...data.causal import FLOW_FACTORS, PENDULUM_FACTORS
 from ...data.factored import FactoredImages
 from ...data.images import ImageSet, as_image_set
 from ...data.sources import DataSettings, one_of_each
+from ...data.sprites import SPRITE_FACTORS
 from .diagnostics import CompVAEDiagnostics
 from .levels import ChildControls, TwoLevels
 from .masks import MaskSettings
+from .meters import meter_rulers
 from .model import CompVAESettings
 from ...train.settings import TrainSettings
 
@@ -70,7 +73,12 @@ class CompVAERun(Settings):
         held = {"nll": error, "child_error": under, "rival_error": under,
                 "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
                 "mig": f"share of entropies, {MEASURED_IMAGES} images"}
-        return found | {f"held_out/{name}": ruler for name, ruler in held.items()}
+        return found | {f"held_out/{name}": ruler for name, ruler in (held | meter_rulers(self.numbers())).items()}
+
+    def numbers(self) -> tuple[str, ...]:
+        "Known factors of the images that a regression can read as a number."
+        known = {"sprites": SPRITE_FACTORS, "sprites-correlated": SPRITE_FACTORS, "pendulum": PENDULUM_FACTORS, "flow": FLOW_FACTORS}
+        return tuple(f.name for f in known.get(self.data.name, ()) if f.kind == "real")
 
     def open(
         self,

@@ -25,8 +25,8 @@ CHILD_LIMITS: Mapping[str, Limit] = MappingProxyType({
     "stability": Limit(warn=0.3, bad=0.6, reason="one minus the overlap of masks of a step and of half of it"),
     "colours": Limit(warn=1e-6, bad=0.01, reason="share of pixels of which some colours are kept: must be none"),
     "erosion": Limit(warn=0.01, bad=0.1, reason="share of the mass that a change of size loses or adds"),
-    "shape leak": Limit(warn=0.3, bad=math.inf, reason="R2 of the position from the mask alone: it moves with what it masks"),
-    "redundancy": Limit(warn=0.1, bad=0.5, reason="R2 of a nuisance from the child; a tenth is what a draw of 1,000 images may show"),
+    "shape leak": Limit(warn=0.3, bad=math.inf, reason="R2 (by a line) of the position from the mask alone: it moves with what it masks"),
+    "redundancy": Limit(warn=0.1, bad=0.5, reason="R2 (by trees, from a draw) of a nuisance from the child; a tenth is what a draw of 1,000 images may show"),
     "beta": Limit(warn=0.1, bad=0.5, reason="change of the effective beta over a tenfold area of the mask"),
 })
 EMPTY_AREA, FULL_AREA = 0.005, 0.8  # Shares of the image
@@ -102,7 +102,7 @@ def redundant_child(
     "Whether the child repeats what the parent knows."
     name, worst = max(scores.items(), key=lambda pair: pair[1])
     return tell("redundancy", worst, f"{name} can be read from the child: R2 {brief(worst)}",
-                "tell the child the parent's code (condition film), train on, or set a redundancy penalty")
+                "tell the child the parent's picture (condition picture), let its KL come in slowly, or set a redundancy penalty")
 
 
 def beta_over_area(
