@@ -51,9 +51,9 @@ class ChildControls(Settings):
     keep_parent: Literal["frozen", "joint"] = setting("frozen", kind="build", label="parent meanwhile", when=("child", "on"),
                                                       folded=True, reason="the parent is done",
         help="Whether the parent stands still, or goes on learning and is taught by the child's error too.")
-    child_beta: float = setting(4.0, kind="live", low=0.1, high=100.0, scale="log", label="beta of the child", when=("child", "on"),
-                                reason="the error is counted as of 64 x 64 masked pixels, whatever the area",
-        help="Weight of the child's KL.")
+    child_beta: float = setting(15.0, kind="live", low=0.1, high=100.0, scale="log", label="beta of the child", when=("child", "on"),
+                                reason="on sprites the least at which nothing of the parent is repeated",
+        help="Weight of the child's KL beside an error that is counted as of 64 x 64 masked pixels, whatever the area.")
     child_warmup: int = setting(500, kind="live", low=0, high=100_000, unit="steps", label="warm-up of the child", when=("child", "on"),
                                 folded=True, reason="at once, a KL that is paid for kills the child before it has learnt what to say",
         help="Steps over which the child's KL comes in: first it says much, then it drops what the parent says as well; 0 has it at once.")
