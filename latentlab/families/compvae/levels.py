@@ -187,7 +187,8 @@ class TwoLevels(BetaTCVAE):
 
     def weights(self, context: Context) -> dict[str, float | Tensor]:
         "What one nat of each term costs now."
-        return super().weights(context) | self._child_weights(context.live, ramp(self.child_steps, context.live.child_warmup) if self.kinds else 1.0)
+        share = ramp(self.child_steps, context.live.child_warmup) if self.kinds else 1.0
+        return super().weights(context) | self._child_weights(context.live, share)
 
     def settled_weights(self, context: Context) -> dict[str, float | Tensor]:
         return super().settled_weights(context) | self._child_weights(context.live, 1.0)

@@ -36,7 +36,8 @@ def meter_rulers(
 ) -> dict[str, str]:  # Figure -> scale
     "What the leaks and the meters of what both codes share are measured by."
     leaks = (f"{who}_leak{of}" for who in ("child", "rival") for of in ("", *(f"_{name}" for name in names)))
-    return dict.fromkeys(leaks, LEAK_RULER) | {f"shared_{name}": f"{what}; a draw of the code, {METERED} images" for name, what in METERS.items()}
+    shared = {f"shared_{name}": f"{what}; a draw of the code, {METERED} images" for name, what in METERS.items()}
+    return dict.fromkeys(leaks, LEAK_RULER) | shared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
