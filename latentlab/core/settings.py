@@ -52,6 +52,7 @@ def setting(
     reason: str = "",  # Why this default
     when: tuple[str, Any] | None = None,  # (other field, value): it matters only while the other field has that value
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
+    typed: tuple[str, str] = ("other", ""),  # What that menu calls a value that is typed, and how such a value begins
     folded: bool = False,  # Whether a panel may fold its control away
     # Tells values that name code or downloads from outside, best in words: what would be run; None where no value does
     outside: Callable[[Any], Any] | None = None,
@@ -66,7 +67,7 @@ def setting(
         raise ValueError("`outside` must stand at a setting that builds: got a live one. Make it build, so that it is asked for first.")
     meta = dict(
         kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
-        suggest=suggest, folded=folded, outside=outside, state=state, read_old=read_old,
+        suggest=suggest, typed=typed, folded=folded, outside=outside, state=state, read_old=read_old,
     )
     return field(default=default, metadata=meta)
 
@@ -92,6 +93,7 @@ class FieldInfo:
     reason: str = ""  # Why this default
     when: tuple[str, Any] | None = None  # The condition under which it matters
     suggest: tuple[str, ...] = ()  # Usual values of a free text
+    typed: tuple[str, str] = ("other", "")  # What a menu calls a value that is typed, and how such a value begins
     folded: bool = False  # Whether a panel may fold its control away
     outside: Callable[[Any], Any] | None = None  # Tells values that name code or downloads from outside
     state: Callable[[Any], str] | None = None  # Digest of what a value names on the disk

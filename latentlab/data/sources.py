@@ -62,7 +62,7 @@ def source_setting(
     **words: Any,  # Label, help, reason, as `setting` takes them
 ) -> Any:  # A field of settings
     "A setting that names images: known sets in a menu, and folder:PATH typed in. Check it with `check_source`."
-    return setting(default, kind="build", suggest=tuple(names), state=folder_state, **words)
+    return setting(default, kind="build", suggest=tuple(names), typed=("own folder", "folder:"), state=folder_state, **words)
 
 
 def open_images(

@@ -79,7 +79,7 @@ def controls(
             name=names[path], path=path, label=info.label, group=group, widget=widget_of(info), type=info.type.__name__, low=info.low,
             high=info.high, scale=info.scale, step=info.step, choices=choices, optional=info.optional, unit=info.unit,
             default=info.default, what=info.help, help=info.reason, when=when, folded=info.folded,
-            free=bool(info.suggest) and not info.choices))
+            free=bool(info.suggest) and not info.choices, typed=info.typed))
     return found
 
 # %% ../../nbs/panels/00_controls.ipynb #c3a3ba62

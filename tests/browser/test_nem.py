@@ -60,6 +60,20 @@ def test_pause_step_run(nem):
     nem.wait_data(f"d.state === 'running' && Number(d.step) > {still + 3}", 20)
 
 
+def test_a_folder_of_ones_own_is_in_the_menu(nem):
+    "The menu of images names it, the field begins with folder:, and a folder that is not there is said beside the control."
+    data = nem.page.locator("[data-name=data]")
+    before = data.locator("select").input_value()
+    data.locator("select").select_option(label="own folder …")
+    typed = data.locator(".ll-typed")
+    assert typed.input_value() == "folder:"
+    nem.page.keyboard.type("not/there")
+    assert typed.input_value() == "folder:not/there"
+    nem.page.keyboard.press("Enter")
+    nem.page.wait_for_function("() => document.querySelector('[data-name=data] .ll-error')?.textContent.includes('not/there')", timeout=60_000)
+    data.locator("select").select_option(before)
+
+
 MENUS = """() => [...document.querySelectorAll('.ll-control select')].filter((e) => e.offsetParent).map((e) => {
     const twin = e.cloneNode(true), row = e.closest('.ll-control').getBoundingClientRect(), box = e.getBoundingClientRect();
     twin.style.cssText = 'position: absolute; visibility: hidden; flex: none; width: max-content; min-width: 0; max-width: none';

@@ -51,21 +51,23 @@ LL.makers = {
     input.addEventListener("change", () => told(true));
     return { input, value: () => spec.choices[Number(input.value)], show: (v) => { input.value = spec.choices.findIndex((c) => LL.same(c, v)); } };
   },
-  // a free text with usual values: a menu of those, of what was in force before, and of "other …", which is typed
+  // a free text with usual values: a menu of those, of what was in force before, and of what is typed ("other …")
   suggest: (spec, id, told) => {
     const known = spec.seen ?? new Set(), input = LL.el("select", { id }), node = LL.el("span", { class: "ll-suggest" }, input);
+    const [called, begins] = spec.typed ?? ["other", ""];
     let now = null;
     for (const choice of spec.choices) known.add(choice);
     const show = (v) => {
       now = v;
       const texts = [...new Set([...known, v ?? ""])], list = JSON.stringify(texts);
-      if (input.dataset.known !== list) { input.dataset.known = list; input.replaceChildren(...texts.map((text) => LL.el("option", { value: `=${text}`, text: text === "" ? "none" : text })), LL.el("option", { value: "other", text: "other …" })); }
+      if (input.dataset.known !== list) { input.dataset.known = list; input.replaceChildren(...texts.map((text) => LL.el("option", { value: `=${text}`, text: text === "" ? "none" : text })), LL.el("option", { value: "other", text: `${called} …` })); }
       input.value = `=${v}`; input.title = String(v ?? "");
     };
     input.addEventListener("change", () => {
       if (input.value !== "other") { now = input.value.slice(1); told(true); return; }
       input.value = `=${now}`;
-      LL.typed(input, String(now ?? ""), spec.label, (text) => { show(text.trim()); told(true); return true; });
+      const begun = !String(now ?? "").startsWith(begins);
+      LL.typed(input, begun ? begins : String(now ?? ""), spec.label, (text) => { show(text.trim()); told(true); return true; }, begun);
     });
     return { input, node, value: () => now, show, keep: (v) => known.add(v ?? "") };
   },
@@ -116,7 +118,7 @@ LL.makers.list = (spec, id, told) => {
 };
 
 // a field in the place of a node: Enter hands its text on, Escape and blur bring the node back
-LL.typed = (node, text, label, done) => {
+LL.typed = (node, text, label, done, begun = false) => {
   const field = LL.el("input", { type: "text", class: "ll-typed", spellcheck: "false", autocomplete: "off", "aria-label": `${label}, type a value`, title: "Enter sends, Escape leaves it as it is" });
   let open = true;
   const close = (focus) => { if (!open) return; open = false; field.replaceWith(node); if (focus) node.focus({ preventScroll: true }); };
@@ -128,7 +130,8 @@ LL.typed = (node, text, label, done) => {
     if (event.key === "Escape") close(true); else if (done(said)) close(true);
   });
   field.addEventListener("blur", () => close(false));
-  node.replaceWith(field); field.focus({ preventScroll: true }); field.select();
+  node.replaceWith(field); field.focus({ preventScroll: true });
+  if (!begun) field.select(); // else the rest is typed after what stands there
 };
 
 // Enter means "now": inside a notebook the page may keep the key from becoming a change event
