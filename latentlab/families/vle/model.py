@@ -219,7 +219,8 @@ class VLESettings(Settings):
                          "weight to 0.")
         if losses.auxiliary_scale and losses.final_scale: found.append("Masked part weight and final weight pull against each other: use "
                                                                        "one.")
-        if self.memory == "saliency": found.append("A memory in the saliency head alone collapsed in the journal: use encoder.")
+        if self.memory == "saliency" and self.running != "stick_breaking":  # With it three runs of three found objects
+            found.append("A memory in the saliency head alone collapsed in the journal: use encoder, or set running to stick_breaking.")
         if masked and self.latent <= 3 and self.levels <= 3:
             found.append(f"{self.latent} latent channels collapsed in the journal with large maps: watch the checks, or raise levels.")
         if self.sampling == "folded_normal": found.append("The folded normal ends at the largest number of tokens: short codes are "
