@@ -2,6 +2,7 @@
 to those that have them, and settings that cannot work are refused.
 """
 import copy
+import math
 import re
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
 from latentlab.data.factored import FactoredImages
 from latentlab.data.images import ImageSet
-from latentlab.families.csvae.checks import CSVAE_CHECKS, gradient_paths, probe_concepts
+from latentlab.families.csvae.checks import CSVAE_CHECKS, dead_units, gradient_paths, probe_concepts, schedule_shock, swinging_error
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
 from latentlab.families.csvae.experiment import CSVAERun, concepts_for
@@ -244,6 +245,45 @@ def test_a_switch_in_the_panel_is_judged_at_once() -> None:
     finally: panel.close()
 
 
+def test_a_preset_is_one_choice_in_a_call_and_in_the_panel() -> None:
+    from latentlab.facade import make_run
+    from latentlab.families.csvae.experiment import FAMILY
+    from latentlab.panels.panel import Panel
+
+    run = make_run("csvae", {"preset": "sprites", "side": 32})
+    assert (run.side, run.model.trunk, run.model.decoder, run.model.bounded) == (32, "moments", "separable", False)
+    with pytest.raises(ValueError, match="`preset` of csvae must be one of default, sprites, pendulum, flow, journal: got 'sprite'"):
+        make_run("csvae", {"preset": "sprite"})
+    small = {"data.images": 200, "features": 16, "width": 4, "batch": 16}
+    family = replace(FAMILY, presets={"a": {"side": 16, "model.decoder": "separable", "beta": 0.5}, "b": {"trunk": "moments"}})
+    trainer = Trainer(CSVAERun().replace(small | {"side": 32}))
+    panel = Panel(trainer, family=family, threads=1)
+    said: list = []
+    panel.view.send = lambda content, buffers=None: said.append(content)
+    choose = lambda name: panel.view._receive(panel.view, {"kind": "set", "name": "preset", "value": name}, None)
+    control = lambda: next(c for c in panel.view.schema if c["name"] == "preset")
+
+    def force(name: str) -> None:  # commands are carried out in turn
+        choose(name)
+        panel.trainer.submit(lambda trainer: None).result(60)
+        panel.tick()
+
+    try:
+        panel.tick()
+        assert panel.view.values["preset"] == "default" and control()["choices"] == ["default", "a", "b"]
+        force("a")
+        model = trainer.run.model
+        assert (trainer.run.side, model.decoder, model.beta, model.features) == (16, "separable", 0.5, 16) and panel.view.values["preset"] == "a"
+        force("b")  # what only another preset says goes back to its default
+        assert (trainer.run.side, trainer.run.model.decoder, trainer.run.model.trunk) == (32, "convolutions", "moments")
+        trainer.set(beta=2.0)
+        panel.tick()
+        assert panel.view.values["preset"] == "own" and control()["choices"] == ["default", "a", "b", "own"]
+        choose("c")
+        assert "`preset` must be one of default, a, b: got 'c'" in said[-1]["sentence"]
+    finally: panel.close()
+
+
 def silence(*tensors: torch.Tensor) -> None:
     with torch.no_grad():
         for tensor in tensors: tensor.zero_()
@@ -283,6 +323,11 @@ def deaden(model: CSVAE) -> None:
     with torch.no_grad(): model.evidence.first.bias.fill_(-100)
 
 
+def fill(model: CSVAE) -> None:  # tanh units that are full, as on the pendulum after twenty steps
+    model.evidence.act = torch.nn.Tanh()
+    with torch.no_grad(): model.evidence.first.bias.fill_(200)
+
+
 PLANTED = {"edges": cut_edge, "graph": leak, "decoder": ignore, "concepts": kill, "numbers": spoil, "prior": drift, "rank": twins,
            "hidden units": deaden, "picture": lambda model: silence(*model.decoder.parameters())}
 
@@ -295,6 +340,48 @@ def trained() -> Trainer:
     jaxtyping.config.update("jaxtyping_disable", True)
     try: return Trainer(run).fit(250, progress=False)
     finally: jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_full_units_are_dead_too(trained: Trainer) -> None:
+    model, images = copy.deepcopy(trained.model), trained.setup.held_out[:64]
+    with torch.no_grad():
+        assert dead_units(model, images, model.infer(images).z) < 0.3
+        fill(model)
+        assert dead_units(model, images, model.infer(images).z) > 0.5
+
+
+@pytest.mark.parametrize(("name", "activation", "level"), [("pendulum", "tanh", "warn"), ("pendulum", "silu", "ok"), ("sprites", "tanh", "ok")])
+def test_tanh_on_a_white_ground_is_warned_of_before_the_first_step(name: str, activation: str, level: str) -> None:
+    fitting = concepts_for(name) | {"data.name": name, "data.images": 300, "side": 16, "features": 64, "seed": 3}
+    setup = CSVAERun().replace(fitting | {"activation": activation, "merge": "precision"}).build()
+    probe = probe_concepts(setup.model, setup.held_out[:64], generator=stream(3))
+    verdict = next(v for v in (check(probe) for check in CSVAE_CHECKS) if v.name == "features")
+    assert (verdict.level, probe.step) == (level, 0) and ("silu" in verdict.remedy) == (level == "warn")
+
+
+def test_an_error_is_held_against_an_earlier_one_on_one_ruler() -> None:
+    "A learnt scale makes a nat worth another number of grey values at every step, and a step measured twice is one step."
+    model = small({"likelihood": "gaussian_learnt"}, factors=())
+    with torch.no_grad(): probe = replace(probe_concepts(model, IMAGES, generator=stream(3)), step=2000, explained=0.8)
+    said = lambda **changes: {v.name: v.level for v in (check(replace(probe, **changes)) for check in (schedule_shock, swinging_error))}
+    falling = tuple((500 + 100 * k, 0.2 + 0.6 * 0.7**k) for k in range(15))  # of the variance, ever less is missing
+    assert said(history=falling, nll=-700.0, mean_nll=-690.0) == {"schedule": "ok", "swing": "ok"}  # in nats nothing was gained
+    assert said(history=tuple(pair for pair in falling for _ in range(2))) == {"schedule": "ok", "swing": "ok"}
+    assert said(history=falling, explained=0.3)["schedule"] == "bad"
+    waves = tuple((500 + 100 * k, 0.3 + 0.2 * math.sin(k * math.pi / 3)) for k in range(15))
+    assert said(history=waves)["swing"] != "ok"
+
+
+def test_what_is_read_without_the_place_does_not_know_it() -> None:
+    model = small({"graph": Graph(("x", "shape")), "sizes": (2,), "trunk": "moments", "centred": ("shape",)})
+    with torch.no_grad(): model.evidence.head.weight.normal_(generator=stream(4))
+    bar = torch.zeros(2, 1, 16, 16)
+    bar[0, 0, 4:7, 3:8], bar[1, 0, 8:11, 7:12] = 1, 1  # the same bar, moved by whole pixels
+    here, there = model.read_evidence(bar).loc
+    assert torch.allclose(here[1], there[1], atol=1e-4) and not torch.allclose(here[0], there[0], atol=1e-2)
+    for changes in ({"centred": ("z",), "trunk": "moments"}, {"centred": ("x",)}, {"centred": ("x",), "trunk": "moments", "wiring": "chained",
+                                                                                    "activation": "tanh"}):
+        with pytest.raises(ValueError, match="`centred` must name concepts of the graph"): small({"graph": Graph(("x", "shape"))} | changes)
 
 
 @pytest.mark.usefixtures("unchecked")  # derivatives are slow under the type checks

@@ -60,6 +60,14 @@ def test_a_family_keeps_the_contract(name: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match="at most|from 1 to"): run.replace(batch=4096).build(torch.device("cpu"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_made_of_settings_that_fit_together(name: str) -> None:
+    family = find_family(name)
+    for preset in family.presets: assert make_run(name, {"preset": preset}).diff(), f"{preset} says nothing but defaults"
+    assert family.preset("default") == {path: family.experiment().fields()[path].value for path in family.preset("default")}
+    with pytest.raises(ValueError, match=f"`preset` of {name} must be one of default"): family.preset("no such preset")
+
+
 def faulty(monkeypatch: pytest.MonkeyPatch, part: str, answer) -> None:
     "The tones family with one part replaced."
     from latentlab_tones.diagnostics import TonesDiagnostics

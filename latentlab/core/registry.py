@@ -11,7 +11,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .settings import Settings
@@ -29,6 +30,8 @@ class Family:
     display: str  # "package.module:Class", imported when something is drawn
     summary: tuple[str, ...]  # Metrics that tell runs apart; the first decides which run is best
     lab: str  # File name of its notebook
+    # Name -> settings (path or short name -> value) that reach what the family can do; the others stay at their defaults
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         rules = (("name", isinstance(self.name, str) and self.name.isidentifier() and self.name == self.name.lower(),
@@ -44,9 +47,25 @@ class Family:
                  ("summary", isinstance(self.summary, tuple) and len(self.summary) > 0 and all(isinstance(s, str) for s in self.summary),
                   "name at least one metric, in a tuple"),
                  ("lab", isinstance(self.lab, str) and self.lab.endswith(".ipynb") and "/" not in self.lab,
-                  "be the file name of a notebook"))
+                  "be the file name of a notebook"),
+                 ("presets", isinstance(self.presets, Mapping) and all(isinstance(name, str) and name not in ("", "default", "own")
+                                                                        and isinstance(one, Mapping) for name, one in self.presets.items()),
+                  "map names (not default, not own) to settings"))
         for part, well, rule in rules:
             if not well: raise ValueError(f"`{part}` of family {self.name!r} must {rule}: got {getattr(self, part)!r}. Mend its record.")
+
+    def preset(
+        self,
+        name: str,  # One of `presets`, or "default"
+    ) -> dict[str, Any]:  # Dotted path -> value, of every field that some preset sets
+        "What a preset changes: its own settings, and the defaults of all that other presets set. Raises ValueError for an unknown name."
+        if name not in ("default", *self.presets):
+            known = ", ".join(("default", *self.presets))
+            raise ValueError(f"`preset` of {self.name} must be one of {known}: got {name!r}. Choose one of them, or leave it out.")
+        start = self.experiment()
+        paths = dict.fromkeys(start.path(one) for changes in self.presets.values() for one in changes)
+        fields = start.replace(self.presets.get(name, {})).fields()
+        return {path: fields[path].value for path in paths}
 
     def load_display(self) -> Any:  # An object with the methods of panels.display.Display
         "The family's display. Raises ValueError when its class cannot be imported."

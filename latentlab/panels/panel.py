@@ -26,7 +26,7 @@ from ..core.runtime import set_threads
 from ..core.settings import FieldInfo, Settings, Untrusted
 from ..core.snapshot import Snapshot
 from ..journal.journal import Journal
-from .controls import control_values, controls, differences
+from .controls import control_values, controls, differences, preset_control, preset_in_force
 from .display import Display, Starts, begin_plots, curve_columns, lights, plot_starts
 from .layout import Layout, check_arrays
 from .protocol import shorten
@@ -141,6 +141,7 @@ class Panel(ipywidgets.Box):
                              "`family` out.")
         self.family, self.name = family, panel_name(family, name)
         self.display: Display = family.load_display()
+        self._presets = {one: family.preset(one) for one in ("default", *family.presets)} if family.presets else {}
         set_threads(threads)
         self._make_room(run)
         self.trainer = run if isinstance(run, Trainer) else Trainer(run, journal=journal)
@@ -187,8 +188,11 @@ class Panel(ipywidgets.Box):
         check_arrays(layout, list(arrays))
         unasked = display.replaced if self.trainer.custom else ()
         schema = controls(fields, hidden=(*display.hidden, *unasked, *layout.hidden), data=display.data)
-        self.words.tell(plan=layout.plain(), schema=schema)
         columns, values = curve_columns(snapshot), {**control_values(fields), **snapshot.values}
+        if self._presets and not self.trainer.custom:
+            values["preset"] = preset_in_force(self._presets, fields, values)
+            schema.insert(0, preset_control(self._presets, values["preset"]))
+        self.words.tell(plan=layout.plain(), schema=schema)
         tail = {name: float(column[-1]) for name, column in columns.items()} if len(columns["step"]) else {}
         newest = snapshot.measurements[-1] if snapshot.measurements else None
         told = newest is not None and newest is not self._other
@@ -246,7 +250,11 @@ class Panel(ipywidgets.Box):
             elif request.name != "pause" or self.trainer.busy: self.submit(request.name, COMMANDED[request.name]())
             return None
         run: Settings = self.trainer.run
-        if run.fields()[run.path(request.name)].kind == "live":
+        if request.name == "preset" and self._presets:
+            if request.value not in self._presets:
+                raise ValueError(f"`preset` must be one of {', '.join(self._presets)}: got {shorten(request.value)}. Choose one of them.")
+            self.submit("preset", Rebuild(changes=self._presets[request.value], trust={}))
+        elif run.fields()[run.path(request.name)].kind == "live":
             self.trainer.set({request.name: request.value})
             # a switch or a choice may be a fault: the checks say so now, and not a hundred steps later
             if isinstance(request.value, bool | str): self.submit("", Measure())
@@ -275,7 +283,7 @@ class Panel(ipywidgets.Box):
             except Ended as error: raise ValueError(str(error)) from error
             future = self.trainer.submit(command)
         if isinstance(command, Rebuild | Load):
-            self._waiting[future], self._question = next(iter(getattr(command, "changes", ())), ""), None
+            self._waiting[future], self._question = name if getattr(command, "changes", None) else "", None
         future.add_done_callback(lambda future: self._done(name, command, future))
         if future in self._waiting: self.words.tell(status=self.status())
         return future

@@ -101,7 +101,7 @@ class ConceptDiagnostics:
     # (factors of images, concept, value) -> the true pictures, [batch, channel, side, side] in [0, 1]; None where nobody can draw them
     render: Callable[[Tensor, str, float], Tensor] | None = None
     concept: str = ""  # Which one is set by hand; "" for the first
-    history: deque = field(default_factory=lambda: deque(maxlen=30))  # (step, nll) of earlier measurements; no part of a checkpoint
+    history: deque = field(default_factory=lambda: deque(maxlen=30))  # (step, error) of earlier measurements; no part of a checkpoint
     probe: ConceptProbe | None = None  # The last measurement
     true: dict[str, Tensor] = field(default_factory=dict)  # True pictures by concept, drawn once
     checks = CSVAE_CHECKS
@@ -120,7 +120,7 @@ class ConceptDiagnostics:
         probe = self.probe = probe_concepts(model, self.held_out, generator=context.generator, share=share, step=context.step,
                                             matrix=self.measure_gradients(model, context),
                                             at_once=context.live.schedule == "gate", history=tuple(self.history))
-        self.history.append((context.step, probe.nll))
+        self.history.append((context.step, probe.error))
         figures = probe.figures()
         if self.values is not None and model.labels.factors:
             told = read_factors(model, self.held_out)

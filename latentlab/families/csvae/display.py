@@ -151,7 +151,7 @@ def concept_plots(
 class CSVAEDisplay(Display):
     "Concepts: the graph, one of them set by hand, their KL, what every term teaches."
     hidden = (*Display.hidden, "graph")
-    data = ("data", "side", "dependence")
+    data = ("data", "side", "dependence", "angles", "noise")
 
     def match(
         self,

@@ -48,6 +48,10 @@ class CSVAESettings(Settings):
     trunk: Literal["convolutions", "moments"] = setting("convolutions", kind="build", folded=True, reason="for any images",
         help="How an image becomes features: by convolutions, or by its moments, which say place, size, shape and angle of one bright "
              "object on a dark ground at once and of nothing else.")
+    centred: tuple[str, ...] = setting((), kind="build", folded=True, label="read without the place", when=("trunk", "moments"),
+                                       reason="none: what is read from where is a question",
+        help="Concepts whose evidence is read from the object moved to the middle of the picture. Where place and angle depend on each "
+             "other, an angle that is read from everything is read from the place.")
     width: int = setting(32, kind="build", low=1, high=512, scale="log", unit="units", label="units a concept",
                          reason="the journal's 2 or 3 are a bottleneck",
         help="Hidden units of each concept's own networks (the group width), in the prior and in the evidence.")
@@ -104,6 +108,11 @@ class CSVAESettings(Settings):
         if len(self.kl_weights) not in (1, n):
             raise ValueError(f"`kl_weights` must be one number, or one for each of the {n} concepts: got {len(self.kl_weights)} numbers. "
                              f"The concepts are {', '.join(self.graph.nodes)}.")
+        unknown = [name for name in self.centred if name not in self.graph.nodes]
+        if unknown or (self.centred and (self.trunk != "moments" or self.wiring == "chained")):
+            raise ValueError(f"`centred` must name concepts of the graph, with trunk moments and wiring trunk: got "
+                             f"{', '.join(self.centred)} with trunk {self.trunk}, wiring {self.wiring}. The concepts are "
+                             f"{', '.join(self.graph.nodes)}.")
         if self.wiring == "chained" and self.activation == "silu":
             raise ValueError("`activation` must be tanh or relu where wiring is chained: got silu. The journal had relu, then tanh.")
         if self.wiring == "chained" and len(set(sizes)) > 1:
@@ -239,9 +248,13 @@ class CSVAE(nn.Module):
         self.settings, self.shape, self.names = s, tuple(shape), graph.nodes
         self.sizes, self.levels = concept_sizes(graph, s.sizes), concept_levels(graph)
         most = max(self.sizes)
-        self.trunk = (MomentTrunk if s.trunk == "moments" else Trunk)(shape, s.features, generator=generator)
+        apart = torch.tensor([name in s.centred for name in self.names])
+        reads = torch.stack([~apart, apart], 1).repeat_interleave(s.features, 1) if s.centred else None
+        self.trunk = (MomentTrunk(shape, s.features, centred=bool(s.centred), generator=generator) if s.trunk == "moments"
+                      else Trunk(shape, s.features, generator=generator))
         self.evidence = (ChainedEvidence(graph, most, s.features, activation=s.activation, generator=generator) if s.wiring == "chained"
-                         else Evidence(graph, most, s.features, width=s.width, activation=s.activation, generator=generator))
+                         else Evidence(graph, most, s.features * (2 if s.centred else 1), reads=reads, width=s.width,
+                                       activation=s.activation, generator=generator))
         self.prior = ConceptPrior(graph, self.sizes, width=s.width, layers=s.layers, activation=s.activation, heads=s.heads,
                                   bounded=s.bounded, generator=generator)
         decoder = SeparableDecoder if s.decoder == "separable" else ConceptDecoder

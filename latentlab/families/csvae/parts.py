@@ -10,7 +10,7 @@ __all__ = ['CHANNELS', 'count_halvings', 'Trunk', 'image_moments', 'MomentTrunk'
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.graph import Graph
@@ -82,24 +82,31 @@ def image_moments(
 
 
 class MomentTrunk(nn.Module):
-    "Features of an image from its moments: how far they are from those of a disc whose radius is an eighth of the side."
+    """Features of an image from its moments: how far they are from those of a disc whose radius is an eighth of the side. With `centred` as
+    many features follow that are made without the centre: where the object stands is not in them.
+    """
 
     def __init__(
         self,
         shape: Sequence[int],  # channel, height, width
-        features: int,  # Numbers out
+        features: int,  # Numbers out, of each of the two kinds
         *,
+        centred: bool = False,  # Whether there are features of the second kind
         generator: torch.Generator | None = None,  # For the weights
     ):
         super().__init__()
         disc = {(2, 0): 1, (0, 2): 1, (4, 0): 2, (0, 4): 2, (2, 2): 2 / 3}
         usual = [0, 0, -2, *(disc.get((i, j), 0) for i in range(5) for j in range(5 - i) if i + j >= 2)]
         self.register_buffer("usual", torch.tensor(usual, dtype=torch.float32), persistent=False)
-        self.dense = Dense([15 * shape[0]], [features, features], features, activation="elu", generator=generator)
+        make = lambda moments: Dense([moments * shape[0]], [features, features], features, activation="elu", generator=generator)
+        self.dense, self.centred = make(15), make(13) if centred else None
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         "What the heads read."
-        return nn.functional.elu(self.dense((4 * (image_moments(x) - self.usual)).flatten(1)))
+        moments = 4 * (image_moments(x) - self.usual)
+        found = [self.dense(moments.flatten(1))]
+        if self.centred is not None: found.append(self.centred(moments[:, :, 2:].flatten(1)))
+        return nn.functional.elu(torch.cat(found, 1))
 
 
 # %% ../../../nbs/families/csvae/01_parts.ipynb #2a12116f
@@ -112,6 +119,7 @@ class Evidence(nn.Module):
         most: int,  # Latents of the largest concept
         features: int,  # Of the trunk
         *,
+        reads: Bool[Tensor, "concept feature"] | None = None,  # Which features each concept may read; None for all
         width: int = 32,  # Hidden units of each concept
         activation: str = "silu",  # silu, tanh or relu
         generator: torch.Generator | None = None,  # For the weights
@@ -119,7 +127,7 @@ class Evidence(nn.Module):
         super().__init__()
         groups = len(graph.nodes)
         gain = nn.init.calculate_gain("tanh" if activation == "tanh" else "relu")
-        self.first = GroupedLinear(groups, features, width, gain=gain, generator=generator)
+        self.first = GroupedLinear(groups, features, width, mask=reads, gain=gain, generator=generator)
         self.head = GroupedLinear(groups, width, 2 * most, gain=0.0, generator=generator)
         self.act = ACTS[activation]()
 
