@@ -37,11 +37,13 @@ def setting_path(
 
 def make_run(
     family: str,  # Name of a family
-    settings: Mapping[str, Any],  # Path or short name -> value
+    settings: Mapping[str, Any],  # Path or short name -> value; `preset` names settings of the family that are changed first
 ) -> Settings:  # Validated
-    "Settings of one run of a family, the defaults where nothing is said. Raises ValueError for an unknown family, setting or value."
-    run = find_family(family).experiment()
-    return run.replace({setting_path(run, name): value for name, value in settings.items()})
+    "Settings of one run of a family, the defaults where nothing is said. Raises ValueError for an unknown name or value."
+    record = find_family(family)
+    run = record.experiment()
+    if "preset" in settings: run = run.replace(record.preset(settings["preset"]))
+    return run.replace({setting_path(run, name): value for name, value in settings.items() if name != "preset"})
 
 # %% ../nbs/00_facade.ipynb #e429e902
 def split_objects(
