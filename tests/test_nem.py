@@ -22,7 +22,7 @@ from latentlab.train.trainer import Trainer
 from torch import nn
 
 PENALTIES, FILLS, GATES = ("kl", "area"), ("zero", "mean", "blur", "noise", "mixed"), ("soft", "straight_through")
-NEIGHBOURHOODS, DISTANCES = ("off", "train", "always"), ("half_cosine", "cosine", "relative_l2", "whitened_cosine")
+NEIGHBOURHOODS, DISTANCES = ("off", "train", "always"), ("half_cosine", "cosine", "relative_l2", "normalised_l2", "whitened_cosine")
 
 
 def seeded(seed=0): return torch.Generator().manual_seed(seed)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLANK', 'INF', 'DISTANCES', 'Distance', 'as_embeddings', 'length', 'direction', 'cosine_distance',
-           'half_cosine_distance', 'relative_l2', 'WhitenedCosine', 'DistanceScale', 'make_distance', 'with_scale']
+           'half_cosine_distance', 'relative_l2', 'WhitenedCosine', 'NormalisedL2', 'on_latents', 'DistanceScale',
+           'make_distance', 'with_scale']
 
 # %% ../../nbs/losses/03_distances.ipynb #365641a4
 from collections.abc import Callable
@@ -126,6 +127,46 @@ class WhitenedCosine:
         a, b = as_embeddings(a, b)
         return cosine_distance(self.whiten(a), self.whiten(b))
 
+# %% ../../nbs/losses/03_distances.ipynb #5a0d39ed
+@dataclass(frozen=True, eq=False)
+class NormalisedL2:
+    """Squared length of the difference as a share of what it is between two images: 0 the same, 1 a stranger on average.
+
+    distance = NormalisedL2.fit(encoder.embed(images)[:, [3]])
+    """
+
+    stranger: Float[Tensor, ""]  # Mean squared difference of two reference embeddings
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: Float[Tensor, "sample latent"],  # Reference embeddings of one data split, a few hundred at least
+    ) -> "NormalisedL2":  # Frozen, on the device of `embeddings`
+        "Twice the summed variance. Raises ValueError for fewer than two embeddings, and for embeddings that are all the same."
+        if embeddings.ndim != 2 or len(embeddings) < 2:
+            raise ValueError(f"`embeddings` must be [sample, latent], 2 samples or more: got {tuple(embeddings.shape)}. Embed more.")
+        stranger = 2 * embeddings.detach().double().var(0).sum()
+        if not stranger > 0: raise ValueError("`embeddings` must differ from one another: got identical ones. Choose a latent that is "
+                                              "alive.")
+        return cls(stranger.to(embeddings.dtype))
+
+    def __call__(
+        self,
+        a: Float[Tensor, "*batch latent"],  # Reference embedding
+        b: Float[Tensor, "*batch latent"],  # Embedding compared with it
+    ) -> Float[Tensor, "*batch"]:  # 0 or more
+        "|a - b|² in units of a stranger's."
+        a, b = as_embeddings(a, b)
+        return (a - b).square().sum(-1) / self.stranger
+
+
+def on_latents(
+    distance: Callable[[Tensor, Tensor], Tensor],  # Fitted on these latents alone
+    latents: tuple[int, ...],  # Which of the embedding
+) -> Callable[[Tensor, Tensor], Tensor]:  # Of whole embeddings
+    "A distance that looks at some latents and at no other."
+    return lambda a, b: distance(a[..., list(latents)], b[..., list(latents)])
+
 # %% ../../nbs/losses/03_distances.ipynb #a66f37cf
 @dataclass(frozen=True)
 class DistanceScale:
@@ -144,6 +185,8 @@ DISTANCES = {
                                                                          "non-negative features; blind to length."),
     "relative_l2": DistanceScale("|a-b|/|a|", 0.0, INF, "lengths of the reference", "Not squared, not symmetric; 1 when b is "
                                                                                     "blank; sees fading."),
+    "normalised_l2": DistanceScale("|a-b|²/E|a-a'|²", 0.0, INF, "shares of a stranger's", "0 the same, 1 as far as another image is on "
+                                                                                          "average; works for one latent too."),
     "whitened_cosine": DistanceScale("1-cos, whitened", 0.0, 2.0, "dimensionless", "1 means unrelated; fitted on reference embeddings of "
                                                                                    "one encoder; blind to scale of units."),
 }
@@ -154,15 +197,14 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 def make_distance(
     name: str,  # A key of `DISTANCES`
-    reference: Float[Tensor, "sample latent"] | None = None,  # Embeddings to fit on; needed by "whitened_cosine" alone
+    reference: Float[Tensor, "sample latent"] | None = None,  # Embeddings to fit on; needed by whitened_cosine and normalised_l2
 ) -> Distance:  # Callable (a, b) -> [*batch]
     "The distance of that name."
     if name not in DISTANCES: raise ValueError(f"`name` must be one of {', '.join(DISTANCES)}: got {name!r}. Choose one of them.")
-    if name == "whitened_cosine":
+    if name in (fitted := {"whitened_cosine": WhitenedCosine, "normalised_l2": NormalisedL2}):
         if reference is None:
-            raise ValueError("`reference` must be embeddings for whitened_cosine: got None. Pass a few hundred of the "
-                             "encoder's embeddings.")
-        return WhitenedCosine.fit(reference)
+            raise ValueError(f"`reference` must be embeddings for {name}: got None. Pass a few hundred of the encoder's embeddings.")
+        return fitted[name].fit(reference)
     return {"cosine": cosine_distance, "half_cosine": half_cosine_distance, "relative_l2": relative_l2}[name]
 
 

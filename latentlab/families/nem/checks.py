@@ -169,7 +169,7 @@ def mask_dimming(
     numbers = f"soft {brief(soft)}, hard {brief(hard)} at area {brief(area)} (blank {brief(blank)})"
     sentence = numbers if grade == "ok" else f"{numbers}: the picture is dimmed, not explained"
     remedy = "set fill to mean" if probe.live.get("fill") == "zero" else "set gate to straight_through, or raise binarity_scale"
-    remedy += "" if probe.distance_name == "relative_l2" else ", or distance to relative_l2"
+    remedy += "" if probe.distance_name in ("relative_l2", "normalised_l2") else ", or distance to relative_l2"
     return judge("dimming", grade, f["dimming"], MASK_LIMITS["dimming"], sentence, remedy)
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #61e9b2b4

@@ -98,7 +98,8 @@ class NEMRun(Settings):
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
         "Distances by their scale, the KL by its prior, and the loss by all that is summed in it."
         model = self.model
-        scale, nats = model.distance.replace("_", " "), f"nats, prior {model.prior:g}"
+        aim = "" if model.target == "embedding" else f" of {model.target}"
+        scale, nats = f"{model.distance.replace('_', ' ')}{aim}", f"nats, prior {model.prior:g}"
         paid = f"{model.kl_scale:g} mask KL (prior {model.prior:g})" if model.penalty == "kl" else f"{model.area_scale:g} area"
         extras = {"complement": model.complement_scale} | {name: getattr(model, weight) for name, (weight, _) in EXTRAS.items()}
         summed = [f"{scale} to the {model.fill} fill", paid, *(f"{weight:g} {name.replace('_', ' ')}" for name, weight in extras.items()
