@@ -136,7 +136,13 @@ def test_arrows_are_added_cut_and_refused(panel):
     panel.page.mouse.click(*middle(node("light")))
     assert wait_event(panel, "concepts", "click") == ["concepts", "click", "light", 0]
     assert "From light" in panel.page.locator(".ll-graph-hint").inner_text()
+    panel.page.mouse.click(*middle(node("pendulum")))  # looking at one node after the other draws no arrow
+    assert wait_event(panel, "concepts", "click") == ["concepts", "click", "pendulum", 0]
+    panel.page.mouse.click(*middle(node("light")))
+    assert wait_event(panel, "concepts", "click") == ["concepts", "click", "light", 0]
+    panel.page.keyboard.down("Shift")
     panel.page.mouse.click(*middle(node("pendulum")))
+    panel.page.keyboard.up("Shift")
     assert wait_event(panel, "concepts", "edit")[2]["edges"][-1] == ["light", "pendulum"]
     drag(panel, middle(node("pendulum")), middle(node("light")))  # would close a circle: the page itself says so
     assert "would close a circle" in panel.page.locator("[data-source=concepts] .ll-error").inner_text()

@@ -1,4 +1,4 @@
-// Nodes and arrows in layers. Where it may be edited: drag from one node to another, or click one and then the other, to add an arrow; the x on an arrow cuts it.
+// Nodes and arrows in layers. Where it may be edited: drag from one node to another, or click one and then, with Shift, the other, to add an arrow; the x on an arrow cuts it. A plain click only chooses.
 LL.svg = (tag, options = {}, ...children) => {
   const node = document.createElementNS("http:" + "//www.w3.org/2000/svg", tag); // a name, not an address: nothing is fetched
   for (const [key, value] of Object.entries(options)) if (value !== null && value !== undefined) { if (key === "text") node.textContent = value; else node.setAttribute(key, value); }
@@ -43,10 +43,11 @@ LL.graph = (spec, tell) => {
     if (spec.acyclic !== false && LL.reaches(edges, b, a)) { answer.say(`An arrow from ${label(a)} to ${label(b)} would close a circle: cut an arrow on the way from ${label(b)} to ${label(a)} first.`); draw(true); return; }
     edit([...edges, [a, b]]);
   };
-  const pick = (name) => {
+  const pick = (name, joins = false) => { // looking at one node after the other must not draw arrows
+    if (spec.editable && joins && first !== null && first !== name) { add(first, name); focus(name); return; }
     tell(key, "click", name);
-    if (!spec.editable) { first = first === name ? null : name; draw(true); return; }
-    if (first === null || first === name) { first = first === name ? null : name; draw(true); focus(name); } else { add(first, name); focus(name); }
+    first = first === name ? null : name; draw(true);
+    if (spec.editable) focus(name);
   };
   const focus = (name) => stage.querySelector(`[data-node="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
   const cut = (edge) => edit(edges.filter((one) => !same(one, edge)));
@@ -86,7 +87,7 @@ LL.graph = (spec, tell) => {
         LL.svg("title", { text: node.note ?? label(node.name) }), LL.svg("rect", { x: -at.half, y: -half.y, width: 2 * at.half, height: 2 * half.y, rx: 7 }), LL.svg("text", { y: numbers ? -2 : 4, text: short(label(node.name), at.half) }));
       if (numbers) { small.push(LL.svg("text", { y: 10, class: "small", text: figures[i] ?? "" })); g.append(small[i]); }
       g.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(node.name); }
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(node.name, event.shiftKey); }
         if (event.key === "Escape" && first !== null) { event.preventDefault(); first = null; draw(true); focus(node.name); }
       });
       g.addEventListener("pointerdown", (event) => { if (event.button === 0) { drag = { from: node.name, x: event.clientX, y: event.clientY, far: false }; event.preventDefault(); g.focus({ preventScroll: true }); } });
@@ -109,12 +110,12 @@ LL.graph = (spec, tell) => {
       if (!drag) return;
       const { from, far } = drag, to = hit(locate(event));
       drag = null; over = null;
-      if (!far) pick(from); else if (spec.editable && to && to !== from) add(from, to); else draw(true);
+      if (!far) pick(from, event.shiftKey); else if (spec.editable && to && to !== from) add(from, to); else draw(true);
     });
     svg.addEventListener("pointerleave", () => { if (drag) { drag = null; draw(true); } });
     stage.replaceChildren(svg);
     if (held) focus(held);
-    LL.put(hint, !spec.editable ? spec.hint ?? "" : first === null ? "Drag from one node to another to add an arrow, or click both in turn; × cuts an arrow." : `From ${label(first)}: click where the arrow should end, or press Escape.`);
+    LL.put(hint, !spec.editable ? spec.hint ?? "" : first === null ? "Drag from one node to another to add an arrow; × cuts an arrow." : `From ${label(first)}: click with Shift where an arrow should end.`);
     hint.hidden = !hint.textContent;
     Object.assign(frame.node.dataset, { source: key, edges: edges.map((edge) => edge.join(" > ")).join(", "), chosen: first ?? "" });
   };
