@@ -327,3 +327,12 @@ def test_it_trains_resumes_and_is_told_by_its_weights(thing, tmp_path):
     given = [run().build("cpu", encoder=one, images=images).given for one in
              (opened(thing(), size=32), opened(changed, size=32), opened(thing(), size=32, embed="mean", **({} if thing is Tokens else {"mean": 0.5, "std": 0.5})))]
     assert given[0] == whole.setup.given and given[1]["encoder"] != given[0]["encoder"] and given[2] != given[0]
+
+
+def test_many_images_are_read_in_parts(monkeypatch):
+    frozen, seen = opened(Tokens()), []
+    frozen.module.model.patch.register_forward_hook(lambda m, i, out: seen.append(len(out)))
+    x = probe_images(3, (40, 40), 7)
+    monkeypatch.setattr("latentlab.nn.encoders.PIXELS_AT_ONCE", 3 * 32 * 32)
+    torch.testing.assert_close(frozen.embed_many(x), frozen.embed(x))
+    assert seen == [3, 3, 1, 7]

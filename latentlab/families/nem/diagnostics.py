@@ -35,7 +35,7 @@ def compare_masks(
     keep, fill = model.keep(logits, live, generator, training=False), model.fill(live.fill, x, generator=generator)
     hard = hard_keep(logits, area(keep))
     masks = [keep, hard, torch.zeros_like(hard), *(move(hard, down, right) for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
-    shown = model.encoder.embed(torch.cat([blend(x, mask, fill) for mask in masks]))
+    shown = model.encoder.embed_many(torch.cat([blend(x, mask, fill) for mask in masks]))
     soft, of_hard, blank, *moved = (model.distances[live.distance](code.embedding, part) for part in shown.chunk(len(masks)))
     return MaskProbe(images=x, keep=keep, logits=logits, distance_soft=soft, distance_hard=of_hard,
                      distance_moved=torch.stack(moved).mean(0),

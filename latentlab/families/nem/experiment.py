@@ -21,7 +21,7 @@ from ...data.images import ImageSet, as_image_set
 from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings
-from ...nn.encoders import FrozenEncoder, check_images, encoder_form, load_encoder, runs_outside
+from ...nn.encoders import PIXELS_AT_ONCE, FrozenEncoder, check_images, encoder_form, load_encoder, runs_outside
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
@@ -134,7 +134,9 @@ class NEMRun(Settings):
         else: parts = (images.subset(rows) for rows in (range(len(images) - 40), range(len(images) - 40, len(images))))
         train, test = (fit_to_encoder(part, encoder) for part in parts)
         check_images(test.float().to(device), encoder.image_shape)
-        reference = train.subset(range(min(512, len(train)))).float().to(device)
+        height, width = encoder.size or train.images.shape[-2:]
+        few = 4 * PIXELS_AT_ONCE // (height * width)  # fewer where one image costs much: 167 of 224 px
+        reference = train.subset(range(min(512, len(train), max(64, few)))).float().to(device)
         proof = encoder.check(reference)
         model = NEM(self.model, encoder, reference, generator=generator(self.train.seed, "weights"))
         shown = one_of_each(test, 8)

@@ -194,7 +194,7 @@ class NEM(nn.Module):
     ):
         super().__init__()
         self.settings, self._held, self.fill = settings, (encoder,), Fill.of(images)
-        with torch.no_grad(): embeddings = encoder.embed(images)
+        with torch.no_grad(): embeddings = encoder.embed_many(images)
         self.distances = target_distances(settings.target, embeddings)
         grid = {"1": 1.0, "1/2": 0.5, "1/4": 0.25}[settings.grid]
         channels = tuple(size[0] for size in encoder.sizes(images))
