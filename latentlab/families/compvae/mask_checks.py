@@ -25,7 +25,7 @@ CHILD_LIMITS: Mapping[str, Limit] = MappingProxyType({
     "stability": Limit(warn=0.3, bad=0.6, reason="one minus the overlap of masks of a step and of half of it"),
     "colours": Limit(warn=1e-6, bad=0.01, reason="share of pixels of which some colours are kept: must be none"),
     "erosion": Limit(warn=0.01, bad=0.1, reason="share of the mass that a change of size loses or adds"),
-    "shape leak": Limit(warn=0.3, bad=math.inf, reason="R2 (by a line) of the position from the mask alone: it moves with what it masks"),
+    "shape leak": Limit(warn=0.3, bad=math.inf, reason="R2 (by trees) of the position from the mask alone: it moves with what it masks"),
     "redundancy": Limit(warn=0.1, bad=0.5, reason="R2 (by trees, from a draw) of a nuisance from the child; a tenth may be chance"),
     "beta": Limit(warn=0.1, bad=0.5, reason="change of the effective beta over a tenfold area of the mask"),
 })
