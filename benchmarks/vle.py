@@ -44,7 +44,7 @@ def row(data: str, name: str, seed: int, a: argparse.Namespace) -> dict:
     "One code, trained and measured on 1,000 test images (as many as there are)."
     train, test = (open_images(data, split, n, side=32) for split, n in (("train", a.images), ("test", 1000)))
     x, held = train.float(), test.float()
-    settings = VLESettings(tokens=a.tokens, latent=a.latent, levels=a.levels, width=a.width)
+    settings = VLESettings(tokens=a.tokens, latent=a.latent, levels=a.levels, width=a.width, memory=a.memory)
     code, begun = make_code(name, settings, x, seed).to(memory_format=torch.channels_last), time.process_time()
     if name != "PCA": fit_code(code, x, steps=a.steps, batch=a.batch, rate=a.rate, seed=seed)
     seconds, n = time.process_time() - begun, a.tokens
@@ -58,6 +58,7 @@ def row(data: str, name: str, seed: int, a: argparse.Namespace) -> dict:
 def curves(a: argparse.Namespace) -> None:
     "What is not stored yet, then the table."
     key = f"{a.steps} x {a.batch}, rate {a.rate:g}, latent {a.latent}, levels {a.levels}, width {a.width}, {a.tokens} tokens"
+    if a.memory != "none": key += f", memory {a.memory}"
     stored = json.loads(a.store.read_text()) if a.store.exists() else []
     for data in a.sets:
         for seed in range(a.seeds):
@@ -85,10 +86,11 @@ def show(one: dict) -> str:
 
 
 def anchor(a: argparse.Namespace) -> None:
-    "12 tokens of 256 numbers and 6 statistics: strided convolutions of 8, 16, 32, 64 channels, latent map 64 x 2 x 2, trained on every prefix."
+    """12 tokens of 256 numbers and 6 statistics, trained on every prefix: as published, strided convolutions of 8, 16, 32, 64 channels and a
+    latent map of 64 x 2 x 2; `--latent 4 --levels 3 --width 16` has as many numbers in a map of 4 x 8 x 8."""
     train, test = (open_images("cifar10", split, None, side=32) for split in ("train", "test"))
     x, held = train.float(), test.float()
-    model = VLE(VLESettings(tokens=12, width=8, levels=5, latent=64), channels=3, side=32, generator=generator(0, "model"))
+    model = VLE(VLESettings(tokens=12, width=a.width, levels=a.levels, latent=a.latent), channels=3, side=32, generator=generator(0, "model"))
     code = TokenCode(model, 12).to(memory_format=torch.channels_last)
     adam, draw = torch.optim.Adam(code.parameters(), lr=a.rate), torch.Generator().manual_seed(0)
     step, spent = 0, 0.0
@@ -145,9 +147,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="16 for curves, 32 for the anchor")
     parser.add_argument("--rate", type=float, default=None, help="3e-3 for curves, 2e-3 for the anchor; it falls to 0")
     parser.add_argument("--tokens", type=int, default=6)
-    parser.add_argument("--latent", type=int, default=8, help="channels of a token's map")
-    parser.add_argument("--levels", type=int, default=4, help="each but the last halves: 4 makes maps of 4 x 4")
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--latent", type=int, default=None, help="channels of a token's map: 8 for curves, 64 for the anchor")
+    parser.add_argument("--levels", type=int, default=None, help="each but the last halves: 4 makes maps of 4 x 4; 4 for curves, 5 for the anchor")
+    parser.add_argument("--width", type=int, default=None, help="16 for curves, 8 for the anchor")
+    parser.add_argument("--memory", default="none", choices=("none", "encoder", "decoder", "latent"), help="of the embedding")
     parser.add_argument("--minutes", type=float, default=30, help="of processor time, for the anchor")
     parser.add_argument("--part", type=float, default=1e9, help="minutes of processor time after which the anchor stops and can go on")
     parser.add_argument("--store", type=Path, default=None, help="where results, or the anchor's state, are kept")
@@ -156,6 +159,7 @@ def main() -> None:
     curved = a.what == "curves"
     a.store = a.store or Path("vle_curves.json" if curved else "vle_anchor.pt")
     a.batch, a.rate = a.batch or (16 if curved else 32), a.rate or (3e-3 if curved else 2e-3)
+    a.latent, a.levels, a.width = a.latent or (8 if curved else 64), a.levels or (4 if curved else 5), a.width or (16 if curved else 8)
     curves(a) if curved else anchor(a)
 
 
