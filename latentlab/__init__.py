@@ -24,7 +24,7 @@ PLACES = {  # Name here -> where it is defined
     "images": "latentlab.facade:images",
     "adapt": "latentlab.latents.adapt:adapt",
     "sliders": "latentlab.panels.sliders:LatentSliders",
-    "encoder": "latentlab.nn.encoders:load_encoder",
+    "encoder": "latentlab.nn.encoders:open_encoder",
     "family": "latentlab.core.registry:find_family",
     "Trainer": "latentlab.train.trainer:Trainer",
     "Journal": "latentlab.journal.journal:Journal",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # What editors and type checkers read
 
     lab, train, explain, evaluate, images = facade.lab, facade.train, facade.explain, facade.measure_model, facade.images
     sliders = LatentSliders
-    encoder, family, families = encoders.load_encoder, registry.find_family, registry.families
+    encoder, family, families = encoders.open_encoder, registry.find_family, registry.families
 
 
 def load_place(place: str) -> Any:  # "package.module:name" -> what it names

@@ -336,3 +336,9 @@ def test_many_images_are_read_in_parts(monkeypatch):
     monkeypatch.setattr("latentlab.nn.encoders.PIXELS_AT_ONCE", 3 * 32 * 32)
     torch.testing.assert_close(frozen.embed_many(x), frozen.embed(x))
     assert seen == [3, 3, 1, 7]
+
+
+def test_the_short_name_opens_any_encoder():
+    import latentlab as ll
+
+    assert ll.encoder is open_encoder
