@@ -158,6 +158,9 @@ def test_an_edge_is_cut_and_drawn_while_weights_stay() -> None:
     edit = lambda graph: CSVAEDisplay().on_event(Event(source="concepts", type="edit", value=graph.to_plain()), trainer)
     edit(trainer.run.model.graph.without_edge("x", "orientation"))
     assert not trainer.model.prior.reach().any() and trainer.model.steps == 5
+    trainer.set(detach=True)  # nothing was trained since, but the weights were
+    assert next(v for v in trainer.measure().verdicts if v.name == "gradient").level == "bad"
+    trainer.set(detach=False)
     edit(trainer.run.model.graph.with_edge("x", "orientation"))
     assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items())
     trainer.fit(2, progress=False)

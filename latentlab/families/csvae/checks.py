@@ -100,6 +100,7 @@ class ConceptProbe:
     matrix: GradientMatrix | None = None  # Of gradients
     history: tuple[tuple[int, float], ...] = ()  # (step, error) of earlier measurements
     learnt_scale: bool = False  # Whether a nat of the error is worth another number of grey values at every step
+    taught: int = 0  # Steps that the weights were trained: more than `step` where they were kept, as when an arrow is cut
     finite: bool = True  # Whether everything is
     q: ConceptNormal | None = None  # The posterior of every image
 
@@ -212,7 +213,8 @@ def probe_concepts(
         narrowest=chain() if chain else model.settings.features, match=match, dead_hidden=dead_units(model, x, trace.z), heads=heads,
         alike=alike_features(model, x) if model.settings.activation == "tanh" and not chain else 0.0,
         largest_log_var=extreme, waiting=(1 - share) * kl.sum().item(), at_once=at_once,
-        named=model.names, matrix=matrix, history=history, learnt_scale=model.log_scale is not None, finite=finite, q=trace.q)
+        named=model.names, matrix=matrix, history=history, learnt_scale=model.log_scale is not None,
+        taught=int(model.steps), finite=finite, q=trace.q)
 
 # %% ../../../nbs/families/csvae/04_checks.ipynb #f84a3279
 CSVAE_LIMITS: Mapping[str, Limit] = {
@@ -259,7 +261,7 @@ def finite_numbers(probe: ConceptProbe) -> Verdict:
 
 def gradient_paths(probe: ConceptProbe) -> Verdict:
     "Whether every term reaches what it must teach, and nothing that it must not. Source: the journal's `detach` of 6 June."
-    if probe.matrix is None or not probe.step: return judge("gradient", "ok", 0.0, CSVAE_LIMITS["path"], "waits for a first step", "")
+    if probe.matrix is None or not max(probe.step, probe.taught): return judge("gradient", "ok", 0.0, CSVAE_LIMITS["path"], "waits for a first step", "")
     missing, forbidden = probe.matrix.missing(), probe.matrix.forbidden()
     words = [f"{term} does not reach {part}" for term, part in missing[:2]] + [f"{term} reaches {part}" for term, part in forbidden[:1]]
     more = len(missing) + len(forbidden) - len(words)
