@@ -261,7 +261,8 @@ def finite_numbers(probe: ConceptProbe) -> Verdict:
 
 def gradient_paths(probe: ConceptProbe) -> Verdict:
     "Whether every term reaches what it must teach, and nothing that it must not. Source: the journal's `detach` of 6 June."
-    if probe.matrix is None or not max(probe.step, probe.taught): return judge("gradient", "ok", 0.0, CSVAE_LIMITS["path"], "waits for a first step", "")
+    if probe.matrix is None or not max(probe.step, probe.taught):
+        return judge("gradient", "ok", 0.0, CSVAE_LIMITS["path"], "waits for a first step", "")
     missing, forbidden = probe.matrix.missing(), probe.matrix.forbidden()
     words = [f"{term} does not reach {part}" for term, part in missing[:2]] + [f"{term} reaches {part}" for term, part in forbidden[:1]]
     more = len(missing) + len(forbidden) - len(words)
