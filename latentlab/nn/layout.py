@@ -43,8 +43,10 @@ class Placement:
         if self.moved < 0.5: return f"only {100 * self.moved:.0f} % of the image's patches change it"
         seen = f"rows {self.rows:.2f}, columns {self.columns:.2f}, crossed {self.rows_with_columns:.2f} and {self.columns_with_rows:.2f}"
         if self.placed: return f"a map of the image ({seen})"
-        if self.rows_with_columns > FOLLOWS and self.columns_with_rows > FOLLOWS: return f"its rows and columns are exchanged ({seen})"
-        if self.rows_with_columns > FOLLOWS or self.columns_with_rows > FOLLOWS:
+        crossed = [value >= (FOLLOWS if cells > 3 else COARSE)
+                   for value, cells in zip((self.rows_with_columns, self.columns_with_rows), self.size)]
+        if all(crossed): return f"its rows and columns are exchanged ({seen})"
+        if any(crossed):
             return f"its rows follow the image's columns, so its channels come last ({seen})"
         if min(self.rows, self.columns) < -FOLLOWS: return f"it is mirrored ({seen})"
         return f"its rows and columns do not follow those of the image ({seen})"
