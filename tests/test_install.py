@@ -1,5 +1,6 @@
 "The wheel stands without the repository: what it holds, what it says about itself, and that its labs can be copied out of it."
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from email.parser import Parser
 from importlib.metadata import distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NEEDED = ("latentlab", "nbs", "setup.py", "settings.ini", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
@@ -64,6 +67,82 @@ def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site)), f"the wheel was not what ran: {done.stdout}"
     for lab in (REPOSITORY / "nbs" / "labs").glob("*.ipynb"): assert (labs / lab.name).read_bytes() == lab.read_bytes()
+
+
+RECIPES = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text().partition("## Three recipes")[2].partition("\n## ")[0], re.S)
+STAND_IN = '''"A model with timm's interface, for a machine without timm."
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    pretrained_cfg = {"input_size": (3, 64, 64), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in ((3, 8), (8, 16), (16, 16)))
+
+    def forward_intermediates(self, x, indices=None, output_fmt="NCHW"):
+        maps = []
+        for layer in self.body:
+            x = layer(x).relu()
+            maps.append(x)
+        return x, [maps[i] for i in (range(3) if indices is None else indices)]
+
+    def forward_features(self, x): return self.forward_intermediates(x)[0]
+    def forward_head(self, x, pre_logits=False): return x.mean((2, 3))
+    def forward(self, x): return self.forward_head(self.forward_features(x))
+
+
+def create_model(name, pretrained=False): return Small()
+'''
+BEFORE = '''
+import torch
+from torch import nn
+torch.set_num_threads(1)
+
+
+class MyVAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.up = nn.Linear(3 * 64 * 64, 8), nn.Linear(4, 3 * 64 * 64)
+
+    def encode(self, x): return (lambda h: (h[:, :4], h[:, 4:]))(self.down(x.flatten(1)))
+    def decode(self, z): return self.up(z).sigmoid().view(-1, 3, 64, 64)
+
+
+my_vae = MyVAE()
+'''
+AFTER = '''
+import time
+from latentlab.panels.panel import OPEN
+for panel in list(OPEN.values()):
+    limit = time.monotonic() + 240
+    while panel.trainer.step_count < 3 and panel.trainer.error is None and time.monotonic() < limit: time.sleep(0.1)
+    assert panel.trainer.step_count >= 3, panel.trainer.error
+    panel.close()
+import latentlab
+print("DONE from", latentlab.__file__)
+'''
+
+
+@pytest.mark.parametrize("number", range(3), ids=["my folder", "my encoder", "my VAE"])
+def test_a_recipe_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Path, number: int) -> None:
+    "Outside the repository, as it is printed: at most five lines, on a folder of 90 pictures."
+    assert len(RECIPES) == 3 and all(len([line for line in code.splitlines() if line.strip()]) <= 5 for code in RECIPES)
+    site, stand_in, photos = tmp_path / "site", tmp_path / "stand_in", tmp_path / "photos"
+    zipfile.ZipFile(wheel).extractall(site)
+    stand_in.mkdir(), photos.mkdir()
+    (stand_in / "timm.py").write_text(STAND_IN)
+    draws = np.random.default_rng(0)
+    for k in range(150): Image.fromarray(np.kron(draws.integers(0, 255, (8, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))).save(photos / f"{k}.png")
+    (tmp_path / "recipe.py").write_text(BEFORE + RECIPES[number] + AFTER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(stand_in)])}
+    done = subprocess.run([sys.executable, "recipe.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"DONE from {site}" in done.stdout
 
 
 PINS = [Requirement(line) for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
