@@ -122,7 +122,7 @@ def preset_control(
     return dict(name="preset", path="preset", label="preset", group="model", widget="choice", type="str", low=None, high=None,
                 scale="linear", step=None, choices=[*presets, *(["own"] if chosen == "own" else [])], optional=False, unit="",
                 default=next(iter(presets)), what="Settings that are good together: choosing one changes all of them and builds anew.",
-                help="the defaults are made for any images", when=None, folded=False, free=False)
+                help="the defaults are made for any images", when=None, folded=False, free=False, typed=("other", ""))
 
 # %% ../../nbs/panels/00_controls.ipynb #31f8116a
 def keep_to_uint8(
