@@ -19,6 +19,7 @@ from latentlab.data.images import ImageSet
 from latentlab.families.csvae.checks import CSVAE_CHECKS, dead_units, gradient_paths, probe_concepts, schedule_shock, swinging_error
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
+from latentlab.families.csvae.display import CSVAEDisplay
 from latentlab.families.csvae.experiment import CSVAERun, concepts_for
 from latentlab.families.csvae.gradients import GradientMatrix, gradient_matrix
 from latentlab.families.csvae.model import CSVAE, CSVAESettings, abduct, complete, counterfactual
@@ -396,3 +397,8 @@ def test_a_failure_planted_in_a_trained_model_is_named(trained: Trainer, name: s
     before = grade()
     PLANTED[name](model)
     assert ("ok", "warn", "bad").index(before) < ("ok", "warn", "bad").index(grade())
+
+
+def test_a_set_that_is_no_text_is_refused_by_the_settings_and_not_before():
+    run = CSVAERun()
+    for value in ([], {}, None, 3): assert CSVAEDisplay().match(run, "data.name", value) == {"data.name": value}

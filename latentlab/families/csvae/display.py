@@ -160,7 +160,7 @@ class CSVAEDisplay(Display):
         value: Any,  # To what
     ) -> dict[str, Any]:  # That change first, then the concepts that fit another set
         "Another set comes with the concepts that fit it."
-        return {name: value} | (concepts_for(value) if run.path(name) == "data.name" else {})
+        return {name: value} | (concepts_for(value) if run.path(name) == "data.name" and isinstance(value, str) else {})
 
     def layout(
         self,

@@ -115,7 +115,7 @@ class NEMSettings(Settings):
              "white.",
         reason="off: undecided pixels carry the order")
     target: str = setting(
-        "embedding", kind="build", suggest=("embedding", "latent:0", "latents:0,1"),
+        "embedding", kind="build", suggest=("embedding", "latents:0,1"),
         help="What of the encoder's answer is explained: the whole embedding, one latent of it (latent:3), or a group (latents:0,4). A "
              "single latent has no angle: it needs the distance normalised_l2 or relative_l2.",
         reason="what the encoder sees at all; one latent is a question of its own")

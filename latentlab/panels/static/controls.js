@@ -51,7 +51,7 @@ LL.makers = {
     input.addEventListener("change", () => told(true));
     return { input, value: () => spec.choices[Number(input.value)], show: (v) => { input.value = spec.choices.findIndex((c) => LL.same(c, v)); } };
   },
-  // a free text with usual values: a menu of those, of what was in force before, and of what is typed ("other …")
+  // a free text with usual values: a menu of those, of what was in force before, and of what is typed
   suggest: (spec, id, told) => {
     const known = spec.seen ?? new Set(), input = LL.el("select", { id }), node = LL.el("span", { class: "ll-suggest" }, input);
     const [called, begins] = spec.typed ?? ["other", ""];
@@ -131,7 +131,7 @@ LL.typed = (node, text, label, done, begun = false) => {
   });
   field.addEventListener("blur", () => close(false));
   node.replaceWith(field); field.focus({ preventScroll: true });
-  if (!begun) field.select(); // else the rest is typed after what stands there
+  if (!begun) field.select();
 };
 
 // Enter means "now": inside a notebook the page may keep the key from becoming a change event

@@ -1,4 +1,4 @@
-// Nodes and arrows in layers. Where it may be edited: drag from one node to another, or click one and then, with Shift, the other, to add an arrow; the x on an arrow cuts it. A plain click only chooses.
+// Nodes and arrows in layers. Editable: drag between nodes, or click one and Shift-click another, to add an arrow; its x cuts it.
 LL.svg = (tag, options = {}, ...children) => {
   const node = document.createElementNS("http:" + "//www.w3.org/2000/svg", tag); // a name, not an address: nothing is fetched
   for (const [key, value] of Object.entries(options)) if (value !== null && value !== undefined) { if (key === "text") node.textContent = value; else node.setAttribute(key, value); }
@@ -43,7 +43,7 @@ LL.graph = (spec, tell) => {
     if (spec.acyclic !== false && LL.reaches(edges, b, a)) { answer.say(`An arrow from ${label(a)} to ${label(b)} would close a circle: cut an arrow on the way from ${label(b)} to ${label(a)} first.`); draw(true); return; }
     edit([...edges, [a, b]]);
   };
-  const pick = (name, joins = false) => { // looking at one node after the other must not draw arrows
+  const pick = (name, joins = false) => {
     if (spec.editable && joins && first !== null && first !== name) { add(first, name); focus(name); return; }
     tell(key, "click", name);
     first = first === name ? null : name; draw(true);
