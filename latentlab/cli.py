@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from .contract import check_family
 from .core.registry import families
+from .core.runtime import MissingExtra, needed
 from .facade import train
 from .journal.journal import Journal
 
@@ -217,8 +218,7 @@ def open_lab(
     arguments = lab_arguments(options.folder / options.notebook, root=options.root or options.folder, port=options.port, browser=browser,
                               as_root=as_root)
     if as_root: print("started by root: JupyterLab is told --allow-root, so notebooks run with root's rights")
-    from jupyterlab.labapp import LabApp
-
+    LabApp = needed("jupyterlab.labapp", "lab", "to open the laboratory").LabApp
     LabApp.serverapp_class = server_with_token()
     with TemporaryDirectory(prefix="latentlab-") as folder:
         os.environ.update(quiet_settings(Path(folder), os.environ))
@@ -253,7 +253,7 @@ def main(
     "The command `latentlab`."
     options = parser().parse_args(argv)
     try: carry_out(options)
-    except ValueError as error:
+    except (ValueError, MissingExtra) as error:
         print(f"latentlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # a training has left its checkpoint and said so in its record

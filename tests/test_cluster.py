@@ -103,13 +103,13 @@ def test_an_error_in_a_run_that_can_be_stopped_is_its_outcome(tmp_path: Path) ->
 def test_a_missing_library_is_named(name: str, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     backend = on_dask("tcp://127.0.0.1:1") if name == "distributed" else on_slurm(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match=f"`{name}` must be installed to train on .* pip install latentlab.scale"): backend(1)
+    with pytest.raises(ModuleNotFoundError, match=f'`{name}` must be installed to train on .* pip install "latentlab.scale'): backend(1)
 
 
 def test_the_module_loads_neither_library() -> None:
     done = os.popen(f"{sys.executable} -c 'import sys, latentlab.sweeps.cluster; print([n for n in (\"distributed\", \"dask\", "
                     "\"submitit\") if n in sys.modules])'").read()
-    assert done.strip() == "[]" and needed("submitit", "to train").__name__ == "submitit" and not module.STOPPED
+    assert done.strip() == "[]" and needed("submitit", "scale", "to train").__name__ == "submitit" and not module.STOPPED
 
 
 # Dask

@@ -195,7 +195,7 @@ def test_a_run_that_somebody_trains_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    words = "`accelerate` must be installed to train on several devices: .* pip install latentlab.scale"
+    words = '`accelerate` must be installed to train on several devices: .* pip install "latentlab.scale'
     with pytest.raises(ModuleNotFoundError, match=words): train_on(QUIET, 2, journal=tmp_path)
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from email.parser import Parser
 from importlib.metadata import distributions
 from pathlib import Path
@@ -51,9 +52,9 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         metadata, scripts = Parser().parsestr(read("dist-info/METADATA")), read("dist-info/entry_points.txt")
     assert metadata["Name"] == "latentlab" and metadata["Requires-Python"] == ">=3.11" and metadata["License"] == "Apache-2.0"
     assert metadata["Summary"] and metadata["Keywords"] and metadata["Description-Content-Type"] == "text/markdown"
-    assert {"scale", "mlflow", "encoders", "compare", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"lab", "ssl", "scale", "mlflow", "encoders", "compare", "dev"} <= set(metadata.get_all("Provides-Extra"))
     required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
-    assert "torch>=2.5" in required and not any(name.startswith(("torchvision", "timm", "nbdev")) for name in required)
+    assert "torch>=2.5" in required and not any(name.startswith(("torchvision", "timm", "nbdev", "jupyterlab", "ipykernel", "kornia")) for name in required)
     assert "latentlab = latentlab.cli:main" in scripts or "latentlab=latentlab.cli:main" in scripts
 
 
@@ -67,6 +68,89 @@ def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site)), f"the wheel was not what ran: {done.stdout}"
     for lab in (REPOSITORY / "nbs" / "labs").glob("*.ipynb"): assert (labs / lab.name).read_bytes() == lab.read_bytes()
+
+
+WITHOUT_EXTRAS = '''"Trains with what `requirements` brings: every other module that is installed here is blocked."
+import re, sys
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+wanted, waiting = set(), ["latentlab"] + sys.argv[1].split()
+while waiting:  # what pip brings: requirements of requirements, with the extras that those name
+    one = Requirement(waiting.pop())
+    if (key := (canonicalize_name(one.name), frozenset(one.extras))) in wanted: continue
+    wanted.add(key)
+    try: rules = [Requirement(line) for line in distribution(one.name).requires or []]
+    except PackageNotFoundError: continue
+    if one.name == "latentlab": continue
+    waiting += [str(rule).partition(";")[0] for rule in rules
+                if rule.marker is None or any(rule.marker.evaluate({"extra": extra}) for extra in ("", *one.extras))]
+names = {name for name, _ in wanted}
+blocked = {top for top, owners in packages_distributions().items() if not any(canonicalize_name(owner) in names for owner in owners)}
+blocked |= {"timm", "torchvision", "transformers", "captum", "pythae"}  # of extras that may not be installed here
+
+
+class Installed:
+    "Finds what is not blocked; asked whether a blocked module is there, it says no."
+
+    def __init__(self, finder): self.finder = finder
+
+    def __getattr__(self, name): return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in blocked else self.finder.find_spec(name, path, target)
+
+
+for name in [name for name in sys.modules if name.partition(".")[0] in blocked]: del sys.modules[name]
+sys.meta_path[:] = [Installed(finder) for finder in sys.meta_path]
+for known in ("jupyterlab", "ipykernel", "kornia", "mlflow", "dask", "accelerate", "pytest", "nbdev"): assert known in blocked, known
+for known in ("torch", "ipywidgets", "sklearn", "pandas"): assert known not in blocked, known
+
+import tempfile
+import torch
+torch.set_num_threads(1)
+import latentlab as ll
+from latentlab.cli import main
+from latentlab.core.runtime import MissingExtra
+from latentlab.journal.mlflow import to_mlflow
+
+runs = tempfile.mkdtemp()
+SETTINGS = {
+    "nem": dict(images=32, batch=4), "hvae": dict(data="moons", points=400, batch=32), "vle": dict(images=32, batch=4, side=16, tokens=3),
+    "csvae": {"images": 64, "batch": 8, "side": 16, "features": 16, "model.width": 4},
+    "compvae": {"images": 64, "batch": 8, "side": 16, "features": 16, "model.width": 4},
+}
+for family, settings in SETTINGS.items():
+    trainer = ll.train(family, steps=2, check_every=2, checkpoint_every=2, device="cpu", journal=runs, **settings)
+    assert trainer.step_count == 2, family
+assert set(ll.Journal(runs).runs()["state"]) == {"done"}
+bundle = ll.lab("hvae", data="moons")._repr_mimebundle_()
+print("VIEW", "application/vnd.jupyter.widget-view+json" in bundle)
+
+
+def missing(call):
+    try: call()
+    except MissingExtra as error: print("MISSING", error)
+
+
+missing(lambda: ll.train("ssl", steps=1, images=64, batch=8))
+missing(lambda: to_mlflow(runs, uri="file:///nowhere"))
+missing(lambda: ll.encoder("timm:resnet18"))
+print("STATUS", main(["lab", tempfile.mkdtemp(), "--no-browser"]))
+'''
+
+
+def test_the_base_trains_every_family_without_the_extras(tmp_path: Path) -> None:
+    "What is not in `requirements`, nor required by what is, cannot be imported; what needs an extra names it."
+    config = ConfigParser(delimiters=["="], interpolation=None)
+    config.read(REPOSITORY / "settings.ini", encoding="utf-8")
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, config["DEFAULT"]["requirements"]]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "latentlab[" in line]
+    for extra in ("ssl", "mlflow", "encoders", "lab"): assert [line for line in said if f'pip install "latentlab[{extra}]"' in line], (extra, said)
+    assert "VIEW True" in done.stdout and "STATUS 2" in done.stdout
 
 
 RECIPES = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text().partition("## Three recipes")[2].partition("\n## ")[0], re.S)

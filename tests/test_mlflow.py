@@ -266,8 +266,8 @@ def test_an_experiment_in_the_trash_is_refused(uri: str, journal: Journal) -> No
 
 def test_a_missing_library_is_named(uri: str, journal: Journal, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ModuleNotFoundError, match="`mlflow` must be installed to export runs: got no such module. pip install "
-                                                  "latentlab.mlflow."):
+    with pytest.raises(ModuleNotFoundError, match="`mlflow` must be installed to export runs: got no such module. "
+                                                  'pip install "latentlab.mlflow.'):
         to_mlflow(journal, uri=uri)
 
 

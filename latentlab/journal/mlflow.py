@@ -8,7 +8,6 @@ __all__ = ['PARAMETER', 'TAG', 'STATUS', 'cut', 'name_of', 'Point', 'points_of',
 
 # %% ../../nbs/journal/07_mlflow.ipynb #3f4d7138
 import hashlib
-import importlib
 import json
 import math
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.runtime import needed
 from .files import read_lines
 from .index import final_rulers, stamp, surviving
 from .record import flat
@@ -123,10 +123,7 @@ class Store:
         uri: str,  # "http://host:5000", "sqlite:///runs.db", "file:///folder"
         experiment: str,  # Its name; made when it is not there
     ):
-        try: self._mlflow = importlib.import_module("mlflow")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("`mlflow` must be installed to export runs: got no such module. pip install latentlab[mlflow]",
-                                      name="mlflow") from error
+        self._mlflow = needed("mlflow", "mlflow", "to export runs")
         advice = ("Give a server's address; a folder needs MLFLOW_ALLOW_FILE_STORE=true in the environment, and sqlite the package mlflow "
                   "instead of mlflow-skinny.")
         try:

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from ..core.arrays import read_array, weights_digest
 from ..core.bounded import tensor_shapes
+from ..core.runtime import MissingExtra
 from ..core.settings import read_number, shown
 from .layout import Placement, place_maps
 from .planted import PLANTED, PlantedEncoder
@@ -949,8 +950,8 @@ def outside_module(
         return module, declared_normalisation(module)  # a hub entry may want any: what it does not say is not made up
     try: package = importlib.import_module(kind)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"an encoder named {kind}: needs the package {kind}, which is not installed. Install it into "
-                                  "this environment.") from error
+        raise MissingExtra(f'an encoder named {kind}: needs the package {kind}, which is not installed. pip install "latentlab[encoders]"',
+                           name=kind) from error
     except RuntimeError as error:
         if "torchvision::" not in str(error): raise
         raise ImportError(f"an encoder named {kind}: needs a torchvision that was built with torch {torch.__version__}: got one of another "

@@ -20,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.runtime import choose_device, cores
+from ..core.runtime import choose_device, cores, needed
 from ..core.settings import Settings
 from ..core.batch import Batch
 from ..core.model import Setup
 from ..journal.writer import Writer, has_checkpoint, newest_checkpoint
-from .cluster import needed
 from .workers import Outcome, WorkerContext, asked, finished, known_run, prepare, work
 from ..train.checkpoint import newest_usable
 from ..train.trainer import Trainer
@@ -84,7 +83,7 @@ def meet(
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(told.devices), "LOCAL_WORLD_SIZE": str(told.devices)}
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if not on_cpu: torch.cuda.set_device(rank)
-    accelerate = needed("accelerate", "to train on several devices")
+    accelerate = needed("accelerate", "scale", "to train on several devices")
     torch.distributed.init_process_group("gloo" if on_cpu else "nccl", init_method=Path(told.meeting).as_uri(), rank=rank,
                                          world_size=told.devices)
     return DeviceShare(accelerate.Accelerator(cpu=on_cpu, mixed_precision="no"))
@@ -171,7 +170,7 @@ def train_on(
 ) -> Outcome:
     "Train one model on several devices. Raises DeviceFailed with the words of the process that failed; an interrupt leaves a checkpoint."
     check_devices(run, devices)
-    needed("accelerate", "to train on several devices")
+    needed("accelerate", "scale", "to train on several devices")
     begun, journal = time.monotonic(), journal if isinstance(journal, Writer) else Writer(journal)
     claim = journal.claim(run)
     if not claim.take():

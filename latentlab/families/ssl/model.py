@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate, normalize
 
 from ...core.batch import Batch, Context
 from ...core.model import Group
+from ...core.runtime import needed
 from ...core.settings import Settings, setting
 from ...core.terms import Terms
 from ...losses.contrastive import simclr_loss, swav_loss
@@ -103,9 +104,8 @@ def make_augment(
     settings: SSLSettings,  # What may differ between views
     side: int,  # Pixels, of image and view
 ) -> Callable[[Tensor, torch.Generator], Tensor]:  # (images, generator) -> views of the same shape
-    "A random view of each image. Needs kornia."
-    import kornia.augmentation as K
-
+    "A random view of each image. Raises MissingExtra without kornia."
+    K = needed("kornia.augmentation", "ssl", "to draw random views of images")
     steps = [K.RandomResizedCrop((side, side), scale=(settings.crop, 1.0), ratio=(0.8, 1.25), p=1.0)]
     if settings.flip: steps.append(K.RandomHorizontalFlip())
     if settings.light: steps.append(K.RandomContrast((1 - settings.light, 1 + settings.light), p=0.8))

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ...core.runtime import needed
 from .peers import PrefixCode, decode_all, squared_error
 
 # %% ../../../nbs/families/vle/09_evaluate.ipynb #5d2a212b
@@ -25,8 +26,7 @@ def structural_similarity(
     x: Float[Tensor, "batch channel height width"],  # Images in [0, 1], 11 pixels or more a side
 ) -> Float[Tensor, "*tokens batch"]:  # 1 where equal, at least -1
     "SSIM of each reconstruction. Source: Wang et al. 2004, eq. 13, window of 11 pixels, places where it fits."
-    from kornia.metrics import ssim
-
+    ssim = needed("kornia.metrics", "ssl", "to measure structural similarity").ssim
     if min(x.shape[-2:]) < 11: raise ValueError(f"`x` must be 11 pixels or more a side: got {tuple(x.shape[-2:])}. Use larger images.")
     flat = after.flatten(0, -5) if after.ndim > 4 else after[None]
     return torch.stack([ssim(one, x, 11, padding="valid").mean((-3, -2, -1)) for one in flat]).reshape(after.shape[:-3])
