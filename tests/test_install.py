@@ -117,7 +117,7 @@ from latentlab.journal.mlflow import to_mlflow
 
 runs = tempfile.mkdtemp()
 SETTINGS = {
-    "nem": dict(images=32, batch=4), "hvae": dict(data="moons", points=400, batch=32), "vle": dict(images=32, batch=4, side=16, tokens=3),
+    "nem": dict(images=64, batch=8), "hvae": dict(data="moons", points=400, batch=32), "vle": dict(images=64, batch=8, side=16, tokens=3),
     "csvae": {"images": 64, "batch": 8, "side": 16, "features": 16, "model.width": 4},
     "compvae": {"images": 64, "batch": 8, "side": 16, "features": 16, "model.width": 4},
 }
