@@ -104,4 +104,5 @@ def needed(
     try: return importlib.import_module(package)
     except ModuleNotFoundError as error:
         top = package.partition(".")[0]
-        raise MissingExtra(f'`{top}` must be installed {purpose}: got no such module. pip install "latentlab[{extra}]"', name=top) from error
+        raise MissingExtra(f'`{top}` must be installed {purpose}: got no such module. pip install "latentlab[{extra}]"',
+                           name=top) from error
