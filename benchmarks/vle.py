@@ -1,6 +1,6 @@
 """Error after each number of tokens at 32 px: variable-length embeddings beside the VAE loop, nested dropout and PCA; and the CIFAR-10 anchor.
 
-python benchmarks/vle.py curves [--sets fashion-mnist cifar10 scenes] [--codes ...] [--seeds 3] [--steps 3000] [--latent 8] [--levels 4] [--store FILE]
+python benchmarks/vle.py curves [--sets fashion-mnist cifar10 scenes] [--codes ...] [--seeds 3] [--steps 3000] [--latent 2] [--levels 3] [--store FILE]
 python benchmarks/vle.py anchor [--minutes 30] [--store FILE]
 
 Every (set, code, seed) is stored when it is done and not trained again; the anchor stores its state every 500 steps and goes on from there.
@@ -147,8 +147,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="16 for curves, 32 for the anchor")
     parser.add_argument("--rate", type=float, default=None, help="3e-3 for curves, 2e-3 for the anchor; it falls to 0")
     parser.add_argument("--tokens", type=int, default=6)
-    parser.add_argument("--latent", type=int, default=None, help="channels of a token's map: 8 for curves, 64 for the anchor")
-    parser.add_argument("--levels", type=int, default=None, help="each but the last halves: 4 makes maps of 4 x 4; 4 for curves, 5 for the anchor")
+    parser.add_argument("--latent", type=int, default=None, help="channels of a token's map: 2 for curves, 64 for the anchor")
+    parser.add_argument("--levels", type=int, default=None, help="each but the last halves: 3 makes maps of 8 x 8; 3 for curves, 5 for the anchor")
     parser.add_argument("--width", type=int, default=None, help="16 for curves, 8 for the anchor")
     parser.add_argument("--memory", default="none", choices=("none", "encoder", "decoder", "latent"), help="of the embedding")
     parser.add_argument("--minutes", type=float, default=30, help="of processor time, for the anchor")
@@ -159,7 +159,7 @@ def main() -> None:
     curved = a.what == "curves"
     a.store = a.store or Path("vle_curves.json" if curved else "vle_anchor.pt")
     a.batch, a.rate = a.batch or (16 if curved else 32), a.rate or (3e-3 if curved else 2e-3)
-    a.latent, a.levels, a.width = a.latent or (8 if curved else 64), a.levels or (4 if curved else 5), a.width or (16 if curved else 8)
+    a.latent, a.levels, a.width = a.latent or (2 if curved else 64), a.levels or (3 if curved else 5), a.width or (16 if curved else 8)
     curves(a) if curved else anchor(a)
 
 

@@ -263,6 +263,7 @@ class Bars(Part):
     word: str = "collapsed"  # What such a bar is
     colour: str | None = None  # Of the bars
     marks: str = ""  # Array of levels that the bars are held against, a tick on each; NaN for no tick; "" for bars without
+    against: str = "of"  # What stands between a bar's value and its level
     note: str = ""  # Beside the title
     place: Place = "left"  # Side
 

@@ -89,6 +89,7 @@ class TokenProbe:
     head_share: float = 0.0  # Weights of the saliency head, over all others
     warnings: tuple[str, ...] = ()  # Of the settings
     pulls: Mapping[str, float] = field(default_factory=dict)  # Loss of masks or parts -> cosine of its gradient with that of the error
+    loop: Float[Tensor, "tokens batch"] | None = None  # Distortion of the VAE beside, called as often; None where there is none
     beyond: float | None = None  # Mean distortion of two tokens more than in training
     live: Mapping[str, Any] = field(default_factory=dict)  # Plain values of the live settings in force
 
@@ -102,6 +103,7 @@ class TokenProbe:
         found |= {"harmed": (ratio > 1).float().mean(1).max().item(),
                   "last_gain": (1 - errors[-1].mean() / errors[-2].mean().clamp(min=1e-12)).item(),
                   "floats": float(self.trace.floats)}
+        if self.loop is not None: found |= {f"loop_{k}": value for k, value in enumerate(self.loop[1:].mean(1).tolist(), 1)}
         if self.beyond is not None: found["mse_beyond"] = self.beyond
         if self.trace.masks is not None: found |= mask_figures(self.trace.masks)
         if self.trace.kl is not None: found |= {"kl": self.trace.kl.mean().item(), "active": active_share(self.trace)}

@@ -76,12 +76,13 @@ def probe_tokens(
     n = int(live["tokens"])
     further = model.roll(x, min(n + BEYOND, MOST_TOKENS))
     trace = further[:n] if shown_tokens(s, n) > n else model.roll(x, n)
+    loop = None if model.loop is None else model.unroll(x, n, coder=model.loop).distortion()
     forgetful = model.roll(x, n, forget=True).distortion()[-1] if s.memory != "none" else None
     chances = count_chances(live["sampling"], n, context.step, int(live["schedule_steps"]))
     known = {info.name for info in s.fields().values()} & set(live)
     pulls = gradient_pulls(model, x[:8], n, {name: float(live[f"{name}_scale"]) for name in (*MASK_LOSSES, "auxiliary")})
     return TokenProbe(trace=trace, step=context.step, chances=tuple(chances.tolist()), forgetful=forgetful, head_share=head_share(model),
-                      any_time=float(live["any_time_scale"] + live["log_error_scale"]), live=live, pulls=pulls,
+                      any_time=float(live["any_time_scale"] + live["log_error_scale"]), live=live, pulls=pulls, loop=loop,
                       warnings=s.replace(**{name: live[name] for name in known}).warnings(), beyond=further.distortion()[-1].mean().item())
 
 
@@ -116,8 +117,8 @@ class TokenDiagnostics:
     def views(self, model: VLE, context: Context) -> dict[str, Tensor]:
         """after, parts, missing [preview, token, channel, height, width] in [0, 1] (parts and missing: grey is none); masks, running
         [preview, token, height, width] and owner [preview, height, width] for models with masks; without, helped [preview, height, width],
-        the token that lowered a pixel's squared error most; mse [preview, tokens];
-        chances [16]; chosen [3]: image, place, tokens in training.
+        the token that lowered a pixel's squared error most; mse [preview, tokens],
+        and loop, the same of the VAE beside where there is one; chances [16]; chosen [3]: image, place, tokens in training.
         """
         live = context.live.values
         n = int(live["tokens"])
@@ -134,6 +135,7 @@ class TokenDiagnostics:
             none, total = torch.zeros_like(trace.masks[:1]), trace.masks.cumsum(0).clamp(max=1.0)
             found |= {"masks": first(torch.cat([none, trace.masks])), "running": first(torch.cat([none, total])),
                       "owner": trace.masks[:n].argmax(0).to(torch.uint8)}
+        if model.loop is not None: found["loop"] = model.unroll(self.preview, len(trace), coder=model.loop).distortion().T
         chances = torch.zeros(16)
         chances[:n] = torch.from_numpy(count_chances(live["sampling"], n, context.step, int(live["schedule_steps"])))
         return found | {"chances": chances, "chosen": torch.tensor([self.image, min(self.place, len(trace)), n]),

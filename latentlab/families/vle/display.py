@@ -48,6 +48,7 @@ def token_pictures(
     count: int,  # Images of the preview
     masked: bool,  # Whether there are masks
     drawn: bool,  # Whether the number of tokens is drawn in training
+    loop: bool,  # Whether a VAE loop is trained beside
 ) -> tuple[Strip | Slider | Brush | Bars, ...]:
     "The film with its scrubber, which image it shows, the target, what each number of tokens reaches, and a brush for masks."
     kinds = "rows: rebuilt, part, missing" + (", mask, masks so far" if masked else "")
@@ -57,7 +58,8 @@ def token_pictures(
             Slider(name="shown", label="image of the film", low=1, high=max(count, 2), value=1, whole=True, place="right"),
             Slider(name="target", label="error that is asked for", low=1e-4, high=0.1, value=0.01, scale="log", unit="MSE", place="right",
                    help="each image takes as few tokens as reach this mean squared error; the row \"at the target\" shows them"),
-            Bars(key="psnr_after", title="What k tokens reach", note="PSNR of the images shown; * beyond the training", unit="dB",
+            Bars(key="psnr_after", title="What k tokens reach", marks="psnr_loop" if loop else "", against="· VAE loop", unit="dB",
+                 note="PSNR of the images shown; * beyond the training" + ("; the tick is a VAE called as often" if loop else ""),
                  labels=tuple(f"{k} token{'s' * (k != 1)}" + "*" * (k > n) for k in range(shown + 1)), down=True,
                  colour=TOKEN_COLOURS[0]),
             *((Bars(key="drawn", title="Tokens in training", note="how often each number is drawn now", unit="%", down=True,
@@ -68,12 +70,14 @@ def token_pictures(
 def token_plots(
     n: int,  # Tokens in training
     masked: bool,  # Whether there are masks
+    loop: bool,  # Whether a VAE loop is trained beside
 ) -> tuple[CurvePlot, ...]:
     "The error after each number of tokens, and how different the masks are."
     some = sorted({1, min(2, n), n})
     errors = [Curve(name=f"held_out/mse_{k}", label=f"{k} token{'s' * (k > 1)}", unit="MSE", colour=TOKEN_COLOURS[(k - 1) % 8])
               for k in some]
     errors.append(Curve(name="final", label="training", unit="MSE", colour="#000000", dash=True))
+    if loop: errors.append(Curve(name=f"held_out/loop_{n}", label=f"VAE loop, {n}", unit="MSE", colour=TOKEN_COLOURS[(n - 1) % 8], dash=True))
     masks = (Curve(name="held_out/different", label="different masks", unit="masks", colour=TOKEN_COLOURS[0]),
              Curve(name="held_out/overlap", label="claimed twice", unit="share", colour=TOKEN_COLOURS[5], axis="right", dash=True),
              Curve(name="held_out/miss", label="claimed by none", unit="share", colour=TOKEN_COLOURS[2], axis="right", dash=True))
@@ -101,7 +105,7 @@ class VLEDisplay(Display):
         snapshot: Snapshot,  # For names and sizes
     ) -> Layout:
         "What stands where."
-        info, masked, side = snapshot.info, "masks" in snapshot.views, snapshot.images.shape[-1]
+        info, masked, side, loop = snapshot.info, "masks" in snapshot.views, snapshot.images.shape[-1], "loop" in snapshot.views
         values, model = snapshot.values, snapshot.run.model
         n, drawn = int(values.get("tokens", model.tokens)), values.get("sampling", model.sampling) != "fixed"
         words = tuple(f"{'' if masked else 'helped most by '}token {k + 1} ({COLOUR_NAMES[k % len(COLOUR_NAMES)]})" for k in range(n))
@@ -113,8 +117,8 @@ class VLEDisplay(Display):
                 *((Row(key="owner", label="whose pixel", note=owner_legend(n), help="The token whose mask is largest there"),) if masked
                   else ()))
         return Layout(title="VLE", question=f"what does each token say of **{display_name(info['data'])}**?", rows=rows,
-                      pictures=token_pictures(n, snapshot.views["after"].shape[1] - 1, len(snapshot.images), masked, drawn),
-                      plots=token_plots(n, masked),
+                      pictures=token_pictures(n, snapshot.views["after"].shape[1] - 1, len(snapshot.images), masked, drawn, loop),
+                      plots=token_plots(n, masked, loop),
                       table=token_table(f"{info.get('held_out', 'some')} held out"),
                       columns=tuple(filter(None, info.get("columns", "").split(" | "))))
 
@@ -131,7 +135,8 @@ class VLEDisplay(Display):
         film = [after[image], film_bytes(views["parts"])[image], film_bytes(views["missing"])[image]]
         found = {"image": image_bytes(snapshot.images), "now": after[:, place], "left": film_bytes(views["missing"])[:, place],
                  "reached": after[pictures, np.where(lengths < 0, after.shape[1] - 1, lengths)]}
-        found["psnr_after"] = (-10 * np.log10(np.maximum(views["mse"].mean(0), 1e-12))).astype(np.float32)
+        for name, key in (("psnr_after", "mse"), ("psnr_loop", "loop")):
+            if key in views: found[name] = (-10 * np.log10(np.maximum(views[key].mean(0), 1e-12))).astype(np.float32)
         found["drawn"] = (100 * views["chances"][:int(views["chosen"][2])]).astype(np.float32)
         found["explains"] = views["owner" if "owner" in views else "helped"]
         if "masks" in views:

@@ -34,7 +34,7 @@ class VLERun(Settings):
     data: DataSettings = field(default_factory=lambda: DataSettings(name="scenes", images=4000))  # What is trained on
     side: int = setting(32, kind="build", low=8, high=128, unit="px", label="side of the images",
                         help="Height and width to which all images are resized.",
-                        reason="halved three times it is a map of 4 x 4; six tokens of six images stay live on a CPU")
+                        reason="halved twice it is a map of 8 x 8; six tokens of six images stay live on a CPU")
     model: VLESettings = field(default_factory=VLESettings)  # The autoencoder
     train: TrainSettings = field(default_factory=lambda: TrainSettings(batch=16, learning_rate=2e-3, steps=4000))  # Its training
 
@@ -46,7 +46,10 @@ class VLERun(Settings):
         errors = {name: pixels for name in ("first", "auxiliary", "held_out/mse_beyond")}
         errors |= {name: f"{pixels}, {model.tokens} tokens" for name in ("final", "any_time", "held_out/mse")}
         errors |= {f"held_out/mse_{k}": f"{pixels}, {k} tokens" for k in range(1, model.tokens + 1)}
-        return errors | {"loss": f"{pixels}, {model.tokens} tokens, {weighted}", "held_out/psnr": f"dB, {model.tokens} tokens"}
+        if model.loop: errors |= {"loop": pixels} | {f"held_out/loop_{k}": f"{pixels}, {k} tokens" for k in range(1, model.tokens + 1)}
+        own = f"{pixels}, {model.tokens} tokens, {weighted}"
+        losses = {"loss_autoencoder": own, "loss_loop": f"{pixels}, 1 token and its KL"} if model.loop else {"loss": own}
+        return errors | losses | {"held_out/psnr": f"dB, {model.tokens} tokens"}
 
     def build(
         self,

@@ -103,7 +103,7 @@ LL.bars = (spec) => {
       const low = spec.low !== undefined && values[k] < spec.low;
       row.bar.style.width = `${Math.max(0, Math.min(100, (100 * values[k]) / top))}%`;
       row.mark.hidden = level(k) === null; row.mark.style.left = `${(100 * (level(k) ?? 0)) / top}%`; if (level(k) !== null) row.node.dataset.mark = level(k).toFixed(4);
-      LL.put(row.value, `${Number.isFinite(values[k]) ? LL.number(values[k]) : "–"}${level(k) === null ? "" : ` of ${LL.number(level(k))}`}`); row.node.classList.toggle("low", low); row.node.dataset.value = values[k].toFixed(4);
+      LL.put(row.value, `${Number.isFinite(values[k]) ? LL.number(values[k]) : "–"}${level(k) === null ? "" : ` ${spec.against ?? "of"} ${LL.number(level(k))}`}`); row.node.classList.toggle("low", low); row.node.dataset.value = values[k].toFixed(4);
       if (!active || !total) return;
       LL.put(row.units, `${Math.round(active[k])} of ${Math.round(total[k])} ${LL.unit(Math.round(total[k]), "units")} active${low ? `: ${spec.word ?? "collapsed"}` : ""}`);
       const few = total[k] <= 8 ? Math.round(total[k]) : 0;
