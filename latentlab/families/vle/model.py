@@ -231,8 +231,9 @@ class VLESettings(Settings):
                                                                        "one.")
         if self.memory == "saliency" and self.running != "stick_breaking":  # With it three runs of three found objects
             found.append("A memory in the saliency head alone collapsed in the journal: use encoder, or set running to stick_breaking.")
-        if masked and self.latent <= 3 and self.levels <= 3:
-            found.append(f"{self.latent} latent channels collapsed in the journal with large maps: watch the checks, or raise levels.")
+        if masked and self.latent <= 3 and self.levels <= 3 and self.running != "stick_breaking":  # With it none of the runs collapsed
+            found.append(f"{self.latent} latent channels collapsed in the journal with large maps: watch the checks, raise levels, or set "
+                         "running to stick_breaking.")
         if self.sampling == "folded_normal": found.append("The folded normal ends at the largest number of tokens: short codes are "
                                                           "starved late.")
         return tuple(found)
