@@ -77,7 +77,8 @@ def token_plots(
     errors = [Curve(name=f"held_out/mse_{k}", label=f"{k} token{'s' * (k > 1)}", unit="MSE", colour=TOKEN_COLOURS[(k - 1) % 8])
               for k in some]
     errors.append(Curve(name="final", label="training", unit="MSE", colour="#000000", dash=True))
-    if loop: errors.append(Curve(name=f"held_out/loop_{n}", label=f"VAE loop, {n}", unit="MSE", colour=TOKEN_COLOURS[(n - 1) % 8], dash=True))
+    if loop:
+        errors.append(Curve(name=f"held_out/loop_{n}", label=f"VAE loop, {n}", unit="MSE", colour=TOKEN_COLOURS[(n - 1) % 8], dash=True))
     masks = (Curve(name="held_out/different", label="different masks", unit="masks", colour=TOKEN_COLOURS[0]),
              Curve(name="held_out/overlap", label="claimed twice", unit="share", colour=TOKEN_COLOURS[5], axis="right", dash=True),
              Curve(name="held_out/miss", label="claimed by none", unit="share", colour=TOKEN_COLOURS[2], axis="right", dash=True))
