@@ -24,6 +24,7 @@ PLACES = {  # Name here -> where it is defined
     "images": "latentlab.facade:images",
     "adapt": "latentlab.latents.adapt:adapt",
     "sliders": "latentlab.panels.sliders:LatentSliders",
+    "controls": "latentlab.panels.live_controls:LiveControls",
     "encoder": "latentlab.nn.encoders:open_encoder",
     "family": "latentlab.core.registry:find_family",
     "Trainer": "latentlab.train.trainer:Trainer",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # What editors and type checkers read
     from latentlab.journal.journal import Journal as Journal
     from latentlab.latents.adapt import adapt as adapt
     from latentlab.nn import encoders
+    from latentlab.panels.live_controls import LiveControls
     from latentlab.panels.sliders import LatentSliders
     from latentlab.sweeps.plan import Plan as Plan
     from latentlab.sweeps.plan import grid as grid
@@ -51,7 +53,7 @@ if TYPE_CHECKING:  # What editors and type checkers read
     from latentlab.train.trainer import Trainer as Trainer
 
     lab, train, explain, evaluate, images = facade.lab, facade.train, facade.explain, facade.measure_model, facade.images
-    sliders = LatentSliders
+    sliders, controls = LatentSliders, LiveControls
     encoder, family, families = encoders.open_encoder, registry.find_family, registry.families
 
 

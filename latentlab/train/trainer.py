@@ -184,6 +184,7 @@ class Trainer:
         self.worker = Worker(carry_out=self._carry_out, turn=self._turn, busy=lambda: self.state == "running", ended=self._ended)
         self.state, self.notices, self.version, self.rate = "idle", Notices(), 0, 0.0
         self.error: BaseException | None = None
+        self.watchers: list[Callable[[], None]] = []  # Called after settings have changed
         self.changes: list[Change] = []  # Live settings that were moved
         self._left, self._open = 0.0, False  # Steps that are asked for; whether their number is open
         self._after_step: Callable[[], None] = lambda: None
@@ -242,7 +243,21 @@ class Trainer:
             self._live = Live(run, self.device)
             if changed: self.session.forget_gradients()
             self.say("build", "")
+        self._tell_watchers()
         return self
+
+    def watch(
+        self,
+        told: Callable[[], None],  # Called on the thread of who changes something: quick, and asking `run` for what is in force
+    ) -> Callable[[], None]:  # Ends it
+        "Have a function called whenever settings may have changed: set, rebuilt, loaded or resumed, by whoever it was."
+        self.watchers.append(told)
+        return lambda: self.watchers.remove(told) if told in self.watchers else None
+
+    def _tell_watchers(self) -> None:
+        for told in tuple(self.watchers):
+            try: told()
+            except Exception as error: self.notices.put("watch", f"somebody who watches the settings failed: {error}")
 
     def say(
         self,
@@ -319,6 +334,7 @@ class Trainer:
             self._mark, self.error = (time.perf_counter(), session.step), None
             if self.state == "failed": self.state = "idle"
             self.version += 1
+        self._tell_watchers()
         return self
 
     def _rebuild(self, changes: Mapping[str, Any], keep: bool = False, trust: bool | Mapping[str, Any] = True) -> "Trainer":
