@@ -69,7 +69,8 @@ def make_widget(
     match spec["widget"]:
         case "switch": return ipywidgets.Checkbox(value=value, indent=True, **look)
         case "choice" if spec["free"]:
-            return ipywidgets.Combobox(value=as_typed(value), options=[as_typed(one) for one in spec["choices"]], continuous_update=False, **look)
+            usual = [as_typed(one) for one in spec["choices"]]
+            return ipywidgets.Combobox(value=as_typed(value), options=usual, continuous_update=False, **look)
         case "choice":
             options = [("none" if one is None else str(one), one) for one in spec["choices"]]
             return ipywidgets.Dropdown(options=options, value=value, **look)
@@ -80,7 +81,8 @@ def make_widget(
         case "slider" if spec["type"] == "int":
             return ipywidgets.IntSlider(value=value, min=int(spec["low"]), max=int(spec["high"]), step=int(slider_step(spec)), **look)
         case "slider":
-            return ipywidgets.FloatSlider(value=value, min=spec["low"], max=spec["high"], step=slider_step(spec), readout_format=".4g", **look)
+            ends = dict(min=spec["low"], max=spec["high"], step=slider_step(spec))
+            return ipywidgets.FloatSlider(value=value, readout_format=".4g", **ends, **look)
         case "number" if not spec["optional"]:
             kind = ipywidgets.IntText if spec["type"] == "int" else ipywidgets.FloatText
             return kind(value=value, continuous_update=False, **look)
@@ -126,8 +128,8 @@ class LiveControls(ipywidgets.VBox):
     ):
         trainer = getattr(trainer, "trainer", trainer)
         if not isinstance(trainer, Trainer):
-            raise ValueError(f"`trainer` must be a trainer, or a panel of one: got {type(trainer).__name__}. Take that of latentlab.lab(...) or "
-                             "latentlab.train(...).")
+            raise ValueError(f"`trainer` must be a trainer, or a panel of one: got {type(trainer).__name__}. Take that of "
+                             "latentlab.lab(...) or latentlab.train(...).")
         fields = trainer.run.fields()
         live = {spec["path"]: spec for spec in controls(fields) if spec["group"] == "live"}
         for name in names:
