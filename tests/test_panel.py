@@ -368,6 +368,15 @@ def test_a_saved_notebook_keeps_the_last_picture(opened):
     assert kept[-1]["image/png"] in kept[-1]["text/html"] and kept[-1]["text/plain"] == "mean, step 0"
 
 
+def test_a_front_end_gets_the_widget_and_one_without_widgets_a_sentence(opened):
+    panel = opened()
+    panel.trainer.start(2).wait()
+    panel.tick()
+    bundle = panel._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id and bundle["text/plain"] == "mean, step 2"
+    assert panel._display_() is panel.view  # marimo shows an anywidget
+
+
 @pytest.mark.parametrize("box", ["VBox", "HBox", "Tab", "Accordion", "GridBox"])
 def test_a_panel_stands_in_any_box_of_widgets(opened, box):
     "Case 28: it was no widget, and a box refused it."

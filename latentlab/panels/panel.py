@@ -339,6 +339,15 @@ class Panel(ipywidgets.Box):
 
     # In a notebook -------------------------------------------------------------------------------------------------
 
+    def _repr_mimebundle_(self, **how: Any) -> dict[str, Any]:  # MIME type -> data
+        "The widget, for a front end that asks for no more, and a sentence for one that shows none."
+        return super()._repr_mimebundle_(**how) | {"text/plain": self._sentence}
+
+    def _display_(self) -> View: return self.view  # For marimo, which shows one anywidget and no box of ipywidgets
+
+    @property
+    def _sentence(self) -> str: return f"{self.view.plan['title']}, step {self.last.step:,}"
+
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
@@ -351,7 +360,7 @@ class Panel(ipywidgets.Box):
 
     def _still(self) -> dict[str, Any]:
         self._drawn_at = self.last.step
-        return still_bundle(self._draw(), f"{self.view.plan['title']}, step {self.last.step:,}")
+        return still_bundle(self._draw(), self._sentence)
 
     def keep_picture(self) -> None:
         "Put a picture of the last frame where the panel stands, for a notebook that is saved and read without a kernel."

@@ -37,8 +37,9 @@ def static_text(
 
 
 def browser_module() -> str:  # JavaScript, one ES module
-    "uPlot and our primitives as one module."
-    return "\n".join([static_text("uPlot.iife.min.js"), *(static_text(f"{name}.js") for name in MODULES)])
+    "uPlot and our primitives as one module, without the lines that are comments: it is sent once for each panel."
+    ours = "\n".join(static_text(f"{name}.js") for name in MODULES).splitlines()
+    return "\n".join([static_text("uPlot.iife.min.js"), *(line for line in ours if not line.lstrip().startswith("//"))])
 
 
 def browser_style() -> str:  # CSS

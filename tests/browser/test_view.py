@@ -119,3 +119,12 @@ def test_it_fits(panel, theme):
         cut = panel.page.evaluate(CUT)
         assert not cut, f"cut off at {width} px: {cut}"
     assert panel.errors == []
+
+
+@pytest.mark.parametrize(("mark", "dark"), [("vscode-dark", True), ("vscode-light", False), ("dark dark-theme", True), ("light light-theme", False)])
+def test_other_front_ends_say_their_theme_by_a_word(panel, mark, dark):
+    "The body's classes as VS Code and marimo write them, where JupyterLab's mark is not there."
+    panel.page.evaluate("mark => { const b = document.body; b.dataset.kept ??= b.dataset.jpThemeLight; delete b.dataset.jpThemeLight; b.classList.add(...mark.split(' ')); }", mark)
+    try: panel.page.wait_for_function(f"() => document.querySelector('.ll').classList.contains('dark') === {str(dark).lower()}", timeout=60_000)
+    finally:
+        panel.page.evaluate("mark => { const b = document.body; b.classList.remove(...mark.split(' ')); b.dataset.jpThemeLight = b.dataset.kept; }", mark)

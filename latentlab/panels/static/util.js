@@ -99,11 +99,11 @@ LL.rgb = (colour) => {
 
 LL.same = (a, b) => a === b || (a && b && typeof a === "object" && typeof b === "object" && Object.keys(a).length === Object.keys(b).length && Object.keys(a).every((key) => LL.same(a[key], b[key]))) || (typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-12));
 
-// Is the page dark? JupyterLab says so on the body; elsewhere the system's preference counts.
+// Is the page dark? JupyterLab says so on the body, VS Code, Colab and marimo by a word; else the system.
 LL.dark = () => {
-  const mark = document.body.getAttribute("data-jp-theme-light");
-  if (mark !== null) return mark === "false";
-  return window.matchMedia?.("(prefers-color-scheme: dark)").matches ?? false;
+  const { body, documentElement: page } = document, mark = body.dataset.jpThemeLight;
+  const said = mark ? [0, mark === "true" ? "light" : "dark"] : /\b(light|dark)\b/.exec([body.className, page.className, page.getAttribute("theme")]);
+  return said ? said[1] === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 
 // Okabe-Ito colours, made lighter on a dark page and never equal to the page

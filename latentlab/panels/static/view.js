@@ -235,8 +235,8 @@ LL.render = ({ model, el }) => {
   sight.observe(root);
   document.addEventListener("visibilitychange", alive);
   alive();
-  const themes = new MutationObserver(theme);
-  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  const themes = new MutationObserver((seen) => { if (/jp/.test(seen[0].attributeName) || LL.dark() !== root.classList.contains("dark")) theme(); });
+  for (const one of [document.body, document.documentElement]) themes.observe(one, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class", "theme"] });
   requestAnimationFrame(() => { theme(); repaint(true, true); });
 
   return () => {
