@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from latentlab.nn.masking import (
-    Fill, blend, gaussian, jitter, move_each, neighbourhood_average, neighbourhood_kernel, recoverable_sigmoid, smoothing_matrix,
+    Fill, blend, gaussian, glimpse, jitter, move_each, neighbourhood_average, neighbourhood_kernel, recoverable_sigmoid, smoothing_matrix,
     straight_through,
 )
 
@@ -206,3 +207,29 @@ def test_within_its_floor_the_gradient_is_that_of_the_sigmoid_by_finite_differen
     assert torch.autograd.gradcheck(recoverable_sigmoid, (near,))
     for slope in (-0.1, 0.3):
         with pytest.raises(ValueError, match="`slope` must be in"): recoverable_sigmoid(near, slope)
+
+
+# A glimpse ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 28, 28), (5, 9, 30)])
+def test_a_glimpse_raises_whole_cells_by_one_share_and_lowers_nothing(shape):
+    keep = (0.9 * torch.rand(*shape, generator=seeded())).requires_grad_()
+    shown = glimpse(keep, generator=seeded())
+    raised = ((shown - keep) / (1 - keep)).detach()
+    for one in raised:
+        share = one.max()
+        assert 0 < share < 1 and ((one < 1e-6) | ((one - share).abs() < 1e-4)).all(), "raised by the share, or not at all"
+        if shape[1] % 4 == shape[2] % 4 == 0:
+            patches = F.interpolate(one[None, None], (4, 4), mode="area")
+            assert ((patches < 1e-6) | ((patches - share).abs() < 1e-4)).all(), "cells of a 4 x 4 grid, whole"
+    assert torch.equal(shown, glimpse(keep, generator=seeded())) and not torch.equal(shown, glimpse(keep, generator=seeded(1)))
+    weights = torch.randn(*shape, generator=seeded(2))
+    (weights * shown).sum().backward()
+    assert torch.equal(keep.grad, weights), "the gradient of a mask without the raise"
+
+
+def test_half_of_the_cells_and_every_share():
+    shown = glimpse(torch.zeros(2000, 8, 8), generator=seeded())
+    shares = shown.amax((1, 2))
+    assert abs((shown > 0).double().mean() - 0.5) < 0.02
+    assert abs(shares.mean() - 0.5) < 0.03 and shares.min() < 0.01 and shares.max() > 0.99

@@ -358,3 +358,28 @@ def test_a_saturated_mask_comes_back_from_either_end():
         weights = weights_of(nem, live)
         pull = -sum(float(weights[name]) * of["out.bias"].sum() for name, of in gradients.items())
         assert pull * end < 0, (end, penalty, pull)
+
+
+# Images that are hidden whole -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("hidden", [[], [2], [0, 3, 5], list(range(6))], ids=str)
+def test_only_an_image_that_is_hidden_whole_is_glimpsed_and_its_value_stays(hidden):
+    "The distance is that of the mask, to the last bit; only hidden images have the gradient of a glimpse."
+    x, red = pictures(6, channels=3, side=64), PlantedEncoder("red")
+    x[:, 0, 16:40, 16:40], x[:, 1:, 16:40, 16:40] = 0.9, 0.1
+    nem = make(FrozenEncoder(red, red.names, embed="output", name="planted"), x)
+    keep = torch.full((6, 64, 64), 0.9)
+    keep[hidden] = 1e-3
+    keep.requires_grad_()
+    fill, embedding = nem.fill("mean", x, generator=seeded()), nem.encoder.embed(x)
+    plain = nem.distances["half_cosine"](embedding, nem.encoder.embed(torch.lerp(fill, x, keep[:, None])))
+    natural, = torch.autograd.grad(plain.sum(), keep, retain_graph=True)
+    changed = set()
+    for seed in range(8):  # what a single glimpse shows may be nothing
+        random = seeded(seed)
+        found = nem.distance_of(nem.distances["half_cosine"], embedding, x, keep, fill, random)
+        assert torch.equal(found, plain)
+        assert torch.equal(random.get_state(), seeded(seed).get_state()) == (not hidden), "nothing is drawn for images that are seen"
+        slope, = torch.autograd.grad(found.sum(), keep)
+        changed |= set((slope != natural).any((1, 2)).nonzero()[:, 0].tolist())
+    assert changed == set(hidden)

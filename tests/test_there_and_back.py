@@ -8,6 +8,7 @@ import pytest
 import torch
 from latentlab.core.registry import families
 from latentlab.facade import make_run
+from latentlab.families.nem import model as nem_model
 from latentlab.families.nem.model import NEM
 from latentlab.train.trainer import Trainer
 
@@ -59,6 +60,20 @@ def test_kl_scale_there_and_back(mechanism, tmp_path, monkeypatch):
 
 
 def expect_empty(areas): assert max(areas) < 0.01
+
+
+@pytest.mark.parametrize("glimpsed", [True, False], ids=["glimpse", "no glimpse"])
+def test_an_encoder_with_thresholds_there_and_back(glimpsed, tmp_path, monkeypatch):
+    "A planted encoder has no slope where everything is hidden: the mask comes back by glimpses, and without them it never does."
+    if not glimpsed: monkeypatch.setattr(nem_model, "glimpse", lambda keep, *, generator: keep)
+    run = make_run("nem", {"data": "scenes", "encoder": "planted:red", "fill": "mean", "images": 64, "batch": 4, "layers": 2, "width": 4,
+                           "learning_rate": 0.01, **QUIET})
+    trainer = Trainer(run, folder=tmp_path).fit(40, progress=False)
+    start = trainer.checkpoint().rename(tmp_path / "start.ckpt")
+    move = harness.Move(path="model.kl_scale", name="kl_scale", there=1.0, home=run.get("kl_scale"))
+    areas = [found["held_out/area"] for found in harness.there_and_back(trainer, start, move, ["held_out/area"], away=40, back=(80,))]
+    if not glimpsed: return expect_empty(areas)
+    assert areas[0] < 0.01 < 0.05 < areas[1], areas
 
 
 def test_a_survey_that_was_interrupted_goes_on(tmp_path):

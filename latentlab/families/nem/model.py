@@ -21,7 +21,7 @@ from ...core.terms import Terms
 from ...losses.distances import DISTANCES, Distance, make_distance, on_latents
 from ...losses.masks import area, bernoulli_kl, binarity, border, total_variation
 from ...nn.encoders import FrozenEncoder, check_images, map_shapes
-from ...nn.masking import Fill, blend, gaussian, jitter, neighbourhood_average, recoverable_sigmoid, straight_through
+from ...nn.masking import Fill, blend, gaussian, glimpse, jitter, neighbourhood_average, recoverable_sigmoid, straight_through
 from ...nn.unet import MaskUNet
 
 # %% ../../../nbs/families/nem/00_model.ipynb #2baf84a7
@@ -245,6 +245,23 @@ class NEM(nn.Module):
 
     def groups(self) -> tuple[Group, ...]: return (Group(name="explainer", parameters=tuple(self.unet.parameters())),)
 
+    def distance_of(
+        self,
+        distance: Distance,
+        embedding: Float[Tensor, "batch latent"],  # Of the clean images
+        x: Float[Tensor, "batch channel height width"],  # The clean images
+        keep: Float[Tensor, "batch height width"],  # Their masks
+        fill: Float[Tensor, "batch channel height width"],  # What stands where nothing is kept
+        generator: torch.Generator,  # Draws the glimpses
+    ) -> Float[Tensor, "batch"]:  # In the unit of the distance
+        "Of the masked images. Where no pixel is kept, the gradient is that of a glimpse; the value stays that of the mask."
+        found = distance(embedding, self.encoder.embed(blend(x, keep, fill)))
+        hidden = (keep.detach().amax((-2, -1)) < 0.5).nonzero()[:, 0]  # On a GPU the one number of a step that is waited for
+        if not len(hidden): return found
+        looked = blend(x[hidden], glimpse(keep[hidden], generator=generator), fill[hidden])
+        slope = distance(embedding[hidden], self.encoder.embed(looked))
+        return found.index_add(0, hidden, slope - slope.detach())
+
     def losses(
         self,
         batch: Batch,  # `x`: images in [0, 1]
@@ -258,7 +275,7 @@ class NEM(nn.Module):
         keep = self.keep(logits, live, generator, training=True, probability=probability)
         moved = jitter(keep, live.jitter, generator=generator)
         fill, distance = self.fill(live.fill, x, generator=generator), self.distances[live.distance]
-        found = {"distance": distance(code.embedding, self.encoder.embed(blend(x, moved, fill)))}
+        found = {"distance": self.distance_of(distance, code.embedding, x, moved, fill, generator)}
         penalties = {"mask_kl": bernoulli_kl(logits, live.prior, keep=probability), "area": area(keep)}
         chosen = "mask_kl" if live.penalty == "kl" else "area"
         found[chosen] = penalties.pop(chosen)
