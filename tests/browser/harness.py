@@ -144,6 +144,18 @@ class Notebook:
             seen = self.page.evaluate(f"() => [...document.querySelectorAll('{self.root}')].map(e => ({{...e.dataset, text: e.innerText.slice(0, 300)}}))")
             raise AssertionError(f"{condition} did not come true in {6 * seconds:g} s; the page shows {seen}, errors {self.errors}") from None
 
+    def place(self, selector: str, seconds: float = 60) -> dict[str, float]:
+        "Where an element lies on the page, in sight and at rest: there at three looks in a row. A frame or a new layout may replace it at any moment."
+        look = """(s) => { const e = document.querySelector(s); if (!e) return null; e.scrollIntoView({ block: 'nearest' });
+            const { x, y, width, height } = e.getBoundingClientRect(); return width ? { x, y, width, height } : null; }"""
+        end, same, last = time.monotonic() + seconds, 0, None
+        while same < 2:
+            assert time.monotonic() < end, f"{selector} was not at rest on the page after {seconds} s: last at {last}, errors {self.errors}"
+            now = self.page.evaluate(look, selector)
+            same, last = (same + 1 if now and now == last else 0), now
+            self.page.wait_for_timeout(100)
+        return last
+
     def shot(self, name: str, width: int | None = None, height: int = 1350) -> Path:
         "A picture of the panel in `shots/`; `width` is that of the panel itself."
         SHOTS.mkdir(exist_ok=True)

@@ -28,15 +28,6 @@ def wait_held(lab, what, wanted):
     raise AssertionError(f"{what} is {found!r}, not {wanted!r}")
 
 
-def place(lab, selector):
-    "Where something lies on the page, scrolled into sight; a frame may replace it at any moment."
-    look = """(s) => { const e = document.querySelector(s); if (!e) return null; e.scrollIntoView({ block: 'nearest' });
-        const r = e.getBoundingClientRect(); return { x: r.x, y: r.y, width: r.width, height: r.height }; }"""
-    lab.page.wait_for_function(look, arg=selector, timeout=60_000)
-    lab.page.wait_for_timeout(150)
-    return lab.page.evaluate(look, selector)
-
-
 def wait_text(lab, selector, words):
     lab.page.wait_for_function("([s, w]) => [...document.querySelectorAll(s)].some((e) => e.textContent.includes(w))", arg=[selector, words],
                                timeout=60_000)
@@ -54,17 +45,18 @@ def test_every_concept_says_its_kl_and_every_arrow_its_strength(lab):
 
 
 def test_an_arrow_is_cut_and_drawn_again(lab):
-    where = place(lab, "[data-cut='x > orientation']")
+    where = lab.place("[data-cut='x > orientation']")
     lab.page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
     wait_held(lab, "panel.trainer.run.model.graph.edges", ())
     lab.wait_data("d.state === 'running'")
     assert held(lab, "panel.trainer.error") is None and held(lab, "bool(panel.trainer.model.prior.reach().any())") is False
     lab.page.locator("[data-source=concepts] .ll-mini").click()
     wait_held(lab, "panel.trainer.run.model.graph.edges", (("x", "orientation"),))
+    lab.page.wait_for_selector("[data-source=concepts] [data-edge='x > orientation']")  # the page has it too
 
 
 def test_the_position_is_set_by_hand_beside_the_true_picture(lab):
-    where = place(lab, "[data-node=x]")
+    where = lab.place("[data-node=x]")
     lab.page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
     wait_text(lab, "[data-picture=strip] .ll-plothead", "Set by hand: x")
     wait_text(lab, "[data-picture=strip] .ll-plothead", "the true picture")
@@ -81,7 +73,7 @@ def test_the_position_is_set_by_hand_beside_the_true_picture(lab):
 def test_the_schedule_is_dragged(lab):
     lab.page.locator("[data-command=pause]").click()
     lab.wait_data("d.state === 'paused'")
-    where, before = place(lab, "[data-picture=ramp] canvas"), held(lab, "panel.trainer.run.model.warmup_steps")
+    where, before = lab.place("[data-picture=ramp] canvas"), held(lab, "panel.trainer.run.model.warmup_steps")
     x, y, left = map(float, lab.page.locator("[data-picture=ramp]").get_attribute("data-at").split(","))
     lab.page.mouse.move(where["x"] + x, where["y"] + y)
     lab.page.mouse.down()

@@ -31,13 +31,6 @@ def wait_held(panel, what, wanted):
     raise AssertionError(f"{what} is {found!r}, not {wanted!r}")
 
 
-def box(panel, selector):
-    found = panel.page.locator(selector).first
-    found.scroll_into_view_if_needed()
-    panel.page.wait_for_timeout(150)
-    return found.bounding_box()
-
-
 DIAGNOSTICS = "panel.trainer.setup.diagnostics"
 
 
@@ -47,7 +40,7 @@ def test_it_trains_and_shows_two_masks(panel):
 
 
 def test_a_film_is_clicked_and_scrubbed(panel):
-    small = box(panel, "[data-source=film] .ll-film-small")
+    small = panel.place("[data-source=film] .ll-film-small")
     panel.page.mouse.click(small["x"] + 0.1 * small["width"], small["y"] + small["height"] / 2)
     wait_held(panel, f"{DIAGNOSTICS}.price", 0.1)
     panel.page.locator("[data-scrub=film]").press("ArrowRight")
@@ -66,7 +59,7 @@ def test_a_slider_of_its_own_moves_the_masks(panel):
 
 
 def test_a_painted_frame_answers(panel):
-    canvas, row = box(panel, "[data-source=painted] .ll-brush-canvas"), "document.querySelector('[data-row=left] canvas').toDataURL()"
+    canvas, row = panel.place("[data-source=painted] .ll-brush-canvas"), "document.querySelector('[data-row=left] canvas').toDataURL()"
     before = panel.page.evaluate(row)
     at = lambda x, y: (canvas["x"] + x * canvas["width"], canvas["y"] + y * canvas["height"])
     panel.page.mouse.move(*at(0.1, 0.5))
@@ -80,11 +73,11 @@ def test_a_painted_frame_answers(panel):
 
 def test_a_concept_is_clicked_and_an_edge_is_cut(panel):
     panel.shot("tones")
-    node = box(panel, "[data-source=concepts] [data-node=tone]")
+    node = panel.place("[data-source=concepts] [data-node=tone]")
     panel.page.mouse.click(node["x"] + node["width"] / 2, node["y"] + node["height"] / 2)
     wait_held(panel, f"{DIAGNOSTICS}.concept", 1)
     panel.page.keyboard.press("Escape")
-    cross = box(panel, "[data-cut='shape > tone']")
+    cross = panel.place("[data-cut='shape > tone']")
     panel.page.mouse.click(cross["x"] + cross["width"] / 2, cross["y"] + cross["height"] / 2)
     wait_held(panel, "panel.trainer.run.model.graph.edges", ())
     panel.wait_data("Number(d.step) > 5")

@@ -35,14 +35,6 @@ def wait_event(panel, source, kind):
 def of(panel, source, name): return panel.page.locator(f"[data-source='{source}']").first.get_attribute(f"data-{name}")
 
 
-def place(panel, selector):
-    "Box of an element that is in sight."
-    found = panel.page.locator(selector).first
-    found.scroll_into_view_if_needed()
-    panel.page.wait_for_timeout(100)
-    return found.bounding_box()
-
-
 def drag(panel, start, *points):
     panel.page.mouse.move(*start)
     panel.page.mouse.down()
@@ -56,7 +48,7 @@ def middle(box): return box["x"] + box["width"] / 2, box["y"] + box["height"] / 
 def test_a_pixel_says_what_it_belongs_to(panel):
     "Resting on a pixel of any row names its place in the array that one row declares."
     for row in ("image", "second"):
-        box = place(panel, f"[data-row={row}] canvas")
+        box = panel.place(f"[data-row={row}] canvas")
         image = box["width"] / 8
         for share, words in ((0.2, "left half"), (0.8, "right half")):
             panel.page.mouse.move(box["x"] + (2 + share) * image, box["y"] + box["height"] / 2)
@@ -65,7 +57,7 @@ def test_a_pixel_says_what_it_belongs_to(panel):
 
 
 def test_a_strip_is_clicked_and_scrubbed(panel):
-    box = place(panel, "[data-source=walk] .ll-film-small")
+    box = panel.place("[data-source=walk] .ll-film-small")
     panel.page.mouse.click(box["x"] + 5.5 / 7 * box["width"], box["y"] + 10)
     assert wait_event(panel, "walk", "click") == ["walk", "click", 5, 0]
     assert of(panel, "walk", "at") == "5" and ["walk", "scrub", 5, 0] in events(panel)
@@ -89,7 +81,7 @@ def test_a_slider_of_its_own_slides_with_keys_and_typing(panel):
     field.fill("0.25")
     field.press("Enter")
     assert wait_event(panel, "price", "slide") == ["price", "slide", 0.25, 0]
-    box = place(panel, "[data-slide=price]")
+    box = panel.place("[data-slide=price]")
     drag(panel, middle(box), (box["x"] + 20, box["y"] + 8))
     assert wait_event(panel, "price", "slide")[2] < 0.01
 
@@ -97,7 +89,7 @@ def test_a_slider_of_its_own_slides_with_keys_and_typing(panel):
 def test_a_stroke_arrives_and_a_frame_answers(panel):
     "Painted by pointer, then undone, erased and cleared; the second mask of the grid is what was painted."
     panel.page.locator("[data-source=painted] .ll-brush-canvas").scroll_into_view_if_needed()
-    box, row = place(panel, "[data-source=painted] .ll-brush-canvas"), "document.querySelector('[data-row=second] canvas').toDataURL()"
+    box, row = panel.place("[data-source=painted] .ll-brush-canvas"), "document.querySelector('[data-row=second] canvas').toDataURL()"
     blank = panel.page.evaluate(row)
     at = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])
     drag(panel, at(0.3, 0.3), at(0.7, 0.3), at(0.7, 0.6))
@@ -127,9 +119,9 @@ def test_a_stroke_arrives_and_a_frame_answers(panel):
 
 
 def test_arrows_are_added_cut_and_refused(panel):
-    node = lambda name: place(panel, f"[data-source=concepts] [data-node='{name}']")
+    node = lambda name: panel.place(f"[data-source=concepts] [data-node='{name}']")
     panel.page.locator("[data-cut='light > shadow position']").scroll_into_view_if_needed()
-    panel.page.mouse.click(*middle(place(panel, "[data-cut='light > shadow position']")))
+    panel.page.mouse.click(*middle(panel.place("[data-cut='light > shadow position']")))
     assert wait_event(panel, "concepts", "edit")[2]["edges"] == [["light", "shadow length"], ["pendulum", "shadow position"]]
     drag(panel, middle(node("pendulum")), middle(node("shadow length")))
     assert wait_event(panel, "concepts", "edit")[2]["edges"][-1] == ["pendulum", "shadow length"]
@@ -159,7 +151,7 @@ def test_arrows_are_added_cut_and_refused(panel):
 
 
 def test_a_cell_a_point_and_a_step_are_clicked(panel):
-    box = place(panel, "[data-source=effect] canvas")
+    box = panel.place("[data-source=effect] canvas")
     canvas = panel.page.locator("[data-source=effect] canvas")
     canvas.focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"): canvas.press(key)
@@ -171,12 +163,12 @@ def test_a_cell_a_point_and_a_step_are_clicked(panel):
     for key in ("ArrowRight", "ArrowRight", "Enter"): scatter.press(key)
     assert wait_event(panel, "z1", "click") == ["z1", "click", 1, 0]
     count = len(events(panel))
-    box = place(panel, "[data-source=z1] canvas")
+    box = panel.place("[data-source=z1] canvas")
     for share in (0.4, 0.45, 0.5, 0.55, 0.6): panel.page.mouse.click(box["x"] + share * box["width"], box["y"] + 0.5 * box["height"])
     panel.page.wait_for_timeout(300)
     heard = events(panel)[count:]
     assert heard and all(source == "z1" and 0 <= value < 60 for source, _, value, _ in heard)
-    box = place(panel, "[data-source=Distance] .u-over")
+    box = panel.place("[data-source=Distance] .u-over")
     panel.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20)
     panel.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 20)
     step = wait_event(panel, "Distance", "click")[2]
