@@ -147,7 +147,9 @@ class Notebook:
     def place(self, selector: str, seconds: float = 60) -> dict[str, float]:
         "Where an element lies on the page, in sight and at rest: there at three looks in a row. A frame or a new layout may replace it at any moment."
         look = """(s) => { const e = document.querySelector(s); if (!e) return null; e.scrollIntoView({ block: 'nearest' });
-            const { x, y, width, height } = e.getBoundingClientRect(); return width ? { x, y, width, height } : null; }"""
+            const at = () => e.getBoundingClientRect(), seen = ({ x, y, width, height }) => e.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+            if (!seen(at())) e.scrollIntoView({ block: 'center' }); // a head that stays, or a tip, may cover it
+            const { x, y, width, height } = at(); return width ? { x, y, width, height } : null; }"""
         end, same, last = time.monotonic() + seconds, 0, None
         while same < 2:
             assert time.monotonic() < end, f"{selector} was not at rest on the page after {seconds} s: last at {last}, errors {self.errors}"

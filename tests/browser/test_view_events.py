@@ -260,3 +260,19 @@ def test_it_fits(panel, theme):
         cut = panel.page.evaluate(CUT)
         assert not cut, f"cut off at {width} px: {cut}"
     assert panel.errors == []
+
+
+def test_a_press_outlives_a_new_layout(panel):
+    "A layout that comes between press and release waits: its elements are new, and the click would be lost with the old ones."
+    title = lambda: panel.page.locator("[data-source=concepts] .ll-plothead").inner_text()
+    was, node = title(), panel.place("[data-source=concepts] [data-node='shadow length']")
+    panel.page.mouse.move(*middle(node))
+    panel.page.mouse.down()
+    panel.execute("from copy import deepcopy; plan = deepcopy(feeder.view.plan)\nfor one in plan['pictures']:\n"
+                  "    if one['kind'] == 'graph': one['title'] = 'Causes'\nfeeder.view.tell(dict(plan=plan))")
+    panel.page.wait_for_timeout(700)
+    assert title() == was, "it waits"
+    panel.page.mouse.up()
+    assert wait_event(panel, "concepts", "click") == ["concepts", "click", "shadow length", 0]
+    panel.page.wait_for_function("() => document.querySelector('[data-source=concepts] .ll-plothead')?.textContent.includes('Causes')", timeout=60_000)
+    assert panel.errors == []

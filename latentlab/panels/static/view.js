@@ -135,13 +135,17 @@ LL.render = ({ model, el }) => {
     controls.refresh();
   }, 1000);
 
+  let pressed = false, late = false;
   const blocks = () => {
+    if (late) return; // what comes now belongs to the layout that waits
     const all = { ...held, ...LL.blocks(meta().blocks, model.get("frame")) };
     grid.frame(all); for (const one of shown) one.frame(all);
     repaint(true, false);
   };
   const readHeld = () => { held = LL.blocks((model.get("held_meta") ?? {}).blocks, model.get("held")); blocks(); };
+  const press = () => { pressed = true; }, release = (event) => { if (pressed && !event.buttons) { pressed = false; if (late) requestAnimationFrame(readLayout); } };
   const readLayout = () => {
+    if ((late = pressed)) return; // a new layout has new elements: a click or a stroke that has begun would be lost with the old ones
     const layout = model.get("plan") ?? {}, masked = (layout.rows ?? []).some((row) => row.kind === "keep" || row.kind === "seen");
     header.layout(layout); grid.layout(layout); grid.ramp(); bar.hidden = !masked;
     for (const one of [...plots, ...shown]) one.destroy();
@@ -165,7 +169,7 @@ LL.render = ({ model, el }) => {
     const rest = (bar.hidden ? 0 : bar.offsetHeight + 10) + (cardHost.hidden ? 0 : cardHost.offsetHeight + 10) + LL.DOCK + 24, left = Math.max(170, main.clientHeight - rest);
     if (pictures.dataset.room !== String(left)) { pictures.dataset.room = String(left); pictures.style.setProperty("--ll-room", `${left}px`); grid.fit(left); }
   };
-  const readPositions = () => { const now = model.get("positions") ?? {}; for (const one of shown) one.place?.(now); };
+  const readPositions = () => { if (late) return; const now = model.get("positions") ?? {}; for (const one of shown) one.place?.(now); };
   const readFrame = () => {
     if (meta().seq !== undefined) received = performance.now();
     blocks();
@@ -233,6 +237,8 @@ LL.render = ({ model, el }) => {
   for (const one of [root, main, top, cardHost, document.documentElement]) sizes.observe(one);
   const sight = new IntersectionObserver((entries) => { const now = entries[entries.length - 1].isIntersecting; if (now !== visible) { visible = now; alive(); } if (visible) soon(); });
   sight.observe(root);
+  const holds = [[root, "pointerdown", press], ...["pointermove", "pointerup", "pointercancel"].map((name) => [window, name, release])];
+  for (const [on, name, call] of holds) on.addEventListener(name, call, true);
   document.addEventListener("visibilitychange", alive);
   alive();
   const themes = new MutationObserver((seen) => { if (/jp/.test(seen[0].attributeName) || LL.dark() !== root.classList.contains("dark")) theme(); });
@@ -241,6 +247,7 @@ LL.render = ({ model, el }) => {
 
   return () => {
     for (const [event, call] of Object.entries(watch)) model.off(event, call);
+    for (const [on, name, call] of holds) on.removeEventListener(name, call, true);
     window.removeEventListener("keydown", guard, true); document.removeEventListener("visibilitychange", alive); clearInterval(tick); sizes.disconnect(); kept.stop(); controls.stop(); trust.stop(); sight.disconnect(); themes.disconnect(); header.stop(); journal.stop(); [...plots, ...shown].forEach((one) => one.destroy()); root.remove();
   };
 };
