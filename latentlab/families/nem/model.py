@@ -253,7 +253,7 @@ class NEM(nn.Module):
         keep: Float[Tensor, "batch height width"],  # Their masks
         fill: Float[Tensor, "batch channel height width"],  # What stands where nothing is kept
         generator: torch.Generator,  # Draws the glimpses
-    ) -> Float[Tensor, "batch"]:  # In the unit of the distance
+    ) -> Float[Tensor, " batch"]:  # In the unit of the distance
         "Of the masked images. Where no pixel is kept, the gradient is that of a glimpse; the value stays that of the mask."
         found = distance(embedding, self.encoder.embed(blend(x, keep, fill)))
         hidden = (keep.detach().amax((-2, -1)) < 0.5).nonzero()[:, 0]  # On a GPU the one number of a step that is waited for
