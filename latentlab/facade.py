@@ -166,15 +166,22 @@ def explain(
     images: Any = None,  # An ImageSet or a tensor, bytes or floats in [0, 1]; None for the trainer's preview
     *,
     trust: bool = False,  # Whether code from outside that a run's settings name may be run
+    **how: Any,  # What the model's own `explain` takes beside them, as `partner`: more images as they come
 ) -> Any:  # What the model's `explain` gives
-    "The explanation of images by a trained model. Raises ValueError for a model that explains nothing."
+    "The explanation of images by a trained model. Raises ValueError for a model that explains nothing, and for an argument that it lacks."
     trainer, model = model_of(what, trust=trust)
     if not hasattr(model, "explain"):
         raise ValueError(f"`what` must hold a model that explains: got {type(model).__name__}, which has no `explain`. Use "
                          "latentlab.evaluate for its numbers.")
     if images is None and trainer is None:
         raise ValueError(f"`images` must be given for a bare {type(model).__name__}: got None. Only a trainer has a preview.")
-    return model.explain(trainer.setup.preview if images is None else pixels_of(images, model))
+    taken = {name for name, one in inspect.signature(model.explain).parameters.items() if one.kind is one.KEYWORD_ONLY}
+    if wrong := sorted(set(how) - taken):
+        raise ValueError(f"`how` must be what {type(model).__name__}.explain takes: got {', '.join(wrong)}. It takes "
+                         f"{', '.join(sorted(taken)) or 'nothing else'}.")
+    how = {name: pixels_of(value, model) if isinstance(getattr(value, "images", value), Tensor | np.ndarray) else value
+           for name, value in how.items()}
+    return model.explain(trainer.setup.preview if images is None else pixels_of(images, model), **how)
 
 # %% ../nbs/00_facade.ipynb #784a558a
 class Figures(dict[str, float]):

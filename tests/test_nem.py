@@ -5,20 +5,25 @@ import copy
 import functools
 import itertools
 
+import latentlab as ll
 import pytest
 import torch
 import torch.nn.functional as F
+from latentlab.contract import check_family
 from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live
 from latentlab.core.terms import weighted_sum
 from latentlab.data.images import load
 from latentlab.data.scenes import SceneSettings, draw_scenes
 from latentlab.families.nem.diagnostics import MaskDiagnostics, compare_masks
+from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.families.nem.model import NEM, NEMSettings
-from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
+from latentlab.families.nem.model import NEM, NEMSettings, draw_partners, encoder_for_target
+from latentlab.nn.encoders import FrozenEncoder, SmallEncoder, wrap_encoder
 from latentlab.nn.planted import PlantedEncoder
 from latentlab.train.trainer import Trainer
+from test_open_encoder import ModelOutput, Pixels, net
+from test_open_encoder import Tokens as TimmTokens
 from torch import nn
 
 PENALTIES, FILLS, GATES = ("kl", "area"), ("zero", "mean", "blur", "noise", "mixed"), ("soft", "straight_through")
@@ -383,3 +388,83 @@ def test_only_an_image_that_is_hidden_whole_is_glimpsed_and_its_value_stays(hidd
         slope, = torch.autograd.grad(found.sum(), keep)
         changed |= set((slope != natural).any((1, 2)).nonzero()[:, 0].tolist())
     assert changed == set(hidden)
+
+
+# A pair and a class -------------------------------------------------------------------------------------------------
+
+def test_a_pair_of_an_image_with_itself_is_its_embedding():
+    x, live = pictures(6), Live(make(target="pair").settings)
+    pair, alone = make(target="pair"), make()
+    code, shown = pair.encoder.both(x), pair.encoder.embed(x.flip(-1))
+    assert torch.allclose(pair.away("half_cosine", code, shown, code), alone.away("half_cosine", code, shown), atol=1e-6)
+    other = code.rows(torch.arange(6).roll(1))
+    expected = pair.distances["half_cosine"](other.embedding, shown) - pair.distances["half_cosine"](other.embedding, code.embedding)
+    assert torch.equal(pair.away("half_cosine", code, shown, other), expected)
+    assert torch.allclose(pair.away("half_cosine", code, code.embedding, other), torch.zeros(6), atol=1e-6)
+    masks = [pair.explain(x, partner=partner, live=live).logits for partner in (x, x.roll(1, 0), x.roll(1, 0)[:1])]
+    assert not torch.equal(masks[0], masks[1]) and torch.equal(masks[1][0], masks[2][0]) and not torch.equal(masks[1][2], masks[2][2])
+
+
+def test_partners_are_others_and_the_most_alike():
+    for count in (2, 3, 16):
+        drawn = draw_partners(count, seeded(count))
+        assert sorted(drawn.tolist()) == list(range(count)) and (drawn != torch.arange(count)).all()
+    assert torch.equal(draw_partners(16, seeded(1)), draw_partners(16, seeded(1)))
+    with pytest.raises(ValueError, match="`batch` must be at least 2 for the target pair: got 1"): draw_partners(1, seeded())
+    with pytest.raises(ValueError, match="`batch` must be at least 2 for the target pair: got 1"): NEMRun().replace({"target": "pair", "train.batch": 1})
+    nem, x = make(target="pair"), pictures(6)
+    near = (x + 0.02 * torch.rand(x.shape, generator=seeded(9))).clamp(0, 1)
+    assert torch.equal(nem.partners(x, near.flip(0)), near)
+    assert torch.equal(nem.partners(torch.cat([x, near])), torch.cat([near, x]))
+
+
+def test_what_a_partner_may_be(unchecked):
+    nem, x = make(target="pair"), pictures(3)
+    with pytest.raises(ValueError, match="`partner` must be given for one image"): nem.explain(x[:1])
+    with pytest.raises(ValueError, match=r"`partner` must be one image of \(1, 28, 28\), or 3 of them: got \(2, 1, 28, 28\)"): nem.explain(x, partner=x[:2])
+    with pytest.raises(ValueError, match=r"`partner` must be one image"): nem.explain(x, partner=pictures(3, side=14))
+    with pytest.raises(ValueError, match="must be finite"): nem.explain(x, partner=x * torch.nan)
+    with pytest.raises(ValueError, match="`partner` must be left out for the target embedding"): make().explain(x, partner=x)
+    with pytest.raises(ValueError, match="`how` must be what NEM.explain takes: got other. It takes generator, live, partner"): ll.explain(nem, x, other=x)
+    assert torch.equal(ll.explain(nem, (255 * x).byte(), partner=(255 * x).byte().numpy()).logits, nem.explain((255 * x).byte() / 255, partner=(255 * x).byte() / 255).logits)
+
+
+def test_a_pair_in_a_run(tmp_path):
+    "Built, trained, resumed to the bit, measured, drawn with its row of partners, recorded."
+    run = NEMRun().replace({"target": "pair", "images": 64, "train.batch": 8, "encoder": "untrained", "model.width": 4})
+    assert len([*check_family(run, tmp_path)]) == 6
+    trainer = Trainer(run.replace({"train.device": "cpu", "train.steps": 1})).fit(1, progress=False)
+    snapshot, display = trainer.snapshot(), NEMDisplay()
+    assert [row.key for row in display.layout(snapshot).rows] == ["image", "partner", "keep", "seen", "rank"]
+    assert display.arrays(snapshot)["partner"].shape == display.arrays(snapshot)["image"].shape
+    setup = trainer.setup
+    assert torch.equal(setup.diagnostics.partners[0], trainer.model.partners(setup.preview, setup.held_out))
+    assert run.rulers()["distance"].startswith("half cosine of pair")
+
+
+def test_a_class_is_a_logit_of_the_model(unchecked):
+    "By the last layer of a plain module, timm's forward_head, and Hugging Face's logits; others have no classes."
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+    pixels = Pixels(size=(32, 32))
+    inside = pixels.inside
+    pixels.forward = lambda pixel_values, output_hidden_states=False, return_dict=True: ModelOutput(
+        Pixels.forward(pixels, pixel_values, output_hidden_states), logits=inside(pixel_values))
+    timm = TimmTokens()
+    timm.num_classes = 10
+    x = pictures(48, channels=3, side=32)
+    for module, logits, many, how in ((plain, plain, 5, {"embed": "pooled"}), (plain, plain, 5, {}), (timm, lambda x: timm((x - 0.5) / 0.5), 10, {}), (pixels, inside, 10, {})):
+        encoder = wrap_encoder(module.eval(), **how)
+        nem = make(encoder, x, target="class:3", distance="normalised_l2")
+        with torch.no_grad(): torch.testing.assert_close(nem.encoder.embed(x), logits(x))
+        assert nem.encoder.maps == encoder.maps and encoder_for_target(nem.encoder, "class:3", x).embed(x[:1]).shape == (1, many)
+        assert all(g.any() for of in step(nem, x[:4], Live(nem.settings))[1].values() for g in of.values())
+        with pytest.raises(ValueError, match=f"`target` must be among the {many} classes of this encoder, from 0: got class:99"):
+            make(encoder, x, target="class:99", distance="normalised_l2")
+    run = NEMRun().replace({"data": "scenes", "target": "class:3", "distance": "normalised_l2", "train.batch": 4, "model.width": 4})
+    setup = run.build("cpu", encoder=wrap_encoder(timm), images=(255 * x).byte())
+    assert "embedding: output, 10 numbers" in setup.info["proof"]
+    bare = TimmTokens()
+    bare.num_classes = 0
+    for module in (small(3), wrap_encoder(bare.eval()), wrap_encoder(Pixels().eval()), wrap_encoder(net().eval())):
+        with pytest.raises(ValueError, match="must have a classifier for a class: got .*Hand over the model with its head"):
+            make(module, x, target="class:3", distance="normalised_l2")

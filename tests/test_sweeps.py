@@ -568,3 +568,87 @@ def test_an_interrupt_in_a_worker_is_an_outcome():
     def interrupted(): raise KeyboardInterrupt
     assert work(lambda: 3, ()) == 3 and work(interrupted, ()) == Outcome(state="interrupted")
     with pytest.raises(ZeroDivisionError): work(lambda: 1 / 0, ())
+
+
+# Images and an encoder of one's own ---------------------------------------------------------------------------------
+
+def own_plan(**more):
+    from latentlab.families.nem.experiment import NEMRun
+
+    return Plan(base=NEMRun().replace({"data": "scenes", "model.width": 4, "model.layers": 1, "train.batch": 8, "train.steps": 2,
+                                       "train.check_every": 1, "train.device": "cpu"} | more), seeds=range(2))
+
+
+def own_things_of(seed=0):
+    from latentlab.data.images import ImageSet
+    from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
+
+    stream = torch.Generator().manual_seed(seed)
+    pixels = (255 * torch.rand(48, 3, 16, 16, generator=stream)).byte()
+    images = ImageSet(name="mine", split="all", images=pixels, licence="mine", source="drawn")
+    small = SmallEncoder(3, (2, 2), (8, 16), generator=stream)
+    return {"images": images, "encoder": FrozenEncoder(small, small.names, name="mine")}
+
+
+def test_a_sweep_of_own_images_and_encoder_is_the_trainers_run(tmp_path):
+    "Each run is that of a trainer with the same things, is found again with them, and is another run with others."
+    plan, own = own_plan(), own_things_of()
+    sweep = Sweep(plan, tmp_path, backend=Here, workers=1, **own).start().wait(progress=False)
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done", "done"], sweep.outcomes
+    assert not any((tmp_path / ".handed").iterdir())
+    run = plan.runs()[1]
+    alone = Trainer(run, build=lambda run, device: run.build(device, **own)).fit(2, progress=False)
+    theirs = Trainer(run, journal=tmp_path, build=lambda run, device: run.build(device, **own)).resume()
+    assert theirs.step_count == 2
+    assert all(torch.equal(a, b) for a, b in zip(alone.model.state_dict().values(), theirs.model.state_dict().values()))
+    recorded = [json.loads((Journal(tmp_path).folder(row["id"]) / "run.json").read_text())["given"]["images"] for row in Journal(tmp_path).rows()]
+    assert recorded == [own["images"].fingerprint()] * 2
+    again = Sweep(plan, tmp_path, backend=Here, workers=1, **own).start().wait(progress=False)
+    assert [outcome.state for outcome in again.outcomes.values()] == ["found", "found"]
+    other = Sweep(plan, tmp_path, backend=Here, workers=1, **own | {"images": own_things_of(1)["images"]}).start().wait(progress=False)
+    assert [outcome.state for outcome in other.outcomes.values()] == ["done", "done"] and len(Journal(tmp_path).rows()) == 4
+
+
+@pytest.mark.slow
+def test_own_things_reach_a_worker_process(tmp_path):
+    plan = own_plan()
+    sweep = Sweep(Plan(base=plan.base), tmp_path, workers=1, **own_things_of()).start().wait(progress=False)
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done"], sweep.outcomes
+    assert str(sweep.estimate()).startswith("0 runs to train")
+
+
+def test_what_cannot_be_handed_to_workers_is_refused(tmp_path):
+    from latentlab.nn.encoders import FrozenEncoder
+
+    own = own_things_of()
+    with pytest.raises(ValueError, match=r"`picture` must be something that NEMRun takes beside its settings: got int\. It takes encoder, images"):
+        Sweep(own_plan(), tmp_path, picture=3)
+    with pytest.raises(ValueError, match="`encoder` must be something that MeanRun takes beside its settings.*It takes nothing"):
+        Sweep(Plan(base=RUN), tmp_path, **own)
+    with pytest.raises(ValueError, match="channels"): Sweep(own_plan(), tmp_path, encoder=own["encoder"], images=own["images"].images[:, :1])
+    small = own["encoder"].module
+    secret = FrozenEncoder(small, small.names, lambda out: out)
+    sweep = Sweep(own_plan(), tmp_path, images=own["images"], encoder=secret, backend=Here).start()
+    with pytest.raises(ValueError, match="`encoder` must be something that can be sent to a worker.*Name a layer"): sweep.wait(progress=False)
+
+
+def test_the_same_folder_trains_an_explainer_an_hvae_and_a_sweep(tmp_path):
+    import latentlab as ll
+    import numpy as np
+    from PIL import Image
+
+    stream = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(120):
+        coarse = Image.fromarray(stream.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((48, 36))
+        coarse.save(tmp_path / "photos" / f"{number:03}.{'png' if number % 2 else 'jpg'}")
+    name, small = f"folder:{tmp_path / 'photos'}", {"train.steps": 2, "train.batch": 8, "train.device": "cpu", "train.check_every": 1}
+    hierarchy = ll.train("hvae", data=name, layers=1, latents=(4,), hidden=16, steps=2, batch=8, device="cpu", check_every=1, progress=False)
+    assert hierarchy.step_count == 2 and tuple(hierarchy.setup.preview.shape[1:]) == (3, 28, 28)
+    base = ll.family("nem").experiment().replace({"data": name, "encoder": "untrained", "model.width": 4, "model.layers": 1} | small)
+    sweep = ll.Sweep(ll.Plan(base=base, seeds=range(2)), tmp_path / "runs", backend=Here, workers=1).start().wait(progress=False)
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done", "done"], sweep.outcomes
+    mine = ll.images(tmp_path / "photos", size=64, quiet=True)
+    sweep = ll.Sweep(ll.Plan(base=base.replace(data="scenes")), tmp_path / "runs", backend=Here, workers=1, images=mine).start().wait(progress=False)
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done"], sweep.outcomes
+    assert len(ll.Journal(tmp_path / "runs").rows()) == 3

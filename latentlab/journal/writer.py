@@ -146,7 +146,9 @@ class Writer:
             raise ValueError(f"`id` must be a run of {self.root.name}: got {id}. Look at runs() for those that are there.")
         return folder
 
-    def claim(self, run: Settings) -> Lock: return Lock(self.root / ".claims" / digest(as_dict(run)))
+    def claim(self, run: Settings, given: Mapping[str, str] = {}) -> Lock:  # Not taken yet
+        "What one process at a time holds of a run and the things that are handed in beside it."
+        return Lock(self.root / ".claims" / digest(as_dict(run) | ({"given": dict(given)} if given else {})))
 
 # %% ../../nbs/journal/03_writer.ipynb #1462cbc0
 def newest_checkpoint(

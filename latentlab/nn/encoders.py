@@ -11,9 +11,9 @@ __all__ = ['LAYOUTS', 'PIXELS_AT_ONCE', 'PROVED', 'PROVED_KINDS', 'IMAGENET', 'B
            'name_embedding', 'Proof', 'layout_of', 'check_maps', 'check_own', 'names_that_pass', 'check_encoder',
            'code_of', 'encoder_form', 'save_encoder', 'SavedEncoder', 'read_encoder', 'Candidate', 'find_candidates',
            'spaced', 'proved', 'suggest_maps', 'suggest_layouts', 'runs_outside', 'outside_module', 'declared_facts',
-           'declared_normalisation', 'find_size', 'last_linear', 'choose_embedding', 'TakeKey', 'choose_layouts',
-           'reader_for', 'own_embedding', 'wrap_encoder', 'load_outside', 'load_encoder', 'open_encoder',
-           'describe_encoder', 'Cost', 'measure_cost']
+           'declared_normalisation', 'find_size', 'last_linear', 'choose_embedding', 'TakeKey', 'with_logits',
+           'choose_layouts', 'reader_for', 'own_embedding', 'wrap_encoder', 'load_outside', 'load_encoder',
+           'open_encoder', 'describe_encoder', 'Cost', 'measure_cost']
 
 # %% ../../nbs/nn/01_encoders.ipynb #59dc598d
 import difflib
@@ -110,6 +110,8 @@ class Encoding:
     "What an encoder makes of a batch."
     maps: tuple[Tensor, ...]  # Feature maps [batch, channel, height, width], shallow to deep
     embedding: Float[Tensor, "batch latent"]  # What an explanation has to preserve
+
+    def rows(self, which: Tensor) -> "Encoding": return Encoding(tuple(one[which] for one in self.maps), self.embedding[which])
 
 # %% ../../nbs/nn/01_encoders.ipynb #2304aed9
 LAYOUTS = ("NCHW", "NHWC", "tokens")
@@ -1061,6 +1063,28 @@ class TakeKey:
     def __call__(self, output: Mapping[str, Tensor]) -> Tensor: return output[self.key].flatten(1)
 
     def __repr__(self) -> str: return f"TakeKey({self.key})"
+
+
+@torch.no_grad()
+def with_logits(
+    encoder: FrozenEncoder,  # Of a model with a classifier
+    images: Float[Tensor, "example channel height width"],  # It can read, in [0, 1]; the first one is used
+) -> FrozenEncoder:  # The same module and maps
+    "The encoder with its model's class logits in the embedding's place. Raises ValueError for a model without a classifier."
+    module, refused = encoder.module, ValueError(
+        f"the encoder {encoder.name} must have a classifier for a class: got {type(encoder.module).__name__}, which returns no class "
+        "logits. Hand over the model with its head (for timm num_classes=..., for Hugging Face one ForImageClassification).")
+    if isinstance(module, TimmReader):
+        if not getattr(module.model, "num_classes", 0): raise refused
+        module = TimmReader(module.model, module.chosen, list(module.maps), "output")
+    elif isinstance(module, OutputReader):
+        module = OutputReader(module.model, module.chosen, "output")
+        if module.model(pixel_values=encoder.prepare(images[:1]), return_dict=True).get("logits") is None: raise refused
+    elif last_linear(module, encoder.prepare(images[:1])) is None: raise refused
+    elif encoder.pool == "output": return encoder
+    return FrozenEncoder(module.eval(), encoder.maps, "output", name=encoder.name, image_shape=encoder.image_shape, size=encoder.size,
+                         layouts=encoder.layouts, mean=encoder.mean, std=encoder.std).to(images.device)
+
 
 # %% ../../nbs/nn/01_encoders.ipynb #cded93ab
 def choose_layouts(

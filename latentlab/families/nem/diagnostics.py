@@ -28,15 +28,18 @@ def compare_masks(
     x: Float[Tensor, "batch channel height width"],  # Images in [0, 1]
     live: Live,  # Settings in force
     generator: torch.Generator,  # For fills and averaging
+    partner: Float[Tensor, "batch channel height width"] | None = None,  # Of each image, for a pair
 ) -> MaskProbe:  # What the checks look at
     "Distances of the soft mask, of the hard mask of equal area, of that mask moved by one pixel, and of nothing."
     code = model.encoder.both(x)
-    logits = model.unet(code.maps, x.shape[-2:])
+    if model.paired and partner is None: partner = model.partners(x)
+    other = model.encoder.both(partner) if model.paired else None
+    logits = model.logits(code, x.shape[-2:], other)
     keep, fill = model.keep(logits, live, generator, training=False), model.fill(live.fill, x, generator=generator)
     hard = hard_keep(logits, area(keep))
     masks = [keep, hard, torch.zeros_like(hard), *(move(hard, down, right) for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
     shown = model.encoder.embed_many(torch.cat([blend(x, mask, fill) for mask in masks]))
-    soft, of_hard, blank, *moved = (model.distances[live.distance](code.embedding, part) for part in shown.chunk(len(masks)))
+    soft, of_hard, blank, *moved = (model.away(live.distance, code, part, other) for part in shown.chunk(len(masks)))
     return MaskProbe(images=x, keep=keep, logits=logits, distance_soft=soft, distance_hard=of_hard,
                      distance_moved=torch.stack(moved).mean(0),
                      distance_blank=blank, distance_name=live.distance, live=live.values)
@@ -58,6 +61,8 @@ class MaskDiagnostics:
     held_out: Float[Tensor, "held_out channel height width"]  # In [0, 1], measured
     shown: tuple[str, ...] = ()  # Classes of the preview, so that a check can name an image
     measured: tuple[str, ...] = ()  # Classes of the held-out images
+    # For a pair: the held-out image that is most like each one on screen, and each held-out one
+    partners: tuple[Tensor | None, Tensor | None] = (None, None)  # [image, channel, height, width]
     checks = NEM_CHECKS
 
     @torch.no_grad()
@@ -65,16 +70,19 @@ class MaskDiagnostics:
         """Distances and shapes of the masks of the held-out images, and a verdict per check; images on screen are judged for themselves
         and are in no figure.
         """
-        probe = compare_masks(model, self.held_out, context.live, context.generator)
-        screen = compare_masks(model, self.preview, context.live, context.generator)
+        probe = compare_masks(model, self.held_out, context.live, context.generator, self.partners[1])
+        screen = compare_masks(model, self.preview, context.live, context.generator, self.partners[0])
         screen = replace(screen, names=name_images("image {} on screen", len(self.preview), self.shown))
         probe = replace(probe, names=name_images("held-out image {}", len(self.held_out), self.measured), others=screen)
         return Measurement(step=context.step, figures=probe.figures(), verdicts=tuple(check(probe) for check in self.checks))
 
     @torch.no_grad()
     def views(self, model: NEM, context: Context) -> dict[str, Tensor]:
-        "keep and logits [batch, height, width], and the fill [batch, channel, height, width] of the masked images."
+        "keep and logits [batch, height, width], the fill [batch, channel, height, width] of masked images, and for a pair the partners."
         x, live, generator = self.preview, context.live, context.generator
-        logits = model.unet(model.encoder.features(x), x.shape[-2:])
-        return {"keep": model.keep(logits, live, generator, training=False), "logits": logits,
-                "fill": model.fill(live.fill, x, generator=generator)}
+        partner = model.partners(x) if model.paired and self.partners[0] is None else self.partners[0]
+        other = model.encoder.both(partner) if model.paired else None
+        logits = model.logits(model.encoder.both(x), x.shape[-2:], other)
+        found = {"keep": model.keep(logits, live, generator, training=False), "logits": logits,
+                 "fill": model.fill(live.fill, x, generator=generator)}
+        return found if other is None else found | {"partner": partner}

@@ -20,7 +20,7 @@ from ...data.batches import Batches
 from ...data.images import ImageSet, as_image_set
 from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
-from .model import EXTRAS, NEM, NEMSettings
+from .model import EXTRAS, NEM, NEMSettings, encoder_for_target, read_target
 from ...nn.encoders import PIXELS_AT_ONCE, FrozenEncoder, check_images, encoder_form, load_encoder, runs_outside
 from ...train.settings import TrainSettings
 
@@ -94,6 +94,9 @@ class NEMRun(Settings):
     def __post_init__(self):
         super().__post_init__()
         check_source(self.data, "data")
+        if read_target(self.model.target).kind == "pair" and self.train.batch < 2:
+            raise ValueError(f"`batch` must be at least 2 for the target pair: got {self.train.batch}. An image needs another one as "
+                             "partner.")
 
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> scale
         "Distances by their scale, the KL by its prior, and the loss by all that is summed in it."
@@ -137,6 +140,7 @@ class NEMRun(Settings):
         height, width = encoder.size or train.images.shape[-2:]
         few = 4 * PIXELS_AT_ONCE // (height * width)  # fewer where one image costs much: 167 of 224 px
         reference = train.subset(range(min(512, len(train), max(64, few)))).float().to(device)
+        encoder = encoder_for_target(encoder, self.model.target, reference)
         proof = encoder.check(reference)
         model = NEM(self.model, encoder, reference, generator=generator(self.train.seed, "weights"))
         shown = one_of_each(test, 8)
@@ -147,7 +151,8 @@ class NEMRun(Settings):
                 "held_out": str(len(held_out)), "proof": str(proof)}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
         named = lambda rows: tuple(test.classes[i] if 0 <= i < len(test.classes) else "no class" for i in test.labels[rows].tolist())
-        diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest))
+        partners = (model.partners(preview, held_out), model.partners(held_out)) if model.paired else (None, None)
+        diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest), partners=partners)
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info,
                      given=given)
 
