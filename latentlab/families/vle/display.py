@@ -54,7 +54,7 @@ def token_pictures(
     kinds = "rows: rebuilt, part, missing" + (", mask, masks so far" if masked else "")
     brush = Brush(key="painted", title="Edit a mask", note="of the token chosen in the film; the ones after it are coded anew")
     return (Strip(key="film", label="Token by token", note=kinds, axis="tokens", place="right", ticks=tuple(range(16 + BEYOND + 1)),
-                  scrub=True, start=min(3, n)),
+                  scrub=True, start=n if shown == n else min(3, n)),
             Slider(name="shown", label="image of the film", low=1, high=max(count, 2), value=1, whole=True, place="right"),
             Slider(name="target", label="error that is asked for", low=1e-4, high=0.1, value=0.01, scale="log", unit="MSE", place="right",
                    help="each image takes as few tokens as reach this mean squared error; the row \"at the target\" shows them"),

@@ -18,7 +18,7 @@ from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.images import as_image_set
 from ...data.sources import DataSettings, one_of_each
-from .diagnostics import TokenDiagnostics
+from .diagnostics import TokenDiagnostics, shown_tokens
 from .model import VLE, VLESettings
 from ...train.settings import TrainSettings
 
@@ -75,8 +75,9 @@ class VLERun(Settings):
         info = {"data": train.name, "source": train.source, "columns": columns, "device": str(device), "held_out": str(len(held_out)),
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
-        return Setup(model=model, batches=batches, diagnostics=TokenDiagnostics(preview=preview, held_out=held_out), preview=preview,
-                     held_out=held_out, info=info, given=given)
+        n = self.model.tokens  # Where the last token takes what is left, a prefix is no picture: the film opens with all of them
+        held = TokenDiagnostics(preview=preview, held_out=held_out, place=n if shown_tokens(self.model, n) == n else 3)
+        return Setup(model=model, batches=batches, diagnostics=held, preview=preview, held_out=held_out, info=info, given=given)
 
 
 FAMILY = Family(name="vle", title="Variable-length embeddings: images token by token, each with its mask", experiment=VLERun,
