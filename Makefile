@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test slow export notebooks pytest ruff hooks clean
+.PHONY: help setup lab test slow docs export notebooks pytest ruff hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -69,6 +69,10 @@ pytest: $(STAMP) ## Run the tests, a real JupyterLab in Chromium included; those
 slow: $(STAMP) ## Run what takes long: cells marked slow, kills at random moments, SLURM jobs, several devices, more of the browser
 	$(call stage,slow cells,for book in $$(grep -rl --include='*.ipynb' '#| slow' nbs | sort); do MPLBACKEND=agg $(ONE_THREAD) $(BIN)/nbdev_test --path $$book --flags slow --do_print || exit 1; done)
 	$(call stage,slow tests,MPLBACKEND=agg $(ONE_THREAD) $(BIN)/python -m pytest -m slow -ra --durations=10 $(PYTEST_ARGS))
+
+docs: $(STAMP) ## Build the documentation site from the notebooks, offline, into _docs/index.html
+	$(call stage,install mkdocs,$(PIP) -c constraints.txt -e '.[docs]' </dev/null)
+	$(call stage,documentation,$(BIN)/python .ci/docs.py)
 
 hooks: $(STAMP) ## For developers: git merges and cleans notebooks the way nbdev does
 	$(BIN)/nbdev_install_hooks

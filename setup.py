@@ -12,7 +12,7 @@ config.read(HERE / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
 STATUS = {"1": "1 - Planning", "2": "2 - Pre-Alpha", "3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
-EXTRAS = {name: cfg[f"{name}_requirements"].split() for name in ("lab", "ssl", "scale", "mlflow", "encoders", "compare", "dev")}
+EXTRAS = {name: cfg[f"{name}_requirements"].split() for name in ("lab", "ssl", "app", "scale", "mlflow", "encoders", "compare", "docs", "dev")}
 EXTRAS["dev"] += [library for name in ("lab", "ssl", "scale", "mlflow") for library in EXTRAS[name]]  # what `make test` tries
 
 

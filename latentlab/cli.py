@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['NEWS_PLUGIN', 'labs_folder', 'plugin_labs', 'Copied', 'copy_labs', 'has_display', 'lab_arguments', 'quiet_settings',
-           'ask_for_token', 'server_with_token', 'parser', 'read_settings', 'open_lab', 'carry_out', 'main']
+           'ask_for_token', 'server_with_token', 'free_port', 'app_arguments', 'voila_with_token', 'parser',
+           'read_settings', 'open_lab', 'open_app', 'carry_out', 'main']
 
 # %% ../nbs/90_cli.ipynb #ea26b64d
 import argparse
 import json
 import os
 import secrets
+import socket
 import sys
+import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -163,6 +166,53 @@ def server_with_token() -> type:  # A ServerApp
 
     return TokenServer
 
+# %% ../nbs/90_cli.ipynb #5a0e7929
+def free_port(
+    first: int,  # To try, 1 to 65535
+    tries: int = 50,  # Ports, one after the other
+) -> int:  # Nobody listens there
+    "The first free port of this machine from `first` on. Raises ValueError where there is none."
+    if not 1 <= first <= 65535: raise ValueError(f"`port` must be 1 to 65535: got {first}. Leave it out to have one found.")
+    for port in range(first, min(first + tries, 65536)):
+        with socket.socket() as probe:
+            try: probe.bind(("127.0.0.1", port))
+            except OSError: continue
+            return port
+    raise ValueError(f"`port` must be free, or one of the {tries} after it: got {first}. Name another.")
+
+
+def app_arguments(
+    notebook: Path,  # To serve
+    *,
+    port: int,  # A free one
+    token: str,  # Asked of every visitor
+    browser: bool = True,  # Open a browser
+) -> list[str]:  # Arguments of Voila
+    "How Voila is started: on this machine only, with a token, on one notebook."
+    if not notebook.is_file() or notebook.suffix != ".ipynb":
+        raise ValueError(f"`notebook` must be a notebook's file: got {notebook}. Name one that ends with .ipynb.")
+    return [str(notebook.resolve()), "--Voila.ip=127.0.0.1", f"--Voila.port={port}", "--Voila.port_retries=0", f"--Voila.token={token}",
+            f"--Voila.open_browser={browser}"]
+
+
+def voila_with_token(
+    address: str,  # With the token, for the browser
+) -> type:  # A Voila
+    "Voila's server, which asks for a token whatever its configuration says. Raises MissingExtra without voila."
+    Voila = needed("voila.app", "app", "to serve a notebook as a page").Voila
+
+    class TokenVoila(Voila):
+        "Refuses to start where everybody would be let in."
+
+        def init_settings(self) -> dict[str, Any]:
+            settings = super().init_settings()
+            ask_for_token(self)
+            return settings
+
+        def launch_browser(self) -> None: webbrowser.open(address)
+
+    return TokenVoila
+
 # %% ../nbs/90_cli.ipynb #28925896
 def parser() -> argparse.ArgumentParser:  # Of the command `latentlab`
     "The options of the command line, with their help."
@@ -175,6 +225,10 @@ def parser() -> argparse.ArgumentParser:  # Of the command `latentlab`
     lab.add_argument("--port", type=int, default=8888, help="first port to try (default: %(default)s)")
     lab.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
     lab.add_argument("--copy-only", action="store_true", help="copy the notebooks and stop")
+    app = words.add_parser("app", help="serve one notebook as a page without its code, by Voila, on this machine and with a token")
+    app.add_argument("notebook", type=Path, help="what it shows stands there, alive; its code is not shown")
+    app.add_argument("--port", type=int, default=8866, help="first port to try (default: %(default)s)")
+    app.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
     trained = words.add_parser("train", help="train one run and record it")
     trained.add_argument("family", help="name of a family, see `latentlab families`")
     trained.add_argument("settings", nargs="*", metavar="name=value", help="settings by their short names: data=moons layers=2 steps=4000")
@@ -225,12 +279,26 @@ def open_lab(
         LabApp.launch_instance(argv=arguments)
 
 
+def open_app(
+    options: argparse.Namespace,  # Of `latentlab app`
+) -> None:
+    "Serve one notebook until it is stopped. Raises ValueError for a request that cannot be met."
+    port, token = free_port(options.port), secrets.token_hex(24)
+    browser = not options.no_browser and has_display(sys.platform, os.environ)
+    arguments = app_arguments(options.notebook, port=port, token=token, browser=browser)
+    address = f"http://127.0.0.1:{port}/?token={token}"
+    server = voila_with_token(address)
+    print(f"{options.notebook} is served at {address}", flush=True)
+    server.launch_instance(argv=arguments)
+
+
 def carry_out(
     options: argparse.Namespace,  # As `parser` read them
 ) -> None:
     "One command. Raises ValueError for a request that cannot be met."
     match options.command:
         case "lab": open_lab(options)
+        case "app": open_app(options)
         case "train":
             trainer = train(options.family, journal=options.journal, **read_settings(options.settings))
             print(f"run {trainer.recorder.id}, {trainer.step_count:,} steps, in {options.journal}")

@@ -95,6 +95,43 @@ def test_no_option_turns_the_token_off(tmp_path: Path) -> None:
     assert not any(word in option.lower() for option in options for word in ("token", "password", "auth"))
 
 
+class Served:
+    "Voila as far as it is started here; see what it was told."
+    told: list[list[str]] = []
+
+    def __init__(self, auth: bool = True):
+        self.tornado_settings, self.identity_provider = {}, SimpleNamespace(token="x", auth_enabled=auth)
+
+    def init_settings(self) -> dict[str, int]: return {"a": 1}
+
+    @classmethod
+    def launch_instance(cls, argv: list[str]) -> None:
+        assert cls().init_settings() == {"a": 1}
+        with pytest.raises(ValueError, match="must ask for a token"): cls(auth=False).init_settings()
+        cls.told.append(argv)
+
+
+def test_a_notebook_is_served_on_this_machine_with_a_token(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.ipynb").write_text("{}")
+    monkeypatch.setitem(sys.modules, "voila.app", SimpleNamespace(Voila=Served))
+    assert main(["app", str(tmp_path / "mine.ipynb"), "--no-browser"]) == main(["app", str(tmp_path / "mine.ipynb"), "--no-browser"]) == 0
+    tokens = [dict(word.partition("=")[::2] for word in words)["--Voila.token"] for words in Served.told[-2:]]
+    assert len(set(tokens)) == 2 and all(len(token) == 48 for token in tokens)
+    assert {str(tmp_path / "mine.ipynb"), "--Voila.ip=127.0.0.1", "--Voila.open_browser=False"} <= set(Served.told[-1])
+    assert f"/?token={tokens[-1]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["none.ipynb"], "`notebook` must be a notebook's file: got none.ipynb"), (["{labs}/nem.ipynb", "--port", "0"], "`port` must be 1 to 65535"),
+    (["{labs}/nem.ipynb"], '`voila` must be installed to serve a notebook as a page: got no such module. pip install "latentlab[app]"'),
+])
+def test_a_notebook_that_cannot_be_served_is_one_line(words: list[str], sentence: str, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "voila", None)
+    assert main(["app", *(word.format(labs=labs_folder()) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("latentlab: `") and sentence in said and said.count("\n") == 1
+
+
 def test_a_run_is_trained_listed_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = ["--journal", str(tmp_path / "runs")]
     assert main(["train", "hvae", "data=moons", "points=400", "steps=3", *journal]) == 0

@@ -52,7 +52,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         metadata, scripts = Parser().parsestr(read("dist-info/METADATA")), read("dist-info/entry_points.txt")
     assert metadata["Name"] == "latentlab" and metadata["Requires-Python"] == ">=3.11" and metadata["License"] == "Apache-2.0"
     assert metadata["Summary"] and metadata["Keywords"] and metadata["Description-Content-Type"] == "text/markdown"
-    assert {"lab", "ssl", "scale", "mlflow", "encoders", "compare", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"lab", "ssl", "app", "docs", "scale", "mlflow", "encoders", "compare", "dev"} <= set(metadata.get_all("Provides-Extra"))
     required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert "torch>=2.5" in required and not any(name.startswith(("torchvision", "timm", "nbdev", "jupyterlab", "ipykernel", "kornia")) for name in required)
     assert "latentlab = latentlab.cli:main" in scripts or "latentlab=latentlab.cli:main" in scripts
@@ -88,7 +88,7 @@ while waiting:  # what pip brings: requirements of requirements, with the extras
                 if rule.marker is None or any(rule.marker.evaluate({"extra": extra}) for extra in ("", *one.extras))]
 names = {name for name, _ in wanted}
 blocked = {top for top, owners in packages_distributions().items() if not any(canonicalize_name(owner) in names for owner in owners)}
-blocked |= {"timm", "torchvision", "transformers", "captum", "pythae"}  # of extras that may not be installed here
+blocked |= {"voila", "timm", "torchvision", "transformers", "captum", "pythae"}  # of extras that may not be installed here
 
 
 class Installed:
@@ -137,7 +137,7 @@ def missing(call):
 missing(lambda: ll.train("ssl", steps=1, images=64, batch=8))
 missing(lambda: to_mlflow(runs, uri="file:///nowhere"))
 missing(lambda: ll.encoder("timm:resnet18"))
-print("STATUS", main(["lab", tempfile.mkdtemp(), "--no-browser"]))
+print("STATUS", main(["app", sys.argv[2]]), main(["lab", tempfile.mkdtemp(), "--no-browser"]))
 '''
 
 
@@ -145,12 +145,12 @@ def test_the_base_trains_every_family_without_the_extras(tmp_path: Path) -> None
     "What is not in `requirements`, nor required by what is, cannot be imported; what needs an extra names it."
     config = ConfigParser(delimiters=["="], interpolation=None)
     config.read(REPOSITORY / "settings.ini", encoding="utf-8")
-    command = [sys.executable, "-c", WITHOUT_EXTRAS, config["DEFAULT"]["requirements"]]
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, config["DEFAULT"]["requirements"], str(REPOSITORY / "nbs" / "labs" / "hvae.ipynb")]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in (done.stdout + done.stderr).splitlines() if "latentlab[" in line]
-    for extra in ("ssl", "mlflow", "encoders", "lab"): assert [line for line in said if f'pip install "latentlab[{extra}]"' in line], (extra, said)
-    assert "VIEW True" in done.stdout and "STATUS 2" in done.stdout
+    for extra in ("ssl", "mlflow", "encoders", "lab", "app"): assert [line for line in said if f'pip install "latentlab[{extra}]"' in line], (extra, said)
+    assert "VIEW True" in done.stdout and "STATUS 2 2" in done.stdout
 
 
 RECIPES = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text().partition("## Three recipes")[2].partition("\n## ")[0], re.S)
