@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFERENCE_SIDE', 'NEIGHBOURS', 'LOG_VARIANCE_BOUND', 'CompVAESettings', 'halvings', 'channels_of', 'ImageEncoder',
-           'ImageDecoder', 'BetaTCVAE', 'sorted_latents']
+           'ImageDecoder', 'CoordinateEncoder', 'BetaTCVAE', 'sorted_latents']
 
 # %% ../../../nbs/families/compvae/01_model.ipynb #0bca4e86
 import math
@@ -24,6 +24,7 @@ from .total_correlation import Code, RatioNet, decompose
 from ...losses.bounds import ramp
 from ...losses.likelihoods import Bernoulli, FixedGaussian
 from ...nn.latents import Dense, renew
+from ...nn.patterns import PatternDecoder
 
 # %% ../../../nbs/families/compvae/01_model.ipynb #a67d4bb1
 REFERENCE_SIDE = 64  # Pixels: the side at which beta is what it says
@@ -41,6 +42,9 @@ class CompVAESettings(Settings):
         help="Channels of the first two convolutions; the others have twice as many.")
     features: int = setting(256, kind="build", low=8, high=2048, scale="log", unit="units", folded=True, reason="as in the studies",
         help="Units of the dense layer on both sides of the code.")
+    networks: Literal["convolutions", "coordinates"] = setting("convolutions", kind="build", folded=True, reason="as in the studies",
+        help="Convolutions on both sides, or coordinates: the encoder also sees every pixel times its place, and the decoder adds products of "
+             "row and column patterns. They prefer factors that go along rows and columns, such as the place of one thing.")
     objective: Literal["beta", "tc", "capacity"] = setting("tc", kind="build", reason="pays for dependence, not for information",
         help="What is paid for beside the error: the whole KL (beta), the KL and beta - 1 times the total correlation (tc), or the "
              "distance of the KL from a capacity that rises.")
@@ -61,6 +65,10 @@ class CompVAESettings(Settings):
     warmup_steps: int = setting(500, kind="live", low=0, high=100_000, unit="steps", label="warm-up",
                                 reason="a tenth of a short run: positions are found before they are priced",
         help="Steps over which the KL and the total correlation come in, or over which the capacity rises; 0 has them at once.")
+    kl_start: float = setting(0.0, kind="live", low=0.0, high=100.0, folded=True, label="KL at the start",
+                              reason="0: comes in over the warm-up; above 1 few latents are found first, and whole",
+        help="Weight of the KL at the first step, times what it has after the warm-up. The total correlation starts with the same share, "
+             "but with no more than its own weight.")
     likelihood: Literal["bernoulli", "gaussian"] = setting("bernoulli", kind="build",
                                                           reason="for black and white; grey and colour take gaussian",
         help="The distribution of a pixel.")
@@ -140,6 +148,28 @@ class ImageDecoder(nn.Module):
     def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channel side side"]:
         return self.layers(self.dense(z).unflatten(-1, self.small))
 
+# %% ../../../nbs/families/compvae/01_model.ipynb #26ecba7b
+class CoordinateEncoder(nn.Module):
+    "An `ImageEncoder` that also sees the image times each pixel's place. Source: after Liu et al. 2018, places times intensity."
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],  # channel, side, side
+        outputs: int,  # Numbers out
+        *,
+        layers: int = 4,  # Halvings, at most
+        width: int = 32,  # Channels of the first
+        features: int = 256,  # Units of the dense layer
+        generator: torch.Generator | None = None,  # For the weights
+    ):
+        super().__init__()
+        self.inner = ImageEncoder((3 * shape[0], *shape[1:]), outputs, layers=layers, width=width, features=features, generator=generator)
+        place = torch.linspace(-1, 1, shape[1])
+        self.register_buffer("places", torch.stack([place.expand(shape[1:]), place[:, None].expand(shape[1:])])[:, None], persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch output"]:
+        return self.inner(torch.cat([x, *(x * place for place in self.places)], 1))
+
 # %% ../../../nbs/families/compvae/01_model.ipynb #8c445f38
 LOG_VARIANCE_BOUND = 8.0  # Nats: deviations from .018 to 55
 
@@ -162,8 +192,10 @@ class BetaTCVAE(nn.Module):
         super().__init__()
         self.settings, self.shape, self.total = settings, tuple(shape), total
         sizes = dict(layers=settings.layers, width=settings.width, features=settings.features, generator=generator)
-        self.encoder = ImageEncoder(self.shape, 2 * settings.latents, **sizes)
-        self.decoder = ImageDecoder(settings.latents, self.shape, **sizes)
+        placed = settings.networks == "coordinates"
+        self.encoder = (CoordinateEncoder if placed else ImageEncoder)(self.shape, 2 * settings.latents, **sizes)
+        self.decoder = (PatternDecoder(settings.latents, self.shape, generator=generator) if placed
+                        else ImageDecoder(settings.latents, self.shape, **sizes))
         self.ratio = RatioNet(settings.latents, generator=generator) if self.needs_ratio else None
         self.register_buffer("steps", torch.zeros(()))
 
@@ -233,7 +265,9 @@ class BetaTCVAE(nn.Module):
 
     def _weights(self, live: Live, share: Tensor | float) -> dict[str, float | Tensor]:
         scale = REFERENCE_SIDE**2 / (self.shape[1] * self.shape[2]) if live.resolution_free else 1.0
-        found: dict[str, Any] = {"beta": {"kl": share * live.beta}, "tc": {"kl": share, "tc": share * (live.beta - 1)},
+        price, at_once = share + (1 - share) * live.kl_start, torch.as_tensor(live.kl_start).clamp(max=1.0)
+        dependence = (share + (1 - share) * at_once) * (live.beta - 1)  # Dearer at the start than later is the KL alone
+        found: dict[str, Any] = {"beta": {"kl": price * live.beta}, "tc": {"kl": price, "tc": dependence},
                                  "capacity": {"capacity": live.capacity_scale}}[self.settings.objective]
         return {"nll": scale} | found | ({"ratio": 1.0} if self.needs_ratio else {})
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...core.graph import Graph
 from .concepts import ACTS, GroupedLinear, concept_levels
 from ...nn.latents import Dense, renew
+from ...nn.patterns import PatternDecoder
 
 # %% ../../../nbs/families/csvae/01_parts.ipynb #d622a910
 CHANNELS = (32, 32, 64, 64, 64, 64)  # Of the convolutions, from the image inwards; as in the studies of disentanglement
@@ -204,7 +205,7 @@ class ConceptDecoder(nn.Module):
         return self.layers(maps).flatten(1).view(*z.shape[:-2], -1)
 
 # %% ../../../nbs/families/csvae/01_parts.ipynb #ce9ccbb8
-class SeparableDecoder(nn.Module):
+class SeparableDecoder(PatternDecoder):
     "All latents to the numbers of a likelihood for each pixel, as sums of products of row and column patterns."
 
     def __init__(
@@ -217,23 +218,11 @@ class SeparableDecoder(nn.Module):
         waves: int = 3,  # Sines and cosines of each latent, at 1, 2, 4, ... radians a unit
         generator: torch.Generator | None = None,  # For the weights
     ):
-        super().__init__()
-        channels, height, across = self.shape = tuple(shape)
-        self.rank, width = rank or -(-height // 2), width or 8 * height
-        self.register_buffer("waves", 2.0 ** torch.arange(waves), persistent=False)
-        self.dense = Dense([inputs * (1 + 2 * waves)], [width, width], channels * self.rank * (height + across), activation="elu",
-                           generator=generator)
-        self.level = nn.Parameter(torch.zeros(self.shape))  # Of each pixel
+        super().__init__(inputs, shape, width=width, rank=rank, waves=waves, generator=generator)
 
     def forward(
         self,
         z: Float[Tensor, "*batch concept latent"],  # All concepts
     ) -> Float[Tensor, "*batch event"]:  # Logits or means, channel by channel
         "The picture that the concepts say."
-        flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
-        turned = (flat[:, :, None] * self.waves).flatten(1)
-        patterns = self.dense(torch.cat([flat, turned.sin(), turned.cos()], 1)).unflatten(1, (self.shape[0], -1))
-        rows, columns = patterns.split([self.rank * side for side in self.shape[1:]], -1)
-        product = rows.unflatten(-1, (-1, self.rank)) @ columns.unflatten(-1, (self.rank, -1))
-        return (product / self.rank**0.5 + self.level).flatten(1).view(*z.shape[:-2], -1)
-
+        return super().forward(z.flatten(-2)).flatten(-3)
