@@ -6,12 +6,14 @@ import torch
 
 from latentlab.core.batch import Context
 from latentlab.core.settings import Live
+from latentlab.core.terms import Terms
 from latentlab.data.sprites import SPRITE_FACTORS, SpriteSettings, draw_sprites
 from latentlab.families.compvae.experiment import CompVAERun
 from latentlab.families.compvae.levels import ChildControls, TwoLevels
-from latentlab.families.compvae.meters import probe_children
+from latentlab.families.compvae.meters import child_calls, child_terms_added, probe_children
 from latentlab.families.compvae.model import CompVAESettings
 from latentlab.families.compvae.total_correlation import Code, decompose, exchange_latents, gaussian_tc, log_weights
+from latentlab.losses.gaussian import kl
 from latentlab.train.trainer import Rebuild, Trainer
 
 SMALL = {"images": 64, "batch": 8, "side": 16, "features": 16, "model.width": 4, "latents": 4, "warmup_steps": 0}
@@ -140,3 +142,39 @@ def test_the_shape_of_a_mask_is_seen_to_tell_the_place(monkeypatch):
 def test_controls_of_a_child_are_checked():
     with pytest.raises(ValueError, match="`latent` must be a whole number from 0 to 3: got 9"):
         TwoLevels(CompVAESettings(latents=4), (1, 16, 16), total=10, controls=ChildControls(child="on", child_latent=9))
+
+
+def measured_child(**changes):
+    "What is measured of an untrained child, whose tie is far from 0."
+    drawn = draw_sprites(120, seed=0, split="test", settings=SpriteSettings(side=16))
+    run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none"} | changes)
+    model = TwoLevels(run.model, (1, 16, 16), total=120, controls=run.child, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): model.encoder.dense.rest[-1].bias[len(model.encoder.dense.rest[-1].bias) // 2:] -= 2  # narrower than what reads it
+    context = Context(live=Live(run), generator=torch.Generator().manual_seed(0), step=1000)
+    return lambda: probe_children(model, (drawn.images > 127).float(), context, focus=0)
+
+
+def test_swapped_arguments_of_the_tie_are_seen_where_the_loss_is_made(monkeypatch):
+    measure = measured_child()
+    assert child_calls(measure()).level == "ok"
+    monkeypatch.setattr("latentlab.families.compvae.child.kl", lambda q, p: kl(p, q))
+    found = child_calls(measure())
+    assert found.level == "bad" and "child_tie" in found.sentence and "order of the arguments" in found.remedy
+
+
+def test_a_term_of_a_child_that_nobody_adds_is_named(monkeypatch):
+    measure = measured_child()
+    assert child_terms_added(measure()).level == "ok"
+    whole = TwoLevels.losses
+
+    def dropped(self, batch, context):
+        found = whole(self, batch, context)
+        return Terms({name: value for name, value in found.items() if name != "child_kl"}, observed=found.observed)
+
+    monkeypatch.setattr(TwoLevels, "losses", dropped)
+    found = child_terms_added(measure())
+    assert found.level == "bad" and found.sentence == "not minimised: child_kl"
+    monkeypatch.undo()
+    light = TwoLevels.settled_weights
+    monkeypatch.setattr(TwoLevels, "settled_weights", lambda self, context: light(self, context) | {"child_nll": 0.0})
+    assert child_terms_added(measure()).sentence == "not minimised: child_nll"

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHILD_LIMITS', 'EMPTY_AREA', 'FULL_AREA', 'tell', 'empty_or_full_masks', 'skipped_images', 'unstable_mask',
-           'mixed_colours', 'eroded_mask', 'shape_leak', 'redundant_child', 'beta_over_area', 'beta_drift']
+           'mixed_colours', 'eroded_mask', 'shape_leak', 'redundant_child', 'beta_over_area', 'beta_drift',
+           'child_divergence', 'child_objective']
 
 # %% ../../../nbs/families/compvae/11_mask_checks.ipynb #2ef8a493
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -28,6 +29,8 @@ CHILD_LIMITS: Mapping[str, Limit] = MappingProxyType({
     "shape leak": Limit(warn=0.3, bad=math.inf, reason="R2 (by trees) of the position from the mask alone: it moves with what it masks"),
     "redundancy": Limit(warn=0.1, bad=0.5, reason="R2 (by trees, from a draw) of a nuisance from the child; a tenth may be chance"),
     "beta": Limit(warn=0.1, bad=0.5, reason="change of the effective beta over a tenfold area of the mask"),
+    "child divergence": Limit(warn=4.5, bad=6.0, reason="standard errors between a divergence in the loss and a Monte Carlo estimate"),
+    "child objective": Limit(warn=1.0, bad=1.0, reason="every term of a child and of the meters' networks is minimised"),
 })
 EMPTY_AREA, FULL_AREA = 0.005, 0.8  # Shares of the image
 
@@ -124,3 +127,21 @@ def beta_drift(
     "Whether the weight of the KL depends on the area of the mask. Source: the journal's sums, which collapse under small masks."
     return tell("beta", drift, f"a tenth of the mask changes the effective beta by a factor of {brief(1 + drift)}",
                 "average the error over the mask")
+
+
+def child_divergence(
+    found: Mapping[str, tuple[float, float, float]],  # Term -> as the loss has it, by Monte Carlo, its standard error; nats
+) -> Verdict:
+    "Whether the KL and the tie in a child's loss are what they are called. Source: two swapped unpackings in the journal's tie."
+    far = {name: abs(called - sampled) / max(error, 1e-4 * max(1.0, abs(sampled))) for name, (called, sampled, error) in found.items()}
+    words = ", ".join(f"{name} {brief(called)} in the loss and {brief(sampled)} by draws" for name, (called, sampled, _) in found.items())
+    return tell("child divergence", max(far.values(), default=0.0), words or "too few images have a mask",
+                "look at the order of the arguments where the loss is made")
+
+
+def child_objective(
+    lost: Sequence[str],  # Terms that should be minimised and are not
+) -> Verdict:
+    "Whether every term of the children is minimised. Source: a loop of the journal that kept only its last loss."
+    return tell("child objective", float(len(lost)), f"not minimised: {', '.join(lost)}" if lost else "every term is minimised",
+                "return the term among the values of Terms, with a weight")
