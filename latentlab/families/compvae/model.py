@@ -43,8 +43,8 @@ class CompVAESettings(Settings):
     features: int = setting(256, kind="build", low=8, high=2048, scale="log", unit="units", folded=True, reason="as in the studies",
         help="Units of the dense layer on both sides of the code.")
     networks: Literal["convolutions", "coordinates"] = setting("convolutions", kind="build", folded=True, reason="as in the studies",
-        help="Convolutions on both sides, or coordinates: the encoder also sees every pixel times its place, and the decoder adds products of "
-             "row and column patterns. They prefer factors that go along rows and columns, such as the place of one thing.")
+        help="Convolutions on both sides, or coordinates: the encoder also sees every pixel times its place, and the decoder adds "
+             "products of row and column patterns. They prefer factors that go along rows and columns, such as the place of one thing.")
     objective: Literal["beta", "tc", "capacity"] = setting("tc", kind="build", reason="pays for dependence, not for information",
         help="What is paid for beside the error: the whole KL (beta), the KL and beta - 1 times the total correlation (tc), or the "
              "distance of the KL from a capacity that rises.")
