@@ -107,7 +107,7 @@ def lost_terms(
     terms: Collection[str],  # That its losses gave
     weights: Mapping[str, float | Tensor],  # What a nat of each costs once schedules are over
 ) -> tuple[str, ...]:
-    "Terms of the children and of the meters' networks that are not minimised; the tie and the penalty may be switched off by a weight of 0."
+    "Terms of the children and of the meters' networks that are not minimised; tie and penalty may be switched off by a weight of 0."
     wanted = [*(term for name in model.kinds for term in model.child_terms_of(name)), *CRITIC_TERMS]
     off = lambda name: name.endswith("_tie") or name == "redundancy"
     return tuple(name for name in wanted if name not in terms or name not in weights or not (off(name) or float(weights[name])))
@@ -151,7 +151,8 @@ def probe_children(
         drift = beta_over_area(nats, keep, draw)
     shape = leak_meter(small_pixels(own[:, None], 8), latents, "trees")  # a line fails: 192 images, 144 pixels
     few = slice(0, DRAWN_IMAGES)
-    called = sampled_divergences(model.below["child"], some[few], own[few], Code(code.mean[few], code.log_variance[few]), draw, latent=about)
+    above = Code(code.mean[few], code.log_variance[few])
+    called = sampled_divergences(model.below["child"], some[few], own[few], above, draw, latent=about)
     terms = model.losses(Batch(x=some[:32]), Context(live=live, generator=draw, step=context.step))
     lost = lost_terms(model, terms, model.settled_weights(context))
     return ChildProbe(step=context.step, keep=own, overlap=overlap, least=model.below["child"].settings.least_area,
