@@ -468,3 +468,44 @@ def test_a_class_is_a_logit_of_the_model(unchecked):
     for module in (small(3), wrap_encoder(bare.eval()), wrap_encoder(Pixels().eval()), wrap_encoder(net().eval())):
         with pytest.raises(ValueError, match="must have a classifier for a class: got .*Hand over the model with its head"):
             make(module, x, target="class:3", distance="normalised_l2")
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+def test_a_batch_that_does_not_fit_is_refused_before_time_is_spent(monkeypatch):
+    from latentlab.families.nem import experiment
+
+    run = NEMRun().replace({"encoder": "untrained", "images": 64, "train.batch": 8, "model.width": 4})
+    setup = run.build("cpu")
+    assert setup.info["cost"].startswith("a step of 8 images about ") and "GB in the encoder; at most about" in setup.info["cost"]
+    each = experiment.measure_cost(setup.model.encoder, setup.preview[:2]).bytes
+    assert each > 4 * 28 * 28
+    monkeypatch.setattr(experiment, "free_memory", lambda device: 10 * each)
+    with pytest.raises(ValueError, match=r"`batch` must be at most about 7 for untrained:fashion-mnist here: got 8\. A step would cost 8 images about .*Lower it"):
+        run.build("cpu")
+    assert run.replace(batch=7).build("cpu").info["cost"]
+    monkeypatch.setattr(experiment, "free_memory", lambda device: None)
+    assert run.build("cpu").info["cost"].endswith("GB in the encoder")
+
+
+def test_fewer_large_images_are_measured_and_a_slow_step_is_said(monkeypatch):
+    from latentlab.families.nem import experiment
+
+    monkeypatch.setattr(experiment, "MEASURED", 10 * 28 * 28)
+    monkeypatch.setattr(experiment, "SLOW", -1.0)
+    run = NEMRun().replace({"encoder": "untrained", "images": 64, "train.batch": 8, "model.width": 4, "train.device": "cpu"})
+    trainer = Trainer(run)
+    assert len(trainer.setup.held_out) == 10 and trainer.setup.info["held_out"] == "10"
+    assert NEMDisplay().notes(trainer.snapshot())[0]["text"] == trainer.setup.info["cost"]
+    monkeypatch.undo()
+    setup = run.build("cpu")
+    assert len(setup.held_out) == 32
+
+
+def test_weights_are_no_cost_of_an_image():
+    "What is kept for the backward pass grows with the images; a weight that a linear layer keeps is there before."
+    from latentlab.nn.encoders import measure_cost
+
+    wide = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 4000))
+    found = measure_cost(FrozenEncoder(wide, ["0"], "output"), pictures(2))
+    assert 4 * 28 * 28 <= found.bytes < 100_000, found

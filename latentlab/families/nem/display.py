@@ -79,7 +79,7 @@ def mask_table(
 ) -> Table:
     "The numbers of the held-out images: of the mask as trained, and of its top pixels of equal area."
     rows = (TableRow(name="distance", label="distance", unit=unit, colour=term_colour("distance"),
-                     help="32 held-out images: the mask as trained, and its top pixels of equal area"),
+                     help="held-out images: the mask as trained, and its top pixels of equal area"),
             TableRow(name="relative", label="share of blank", help="the same, divided by the distance of an image "
                                                                "with nothing kept: 0 is as good as the whole image, 1 no better than none"),
             TableRow(name="moved", label="moved by 1 px", unit=unit, help="the hard mask moved by one pixel: combs jump, masks of "
@@ -136,7 +136,8 @@ class NEMDisplay(Display):
     ) -> Sequence[Mapping[str, Any]]:  # text, and whether it changes the meaning of the picture
         "What the settings mean for the picture, in words."
         loud = loud_switches(snapshot.values)
-        return [dict(text=text, loud=text in loud) for text in describe(snapshot.values)]
+        cost = [dict(text=snapshot.info["cost"], loud=False)] if "slow" in snapshot.info else []
+        return [*cost, *(dict(text=text, loud=text in loud) for text in describe(snapshot.values))]
 
     @own_style()
     def figure(
