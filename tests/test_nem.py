@@ -491,7 +491,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_time_is_spent(monkeypatch):
 def test_fewer_large_images_are_measured_and_a_slow_step_is_said(monkeypatch):
     from latentlab.families.nem import experiment
 
-    monkeypatch.setattr(experiment, "MEASURED", 10 * 28 * 28)
+    monkeypatch.setattr(experiment, "HELD_OUT_PIXELS", 10 * 28 * 28)
     monkeypatch.setattr(experiment, "SLOW", -1.0)
     run = NEMRun().replace({"encoder": "untrained", "images": 64, "train.batch": 8, "model.width": 4, "train.device": "cpu"})
     trainer = Trainer(run)

@@ -342,3 +342,24 @@ def test_the_short_name_opens_any_encoder():
     import latentlab as ll
 
     assert ll.encoder is open_encoder
+
+
+class Shortcuts(nn.Module):
+    "A residual network in the manner of timm before training: its branches add nothing, its shortcuts read one pixel in 16."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.shortcut1, self.branch1 = nn.Conv2d(3, 8, 1, 4), nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8))
+        self.shortcut2, self.branch2 = nn.Conv2d(8, 8, 1, 4), nn.Sequential(nn.Conv2d(8, 8, 3, 4, 1), nn.BatchNorm2d(8))
+        self.stage1, self.stage2 = nn.Identity(), nn.Identity()
+        for branch in (self.branch1, self.branch2): nn.init.zeros_(branch[1].weight)
+
+    def forward(self, x):
+        x = self.stage1(self.shortcut1(x) + self.branch1(x))
+        return self.stage2(self.shortcut2(x) + self.branch2(x)).mean((-2, -1))
+
+
+def test_residual_branches_that_begin_at_zero_are_named_as_the_reason():
+    with pytest.raises(ValueError, match=r"only \d+ % of the image's patches change it.*2 layers of it, as `branch1\.1`, multiply by 0.*zero_init_last=False"):
+        opened(Shortcuts(), maps=["stage1", "stage2"], size=32)
