@@ -73,7 +73,9 @@ def free_memory(
     "Memory that a process may still take: of a GPU, or of this machine within the limit of its container."
     device = torch.device(device)
     if device.type == "cuda": return torch.cuda.mem_get_info(device)[0]
-    try: free = int(next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))) * 1024
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
     except (OSError, StopIteration, ValueError, IndexError): return None
     group = Path("/sys/fs/cgroup")
     try: return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))

@@ -650,8 +650,8 @@ def why_blind(
     "What to do where residual branches begin at zero, so that strided shortcuts alone read the image, one pixel in ten."
     still = [name for name, sub in module.named_modules() if isinstance(sub, nn.BatchNorm2d) and sub.affine and not sub.weight.any()]
     if not still: return ""
-    return (f" {len(still)} layers of it, as `{still[0]}`, multiply by 0, as in a residual network before training: load trained weights, or "
-            "build it without that (for timm create_model(..., zero_init_last=False)).")
+    return (f" {len(still)} layers of it, as `{still[0]}`, multiply by 0, as in a residual network before training: load trained "
+            "weights, or build it without that (for timm create_model(..., zero_init_last=False)).")
 
 
 def check_maps(
