@@ -24,7 +24,7 @@ def slider_step(
     spec: Mapping[str, Any],  # A control, as `controls` describes it
 ) -> float:  # Between two places of its slider; of the exponent on a log scale
     "What the field says, or a power of ten near a thousandth of the range."
-    if spec["widget"] == "log": return 0.01
+    if spec["widget"] == "log": return 0.001
     if spec["type"] == "int": return spec["step"] or 1
     return spec["step"] or 10.0 ** math.floor(math.log10((spec["high"] - spec["low"]) / 1000 or 1) + 1e-9)
 
