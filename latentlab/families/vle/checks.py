@@ -161,7 +161,7 @@ def sequence_collapse(
     cap = "warn" if probe.step < 200 else "bad"
     sentence = f"{brief(f['different'])} different masks of {len(probe.trace)}, {percent(f['stuck'])} of them full or empty"
     remedy = "set running to stick_breaking, or raise balance_scale"
-    if f["alternating"] >= VLE_LIMITS["alternating"].warn and f["extreme"] < 0.05:
+    if f["alternating"] >= VLE_LIMITS["alternating"].warn and f["extreme"] < 0.15:  # a run that alternated had .10, partitions .2
         return _judge("masks", "alternating", f["alternating"], f"full and empty in turn: {sentence}", "set previous_scale to 0; " + remedy)
     graded = [("stuck", f["stuck"], "full or empty masks"), ("overlap", f["overlap"], "pixels are claimed twice"),
               ("miss", f["miss"], "pixels are claimed by no token"), ("same", 1 / max(f["different"], 1e-9), "the masks are all the same")]
