@@ -124,7 +124,7 @@ class CompVAERun(Settings):
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
 
 
-# What questions/compvae_parent found: the KL is dear at first, so that few latents are found, and whole; the networks know rows from columns.
+# From questions/compvae_parent: the KL is dear at first, so that few latents are found, and whole; the networks know rows from columns.
 FEW_FIRST: Mapping[str, Any] = {
     "model.beta": 10.0, "kl_start": 25.0, "networks": "coordinates", "model.width": 16, "features": 128,
     "warmup_steps": 1000, "batch": 256, "learning_rate": 2e-3, "weight_decay": 0.0, "train.steps": 1000}
