@@ -132,8 +132,8 @@ def test_the_shape_of_a_mask_is_seen_to_tell_the_place(monkeypatch):
     run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none"})
     model = TwoLevels(run.model, (1, 16, 16), total=400, controls=run.child, generator=torch.Generator().manual_seed(0))
     place = torch.cat([4 * known[:, 3:5] - 2, known[:, 1:3]], 1)
-    monkeypatch.setattr(model, "encode", lambda some: Code(place, torch.full_like(place, -4.0)))
-    monkeypatch.setattr(model, "keep", lambda *_: x[:, 0])
+    monkeypatch.setattr(model, "encode", lambda some: Code(place[:len(some)], torch.full_like(place[:len(some)], -4.0)))
+    monkeypatch.setattr(model, "keep", lambda code, *_: x[:len(code.mean), 0])
     context = Context(live=Live(run), generator=torch.Generator().manual_seed(0), step=1000)
     shape = probe_children(model, x, context, focus=0, factors=SPRITE_FACTORS, values=known).shape
     assert min(shape["z1"], 1) > 0.8 and set(shape) == {"z1", "z2", "z3"}  # the child's own latent is no nuisance

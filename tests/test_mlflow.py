@@ -1,4 +1,5 @@
 "Journal of a journal in MLflow: each once, whatever its state, and nothing lost on the way without a word."
+import importlib.util
 import json
 import math
 import os
@@ -252,7 +253,7 @@ def test_a_database_works_where_mlflow_can_open_one(tmp_path: Path, journal: Jou
     "With mlflow-skinny alone there is no database, and the message says which package has it."
     place, record = f"sqlite:///{tmp_path / 'runs.db'}", begun(journal)
     record.close()
-    if module.importlib.util.find_spec("sqlalchemy") is None:
+    if importlib.util.find_spec("sqlalchemy") is None:
         with pytest.raises(ValueError, match="`uri` must be a store .* sqlite the package mlflow instead of mlflow-skinny"):
             to_mlflow(journal, uri=place)
     else: assert [e.what for e in (*to_mlflow(journal, uri=place), *to_mlflow(journal, uri=place))] == ["new", "same"]

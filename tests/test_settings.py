@@ -28,7 +28,8 @@ PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one
 # Points have no other likelihood; longer lists would move `layers` too
 ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4)}
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
-APART = {HVAERun: 3, VAESettings: 3}  # A ladder, a gradient of its own and a closed form exclude one another; all other fields go together
+# A ladder, a gradient of its own and a closed form exclude one another, a pair and a batch of one too; all other fields go together
+APART = {HVAERun: 3, VAESettings: 3, NEMRun: 2}
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 
 
