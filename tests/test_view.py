@@ -51,7 +51,7 @@ def test_data_never_becomes_markup(name):
 
 def test_one_module_one_export():
     assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
-    assert len(browser_module()) < 260_000  # sent once per panel
+    assert len(browser_module()) < 250_000  # sent once per panel
 
 
 def test_no_module_overwrites_a_function_of_another():
