@@ -4,6 +4,7 @@ Nothing is run and nothing is fetched. `make docs` installs the extra `docs` fir
 """
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,20 @@ def api_page(path: Path) -> str:
     return "\n".join(said) + "\n"
 
 
+LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^()\s:#]+)(#[^()\s]*)?\)")
+
+
+def for_site(text: str, page: Path, root: Path = ROOT) -> str:
+    "A notebook's words with the site's addresses: a notebook is a page there, and what is no page of the site is named without a link."
+    def at_home(found: re.Match) -> str:
+        picture, words, link, part = found[1], found[2], found[3], found[4] or ""
+        if picture: return found[0]
+        if link.endswith(".ipynb"): return f"[{words}]({link.removesuffix('.ipynb')}.html{part})"
+        there = (root / page.parent / link).resolve()
+        return found[0] if there.suffix == ".md" and there.is_relative_to(root / "docs") else words
+    return LINK.sub(at_home, text)
+
+
 def prepare(root: Path = ROOT, source: Path = SOURCE) -> None:
     "Lay the site's pages out as the repository has them, so that links between them hold."
     shutil.rmtree(source, ignore_errors=True)
@@ -90,7 +105,10 @@ def prepare(root: Path = ROOT, source: Path = SOURCE) -> None:
     for extra in ("CITATION.cff", "LICENSE"): shutil.copy(root / extra, source / extra)
     for book in notebooks(root):
         (source / book).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / book, source / book)
+        told = json.loads((root / book).read_text(encoding="utf-8"))
+        for cell in told["cells"]:
+            if cell["cell_type"] == "markdown": cell["source"] = for_site("".join(cell["source"]), book, root)
+        (source / book).write_text(json.dumps(told), encoding="utf-8")
     (source / "api").mkdir()
     for module in modules(root): (source / api_name(module)).write_text(api_page(root / module), encoding="utf-8")
 

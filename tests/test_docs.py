@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,27 @@ def test_links_of_notebooks_lead_somewhere() -> None:
             some += len(found)
             broken += [f"{name}: {link}" for link in found if not ((ROOT / name).parent / link).exists()]
     assert not broken and some > 3
+
+
+def test_links_of_the_site_lead_to_its_pages(tmp_path: Path) -> None:
+    docs.prepare(source=tmp_path)
+    broken, some = [], 0
+    for name in BOOKS:
+        for cell in json.loads((tmp_path / name).read_text(encoding="utf-8"))["cells"]:
+            found = links("".join(cell["source"])) if cell["cell_type"] == "markdown" else []
+            some += len(found)
+            pages = [((tmp_path / name).parent / link).with_suffix(".ipynb") if link.endswith(".html") else (tmp_path / name).parent / link for link in found]
+            broken += [f"{name}: {link}" for link, page in zip(found, pages) if link.endswith(".ipynb") or not page.exists()]
+    assert not broken and some > 2
+    words = docs.for_site("[a](b/c.ipynb#d) ![p](e.png) [w](https://host/z.ipynb) [`t`](../tests/plugin)", Path("nbs/index.ipynb"))
+    assert words == "[a](b/c.html#d) ![p](e.png) [w](https://host/z.ipynb) `t`"
+
+
+def test_nothing_that_is_ignored_is_kept() -> None:
+    "Caches of a tool that were there before they were ignored."
+    if not (ROOT / ".git").exists(): return  # an archive without history keeps nothing
+    kept = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert kept == ""
 
 
 def test_a_broken_link_is_seen() -> None:
