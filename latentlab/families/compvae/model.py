@@ -150,22 +150,17 @@ class ImageDecoder(nn.Module):
 
 # %% ../../../nbs/families/compvae/01_model.ipynb #26ecba7b
 class CoordinateEncoder(nn.Module):
-    "An `ImageEncoder` that also sees the image times each pixel's place. Source: after Liu et al. 2018, places times intensity."
+    "An encoder of images that also sees the image times each pixel's place. Source: after Liu et al. 2018, places times intensity."
 
     def __init__(
         self,
-        shape: tuple[int, int, int],  # channel, side, side
-        outputs: int,  # Numbers out
-        *,
-        layers: int = 4,  # Halvings, at most
-        width: int = 32,  # Channels of the first
-        features: int = 256,  # Units of the dense layer
-        generator: torch.Generator | None = None,  # For the weights
+        side: int,  # Of the images
+        inner: nn.Module,  # Reads three times their channels
     ):
         super().__init__()
-        self.inner = ImageEncoder((3 * shape[0], *shape[1:]), outputs, layers=layers, width=width, features=features, generator=generator)
-        place = torch.linspace(-1, 1, shape[1])
-        self.register_buffer("places", torch.stack([place.expand(shape[1:]), place[:, None].expand(shape[1:])])[:, None], persistent=False)
+        self.inner, place = inner, torch.linspace(-1, 1, side)
+        places = torch.stack([place.expand(side, side), place[:, None].expand(side, side)])
+        self.register_buffer("places", places[:, None], persistent=False)
 
     def forward(self, x: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch output"]:
         return self.inner(torch.cat([x, *(x * place for place in self.places)], 1))
@@ -193,7 +188,9 @@ class BetaTCVAE(nn.Module):
         self.settings, self.shape, self.total = settings, tuple(shape), total
         sizes = dict(layers=settings.layers, width=settings.width, features=settings.features, generator=generator)
         placed = settings.networks == "coordinates"
-        self.encoder = (CoordinateEncoder if placed else ImageEncoder)(self.shape, 2 * settings.latents, **sizes)
+        seen = (3 * self.shape[0], *self.shape[1:]) if placed else self.shape
+        encoder = ImageEncoder(seen, 2 * settings.latents, **sizes)
+        self.encoder = CoordinateEncoder(self.shape[1], encoder) if placed else encoder
         self.decoder = (PatternDecoder(settings.latents, self.shape, generator=generator) if placed
                         else ImageDecoder(settings.latents, self.shape, **sizes))
         self.ratio = RatioNet(settings.latents, generator=generator) if self.needs_ratio else None
