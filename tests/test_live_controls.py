@@ -52,3 +52,11 @@ def test_a_panel_and_its_controls_move_one_another(trainer: ll.Trainer) -> None:
     finally: panel.close()
     mine["beta"].value = 1.5  # the panel was closed and its trainer stopped: what it would go on with
     assert panel.trainer.run.get("beta") == 1.5 and not panel.trainer.busy
+
+
+def test_closed_controls_are_told_nothing(trainer: ll.Trainer) -> None:
+    mine, others = ll.controls(trainer, "beta"), ll.controls(trainer, "beta")
+    mine.close()
+    assert trainer.watchers == [others.follow]
+    trainer.set(beta=2.5)
+    assert others["beta"].value == 2.5

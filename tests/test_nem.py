@@ -429,6 +429,16 @@ def test_what_a_partner_may_be(unchecked):
     assert torch.equal(ll.explain(nem, (255 * x).byte(), partner=(255 * x).byte().numpy()).logits, nem.explain((255 * x).byte() / 255, partner=(255 * x).byte() / 255).logits)
 
 
+def test_a_pair_is_trained_towards_the_partner_that_was_drawn():
+    nem, x = make(target="pair", jitter=0, fill="mean"), pictures(6)
+    live = Live(nem.settings)
+    code, partner = nem.encoder.both(x), nem.encoder.both(x[draw_partners(6, seeded())])
+    keep = nem.logits(code, x.shape[-2:], partner).sigmoid()
+    shown = nem.encoder.embed(torch.lerp(nem.fill("mean", x, generator=seeded()), x, keep[:, None]))
+    trained, wanted, other = terms_of(nem, x, live)["distance"], *(nem.away("half_cosine", code, shown, one) for one in (partner, code))
+    assert (trained - wanted).abs().max() < 1e-6 < 1e-4 < (wanted - other).abs().max()
+
+
 def test_a_pair_in_a_run(tmp_path):
     "Built, trained, resumed to the bit, measured, drawn with its row of partners, recorded."
     run = NEMRun().replace({"target": "pair", "images": 64, "train.batch": 8, "encoder": "untrained", "model.width": 4})

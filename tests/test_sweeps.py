@@ -617,6 +617,25 @@ def test_own_things_reach_a_worker_process(tmp_path):
     assert str(sweep.estimate()).startswith("0 runs to train")
 
 
+class Dying(Here):
+    "No call comes back."
+
+    def submit(self, call, *words):
+        future = Future()
+        future.set_exception(WorkerDied("killed"))
+        return future
+
+
+def test_a_run_of_own_things_whose_worker_dies_is_called_failed(tmp_path):
+    "It is known by its settings and its things together."
+    plan, own = own_plan(), own_things_of()
+    begun = Trainer(plan.runs()[0], journal=tmp_path, build=lambda run, device: run.build(device, **own)).fit(1, progress=False)
+    begun.stop()
+    sweep = Sweep(Plan(base=plan.runs()[0]), tmp_path, backend=Dying, workers=1, retries=0, **own).start().wait(progress=False)
+    (outcome,) = sweep.outcomes.values()
+    assert outcome.state == "failed" and outcome.id == begun.recorder.id and "given out 1 times" in outcome.error
+
+
 def test_what_cannot_be_handed_to_workers_is_refused(tmp_path):
     from latentlab.nn.encoders import FrozenEncoder
 
