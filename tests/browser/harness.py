@@ -158,6 +158,16 @@ class Notebook:
             self.page.wait_for_timeout(100)
         return last
 
+    def press(self, selector: str, seconds: float = 60) -> None:
+        "Press the left button in the middle of an element, and leave it pressed; the page may have moved after a look, so the pointer must be over it first."
+        end = time.monotonic() + seconds
+        while True:
+            box = self.place(selector, seconds)
+            self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            if self.page.evaluate("(s) => document.querySelector(s)?.matches(':hover')", selector): break
+            assert time.monotonic() < end, f"the pointer did not come to rest over {selector} in {seconds} s"
+        self.page.mouse.down()
+
     def shot(self, name: str, width: int | None = None, height: int = 1350) -> Path:
         "A picture of the panel in `shots/`; `width` is that of the panel itself."
         SHOTS.mkdir(exist_ok=True)

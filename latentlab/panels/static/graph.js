@@ -33,7 +33,7 @@ LL.graph = (spec, tell) => {
   // an edit brings a new layout and with it a new graph: what can be undone is kept for graphs of the same nodes
   const past = LL.past.get(tell) ?? {}, kept = past[key], history = String(kept?.names) === String(names) ? kept.history : [];
   LL.past.set(tell, past); past[key] = { names, history }; undo.disabled = !history.length;
-  let blocks = {}, edges = given.map((edge) => [...edge]), good = edges, first = null, drag = null, over = null, drawn = "", numbered = "", places = new Map(), small = [];
+  let blocks = {}, edges = given.map((edge) => [...edge]), good = edges, first = null, drag = null, over = null, drawn = "", numbered = "", places = new Map(), small = [], rubber = null;
   const same = ([a, b], [c, d]) => a === c && b === d;
   const edit = (next, keep = true) => { if (keep) history.push(edges); edges = next; first = null; answer.clear(); undo.disabled = !history.length; draw(true); tell(key, "edit", { nodes: names, edges }); };
   undo.addEventListener("click", () => { if (history.length) edit(history.pop(), false); });
@@ -56,6 +56,25 @@ LL.graph = (spec, tell) => {
   const short = (text, room) => { const most = Math.max(3, Math.floor((2 * room - 8) / 6.6)); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
   const values = () => blocks[spec.values]?.data, idle = (i) => blocks[spec.active]?.data[i] === 0;
   const strength = (edge) => blocks[spec.strengths]?.data[given.findIndex((one) => same(one, edge))] ?? NaN; // of an arrow that the layout has
+  // the stage holds the pointer while a node is pressed: a drawing is replaced, and the page may shift under a hand at rest
+  const locate = (event) => { const box = stage.firstChild.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  const hit = ([x, y]) => names.find((name) => { const p = places.get(name); return Math.abs(x - p.x) <= p.half + 3 && Math.abs(y - p.y) <= half.y + 3; });
+  stage.addEventListener("pointermove", (event) => {
+    if (!drag) return;
+    drag.far ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 5;
+    if (!drag.far || !spec.editable) return;
+    const to = locate(event), from = places.get(drag.from);
+    over = hit(to);
+    for (const g of stage.querySelectorAll("[data-node]")) g.classList.toggle("over", g.dataset.node === over && over !== drag.from);
+    rubber.setAttribute("d", `M${meet(from, { x: to[0], y: to[1] }, 1)} L${to}`);
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (!drag) return;
+    const { from, far } = drag, to = hit(locate(event));
+    drag = null; over = null;
+    if (!far) pick(from, event.shiftKey); else if (spec.editable && to && to !== from) add(from, to); else draw(true);
+  });
+  stage.addEventListener("pointercancel", () => { drag = null; over = null; draw(true); });
   const draw = (force = false) => {
     const width = stage.clientWidth, numbers = values(), text = JSON.stringify([width, edges, first, LL.dark(), Boolean(numbers), names.map((_, i) => idle(i)), edges.map(strength)]), figures = numbers ? Array.from(numbers, (v, i) => `${LL.number(v)} ${spec.unit ?? ""}${idle(i) ? ` · ${spec.idle ?? "passive"}` : ""}`) : [];
     if (!width || (drag && !force)) return;
@@ -81,7 +100,7 @@ LL.graph = (spec, tell) => {
       crosses.push(cross);
     }
     svg.append(...crosses);
-    const rubber = LL.svg("path", { class: "ll-graph-rubber", d: "", "marker-end": `url(#${id})` });
+    rubber = LL.svg("path", { class: "ll-graph-rubber", d: "", "marker-end": `url(#${id})` });
     spec.nodes.forEach((node, i) => {
       const at = places.get(node.name), g = LL.svg("g", { class: `ll-graph-node${first === node.name ? " on" : ""}${idle(i) ? " idle" : ""}`, transform: `translate(${at.x},${at.y})`, tabindex: 0, role: "button", "aria-pressed": String(first === node.name), "data-node": node.name, "aria-label": label(node.name), style: node.colour ? `--c:${LL.themed(node.colour)}` : null },
         LL.svg("title", { text: node.note ?? label(node.name) }), LL.svg("rect", { x: -at.half, y: -half.y, width: 2 * at.half, height: 2 * half.y, rx: 7 }), LL.svg("text", { y: numbers ? -2 : 4, text: short(label(node.name), at.half) }));
@@ -90,29 +109,10 @@ LL.graph = (spec, tell) => {
         if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(node.name, event.shiftKey); }
         if (event.key === "Escape" && first !== null) { event.preventDefault(); first = null; draw(true); focus(node.name); }
       });
-      g.addEventListener("pointerdown", (event) => { if (event.button === 0) { drag = { from: node.name, x: event.clientX, y: event.clientY, far: false }; event.preventDefault(); g.focus({ preventScroll: true }); } });
+      g.addEventListener("pointerdown", (event) => { if (event.button === 0) { drag = { from: node.name, x: event.clientX, y: event.clientY, far: false }; event.preventDefault(); stage.setPointerCapture(event.pointerId); g.focus({ preventScroll: true }); } });
       svg.append(g);
     });
     svg.append(rubber);
-    const locate = (event) => { const box = svg.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
-    const hit = ([x, y]) => names.find((name) => { const p = places.get(name); return Math.abs(x - p.x) <= p.half + 3 && Math.abs(y - p.y) <= half.y + 3; });
-    svg.addEventListener("pointermove", (event) => {
-      if (!drag) return;
-      drag.far ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 5;
-      if (!drag.far || !spec.editable) return;
-      const to = locate(event);
-      over = hit(to);
-      for (const g of svg.querySelectorAll("[data-node]")) g.classList.toggle("over", g.dataset.node === over && over !== drag.from);
-      const from = places.get(drag.from);
-      rubber.setAttribute("d", `M${meet(from, { x: to[0], y: to[1] }, 1)} L${to}`);
-    });
-    svg.addEventListener("pointerup", (event) => {
-      if (!drag) return;
-      const { from, far } = drag, to = hit(locate(event));
-      drag = null; over = null;
-      if (!far) pick(from, event.shiftKey); else if (spec.editable && to && to !== from) add(from, to); else draw(true);
-    });
-    svg.addEventListener("pointerleave", () => { if (drag) { drag = null; draw(true); } });
     stage.replaceChildren(svg);
     if (held) focus(held);
     LL.put(hint, !spec.editable ? spec.hint ?? "" : first === null ? "Drag from one node to another to add an arrow; × cuts an arrow." : `From ${label(first)}: click with Shift where an arrow should end.`);
