@@ -266,7 +266,7 @@ def test_a_press_outlives_a_page_that_moves(panel):
     "What appears above the panel moves it under a pointer at rest: a node that was pressed is clicked, and not what came under the pointer."
     panel.press("[data-source=concepts] [data-node='shadow length']")
     host = "document.querySelector('[data-source=concepts]').style.transform"
-    panel.page.evaluate(f"() => {{ {host} = 'translateY(120px)'; }}")
+    panel.page.evaluate(f"() => {{ {host} = 'translateY(400px)'; }}")
     panel.page.wait_for_timeout(300)  # the browser looks again what lies under the pointer
     panel.page.mouse.up()
     assert wait_event(panel, "concepts", "click") == ["concepts", "click", "shadow length", 0]
