@@ -9,7 +9,7 @@ from latentlab.core.settings import Live
 from latentlab.core.terms import Terms
 from latentlab.data.sprites import SPRITE_FACTORS, SpriteSettings, draw_sprites
 from latentlab.families.compvae.experiment import CompVAERun
-from latentlab.families.compvae.levels import ChildControls, TwoLevels
+from latentlab.families.compvae.levels import ChildControls, Levels
 from latentlab.families.compvae.meters import child_calls, child_terms_added, probe_children
 from latentlab.families.compvae.model import CompVAESettings
 from latentlab.families.compvae.total_correlation import Code, decompose, exchange_latents, gaussian_tc, log_weights
@@ -92,6 +92,19 @@ def test_every_group_is_paid_for_what_it_may_move(keep_parent):
     assert (id(next(model.encoder.parameters())) in moved) == (keep_parent == "joint")
 
 
+def test_a_grandchild_is_told_both_codes_and_moves_neither():
+    run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none"})
+    plain, trainer = Trainer(run).fit(4), Trainer(run.replace({"child.grandchild": "on"})).fit(4)
+    above = {name: value for name, value in trainer.model.below["child"].state_dict().items()}
+    assert all(torch.equal(value, above[name]) for name, value in plain.model.below["child"].state_dict().items()), "the child learns as without one"
+    third = trainer.model.below["grandchild"]
+    assert third.given == run.model.latents + run.child.child_latents
+    x = trainer.setup.held_out[:4]
+    z = trainer.model.encode(x).mean
+    w = trainer.model.below["child"].encode(x, torch.ones(4, *x.shape[2:]), z).mean
+    assert torch.equal(trainer.model.decode_both(torch.cat([z, w], 1)), trainer.model.below["child"].decode(w, z)), "the parent's code comes first"
+
+
 def test_a_click_keeps_the_parent_and_a_dead_latent_is_refused():
     trainer = Trainer(CompVAERun().replace(SMALL)).fit(3)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
@@ -108,7 +121,7 @@ def test_a_child_that_carries_nothing_leaks_nothing():
     "Its mean still tells trees where the sprite is; a draw of its posterior does not."
     drawn = draw_sprites(400, seed=0, split="test", settings=SpriteSettings(side=16))
     run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none", "condition": "none"})
-    model = TwoLevels(run.model, (1, 16, 16), total=400, controls=run.child, generator=torch.Generator().manual_seed(0))
+    model = Levels(run.model, (1, 16, 16), total=400, controls=run.child, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for value in model.below["child"].posterior.parameters(): value.mul_(0.05)  # all but the prior
     context = Context(live=Live(run), generator=torch.Generator().manual_seed(0), step=1000)
@@ -130,7 +143,7 @@ def test_the_shape_of_a_mask_is_seen_to_tell_the_place(monkeypatch):
     drawn = draw_sprites(384, seed=0, split="test", settings=SpriteSettings(side=16))
     x, known = (drawn.images > 127).float(), drawn.factor_values
     run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none"})
-    model = TwoLevels(run.model, (1, 16, 16), total=400, controls=run.child, generator=torch.Generator().manual_seed(0))
+    model = Levels(run.model, (1, 16, 16), total=400, controls=run.child, generator=torch.Generator().manual_seed(0))
     place = torch.cat([4 * known[:, 3:5] - 2, known[:, 1:3]], 1)
     monkeypatch.setattr(model, "encode", lambda some: Code(place[:len(some)], torch.full_like(place[:len(some)], -4.0)))
     monkeypatch.setattr(model, "keep", lambda code, *_: x[:len(code.mean), 0])
@@ -141,14 +154,14 @@ def test_the_shape_of_a_mask_is_seen_to_tell_the_place(monkeypatch):
 
 def test_controls_of_a_child_are_checked():
     with pytest.raises(ValueError, match="`latent` must be a whole number from 0 to 3: got 9"):
-        TwoLevels(CompVAESettings(latents=4), (1, 16, 16), total=10, controls=ChildControls(child="on", child_latent=9))
+        Levels(CompVAESettings(latents=4), (1, 16, 16), total=10, controls=ChildControls(child="on", child_latent=9))
 
 
 def measured_child(**changes):
     "What is measured of an untrained child, whose tie is far from 0."
     drawn = draw_sprites(120, seed=0, split="test", settings=SpriteSettings(side=16))
     run = CompVAERun().replace({**SMALL, "child": "on", "rival": "none"} | changes)
-    model = TwoLevels(run.model, (1, 16, 16), total=120, controls=run.child, generator=torch.Generator().manual_seed(0))
+    model = Levels(run.model, (1, 16, 16), total=120, controls=run.child, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(): model.encoder.dense.rest[-1].bias[len(model.encoder.dense.rest[-1].bias) // 2:] -= 2  # narrower than what reads it
     context = Context(live=Live(run), generator=torch.Generator().manual_seed(0), step=1000)
     return lambda: probe_children(model, (drawn.images > 127).float(), context, focus=0)
@@ -165,16 +178,16 @@ def test_swapped_arguments_of_the_tie_are_seen_where_the_loss_is_made(monkeypatc
 def test_a_term_of_a_child_that_nobody_adds_is_named(monkeypatch):
     measure = measured_child()
     assert child_terms_added(measure()).level == "ok"
-    whole = TwoLevels.losses
+    whole = Levels.losses
 
     def dropped(self, batch, context):
         found = whole(self, batch, context)
         return Terms({name: value for name, value in found.items() if name != "child_kl"}, observed=found.observed)
 
-    monkeypatch.setattr(TwoLevels, "losses", dropped)
+    monkeypatch.setattr(Levels, "losses", dropped)
     found = child_terms_added(measure())
     assert found.level == "bad" and found.sentence == "not minimised: child_kl"
     monkeypatch.undo()
-    light = TwoLevels.settled_weights
-    monkeypatch.setattr(TwoLevels, "settled_weights", lambda self, context: light(self, context) | {"child_nll": 0.0})
+    light = Levels.settled_weights
+    monkeypatch.setattr(Levels, "settled_weights", lambda self, context: light(self, context) | {"child_nll": 0.0})
     assert child_terms_added(measure()).sentence == "not minimised: child_nll"

@@ -17,7 +17,7 @@ from ...core.factors import Factor, nearest_levels
 from ...core.settings import Live
 from ...core.snapshot import Measurement
 from .checks import PARENT_CHECKS, ParentProbe, probe_parent
-from .levels import TwoLevels, mask_settings
+from .levels import Levels, mask_settings
 from .masks import DEAD_NATS, along, check_live, decode_frames, latent_masks
 from .meters import CHILD_CHECKS, probe_children
 from .model import BetaTCVAE, sorted_latents
@@ -101,7 +101,7 @@ class CompVAEDiagnostics:
         "The latent that is looked at."
         return self.focus if self.focus is not None and self.focus < len(kl) else int(sorted_latents(kl)[0])
 
-    def measure(self, model: TwoLevels, context: Context) -> Measurement:
+    def measure(self, model: Levels, context: Context) -> Measurement:
         "Figures of held-out images with a verdict per check; MIG where factors are known, and of children where there are some."
         probe = probe_parent(model, self.held_out, context, batch=self.batch, focus=self.focus)
         below = probe_children(model, self.held_out, context, focus=probe.chosen, factors=self.factors, values=self.values)
@@ -117,7 +117,7 @@ class CompVAEDiagnostics:
         return found | {"mig": gaps.mean().item()} | {f"mig_{f.name}": gap for f, gap in zip(self.factors, gaps.tolist())}
 
     @torch.no_grad()
-    def views(self, model: TwoLevels, context: Context) -> dict[str, Tensor]:
+    def views(self, model: Levels, context: Context) -> dict[str, Tensor]:
         """rebuilt [preview, channel, side, side]; kl and order [latent]; chosen []; masks [latent, preview, side, side] in that order and
         keep [preview, side, side] of the chosen latent, nuisances drawn; held and natural [image, frame, channel, side, side] at values.
         Of each child: picture, nats, and films [latent, frame, channel, side, side] of the first image.
@@ -137,12 +137,12 @@ class CompVAEDiagnostics:
         return {"rebuilt": model.decode(shown.mean), "kl": kl, "order": order, "chosen": torch.tensor(latent), "masks": masks[order],
                 "keep": keep, "values": values, "held": held, "natural": natural} | self.child_views(model, shown, context)
 
-    def child_views(self, model: TwoLevels, shown: Code, context: Context) -> dict[str, Tensor]:
-        "Pictures and nats of the children."
+    def child_views(self, model: Levels, shown: Code, context: Context) -> dict[str, Tensor]:
+        "Pictures and nats of the levels below the parent."
         found = {}
         keeps = model.keeps(shown, context.live, context.generator) if model.kinds else {}
         for name, keep in keeps.items():
-            child, z = model.below[name], shown.mean
+            child, z = model.below[name], model.above(name, self.preview, shown, keeps).mean
             code = child.encode(self.preview, keep, z)
             found |= {name: child.decode(code.mean, z), f"{name}_nats": code.kl().sum(-1).mean()}
             if name != "child": continue

@@ -87,22 +87,22 @@ def parent_plots(
 # %% ../../../nbs/families/compvae/09_display.ipynb #47051adc
 def level_graph(
     about: int,  # Latent whose mask is used
-    below: tuple[str, ...],  # Kinds of children that learn now
+    below: Mapping[str, str],  # Name of a level that learns now -> its kind
 ) -> GraphPicture:
-    "Parent, mask, child and rival."
-    names = ("parent", "mask", "child", *(("rival",) if len(below) > 1 else ()))
-    label = {"mask": f"mask of z{about}", "child": "child" if below else "train a child", "rival": below[1] if len(below) > 1 else ""}
+    "Parent, mask, child, rival and grandchild."
+    names = ("parent", "mask", *(below or ("child",)), *(("grandchild",) if below and "grandchild" not in below else ()))
+    label = {"mask": f"mask of z{about}"} | {name: below.get(name, f"train a {name}") for name in names[2:]}
     nodes = tuple(Node(name=name, label=label.get(name), colour=PARENT_COLOURS[i]) for i, name in enumerate(names))
-    return GraphPicture(key="levels", title="Levels", nodes=nodes, edges=(("parent", "mask"), *(("mask", name) for name in names[2:])),
+    return GraphPicture(key="levels", title="Levels", nodes=nodes, edges=(("parent", "mask"), *(("child" if name == "grandchild" else "mask", name) for name in names[2:])),
                         values="nats", unit="nats", note="what each carries",
-                        hint="click child to train one under this mask; parent to end it")
+                        hint="click child or grandchild to train one under this mask; parent to end them")
 
 
-def child_plots(below: tuple[str, ...], factors: tuple[str, ...]) -> tuple[CurvePlot, ...]:
+def child_plots(below: Mapping[str, str], factors: tuple[str, ...]) -> tuple[CurvePlot, ...]:
     "Error inside the mask, leaks, and what both codes share."
     if not below: return ()
     held = lambda name, label, i: Curve(name=f"held_out/{name}", label=label, colour=PARENT_COLOURS[i % 8])
-    both = (("child", "child", 0), ("rival", below[-1], 1))[:len(below)]
+    both = tuple((name, below[name], i) for i, name in enumerate(("child", "rival", "grandchild")) if name in below)
     leaks = tuple(held(f"child_leak_{name}", f"{name}, child", i + 2) for i, name in enumerate(factors))
     return (CurvePlot(title="Error under the mask", note="held out, nats of 64 x 64 pixels", log=True,
                       terms=tuple(held(f"{name}_error", label, i) for name, label, i in both)),
@@ -140,10 +140,10 @@ class CompVAEDisplay(Display):
                 Row(key="rebuilt", label="rebuilt", note="from the means"),
                 Row(key="keep", label=f"mask of z{chosen}", kind="keep", note="pixels that it moves",
                     help="tinted as strongly as one deviation of the latent changes the pixel"))
-        below = tuple(filter(None, info.get("below", "").split(" | ")))
+        below = dict(part.split(": ", 1) for part in filter(None, info.get("below", "").split(" | ")))
         about = snapshot.run.child.child_latent if below else chosen
         rows = (*rows, *(Row(key=name, label=kind, note="sees the image, is judged under its mask")
-                         for name, kind in zip(("child", "rival"), below)))
+                         for name, kind in below.items()))
         pictures = (Strip(key="each", label="Latents by KL", note="the mask of each; click one to choose it", axis="latent",
                           ticks=names, start=[int(i) for i in views["order"]].index(chosen)),
                     Strip(key="film", label=f"z{chosen} over its range", note="for each image: held, natural, difference",
@@ -177,8 +177,8 @@ class CompVAEDisplay(Display):
         order = views["order"].astype(int)
         images, kl = film_bytes(snapshot.images), views["kl"]
         about = snapshot.run.child.child_latent if "child" in views else int(views["chosen"])
-        below = [name for name in ("child", "rival") if name in views]
-        nats = [kl.sum(), kl[about], *(float(views[f"{name}_nats"]) for name in below)] + ([] if below else [0.0])
+        below = [name for name in ("child", "rival", "grandchild") if name in views]
+        nats = [kl.sum(), kl[about], *(float(views[f"{name}_nats"]) for name in below)] + ([] if "grandchild" in below else [0.0])
         more = {name: film_bytes(views[name]) for name in (*below, *(("child_film",) if below else ()))}
         more["nats"] = np.asarray(nats, np.float32)
         return more | {"image": image_bytes(snapshot.images), "rebuilt": film_bytes(views["rebuilt"]), "keep": keep_to_uint8(views["keep"]),
@@ -229,9 +229,13 @@ class CompVAEDisplay(Display):
             case "levels", "click" if event.value in ("child", "parent"):
                 on, focus = event.value == "child", held.chosen(held.codes(trainer.model).kl)
                 if on: held.choose(trainer.model, focus)
-                changes = {"child.child": "on", "child.child_latent": focus} if on else {"child.child": "off"}
+                changes = {"child.child": "on", "child.child_latent": focus} if on else {"child.child": "off", "child.grandchild": "off"}
                 trainer.submit(Rebuild(changes=changes, keep_weights=True)).result()
                 trainer.setup.diagnostics.focus = focus
+                trainer.submit(Measure())
+            case "levels", "click" if event.value == "grandchild" and trainer.model.kinds and "grandchild" not in trainer.model.kinds:
+                trainer.submit(Rebuild(changes={"child.grandchild": "on"}, keep_weights=True)).result()
+                trainer.setup.diagnostics.focus = trainer.model.controls.child_latent
                 trainer.submit(Measure())
             case "each" | "film" | "levels" | "child_film", _: pass
             case _: super().on_event(event, trainer)

@@ -23,7 +23,7 @@ from ...data.images import ImageSet, as_image_set
 from ...data.sources import DataSettings, one_of_each
 from ...data.sprites import SPRITE_FACTORS
 from .diagnostics import CompVAEDiagnostics
-from .levels import ChildControls, TwoLevels
+from .levels import ChildControls, Levels
 from .masks import MaskSettings
 from .meters import meter_rulers
 from .model import CompVAESettings
@@ -70,8 +70,8 @@ class CompVAERun(Settings):
         found = {"nll": error, "elbo": error, "kl": "nats", "tc": pairs, "mi": pairs, "dim_kl": pairs,
                  "loss": f"{error}{free}, {what}, warm-up {model.warmup_steps}"}
         under = f"nats of 64 x 64 pixels under the mask of z{self.child.child_latent}"
-        found |= {"child_nll": under, "rival_nll": f"{under}, {self.child.rival}"}
-        held = {"nll": error, "child_error": under, "rival_error": under,
+        found |= {"child_nll": under, "rival_nll": f"{under}, {self.child.rival}", "grandchild_nll": under}
+        held = {"nll": error, "child_error": under, "rival_error": under, "grandchild_error": under,
                 "elbo": error, "kl": "nats", "tc_weighted": "nats, held out", "tc_stratified": "nats, held out",
                 "mig": f"share of entropies, {MEASURED_IMAGES} images"}
         return found | {f"held_out/{name}": ruler for name, ruler in (held | meter_rulers(self.numbers())).items()}
@@ -108,7 +108,7 @@ class CompVAERun(Settings):
             train, test = (images.subset(rows).resize(self.side) for rows in (range(kept), range(kept, len(images))))
         given = {} if images is None else {"images": images.fingerprint()}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed)
-        model = TwoLevels(self.model, tuple(train.images.shape[1:]), total=len(train), controls=self.child,
+        model = Levels(self.model, tuple(train.images.shape[1:]), total=len(train), controls=self.child,
                           generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, SHOWN_IMAGES) if test.labels is not None else torch.arange(SHOWN_IMAGES)
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())][:MEASURED_IMAGES])
@@ -119,7 +119,7 @@ class CompVAERun(Settings):
                                          focus=self.child.child_latent if self.child.child == "on" else None)
         info = {"data": train.name, "source": train.source, "device": str(device), "held_out": f"{len(held_out):,}",
                 "factors": " | ".join(f.name for f in diagnostics.factors), "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-                "below": " | ".join(model.kinds.values()),
+                "below": " | ".join(f"{name}: {kind}" for name, kind in model.kinds.items()),
                 "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
 

@@ -19,7 +19,7 @@ from ...core.batch import Batch, Context
 from ...core.checks import Verdict, judge
 from ...core.factors import Factor
 from .child import Child, child_terms, masked_mean, pixel_nats
-from .levels import CRITIC_TERMS, TwoLevels, mask_settings
+from .levels import CRITIC_TERMS, Levels, mask_settings
 from .mask_checks import (CHILD_LIMITS, beta_drift, beta_over_area, child_divergence, child_objective,
                                                     empty_or_full_masks, redundant_child, shape_leak, skipped_images, unstable_mask)
 from .masks import DEAD_NATS
@@ -38,7 +38,7 @@ def meter_rulers(
     names: tuple[str, ...],  # Factors that a regression can read as a number
 ) -> dict[str, str]:  # Figure -> scale
     "What the leaks and the meters of what both codes share are measured by."
-    leaks = (f"{who}_leak{of}" for who in ("child", "rival") for of in ("", *(f"_{name}" for name in names)))
+    leaks = (f"{who}_leak{of}" for who in ("child", "rival", "grandchild") for of in ("", *(f"_{name}" for name in names)))
     shared = {f"shared_{name}": f"{what}; a draw of the code, {METERED} images" for name, what in METERS.items()}
     return dict.fromkeys(leaks, LEAK_RULER) | shared
 
@@ -103,7 +103,7 @@ def sampled_divergences(
 
 
 def lost_terms(
-    model: TwoLevels,  # With a child
+    model: Levels,  # With a child
     terms: Collection[str],  # That its losses gave
     weights: Mapping[str, float | Tensor],  # What a nat of each costs once schedules are over
 ) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def lost_terms(
 
 @torch.no_grad()
 def probe_children(
-    model: TwoLevels,  # Left as it is
+    model: Levels,  # Left as it is
     x: Float[Tensor, "batch channel side side"],  # Held-out images
     context: Context,  # Live settings, random stream, step
     *,
@@ -135,10 +135,11 @@ def probe_children(
     alive = [i for i in (code.kl().mean(0) >= DEAD_NATS).nonzero().flatten().tolist() if i != about] or [about]
     latents, found, told = {f"z{i}": code.mean[:, i] for i in alive}, {}, {}
     real = real_targets(factors, values[:METERED].to(x.device)) if values is not None else {}
-    for name, keep in model.keeps(code, live, draw).items():
-        child = model.below[name]
-        w = child.encode(some, keep, code.mean)
-        nats = pixel_nats(some, child.logits(w.mean, code.mean), child.settings.likelihood, child.settings.pixel_scale)
+    keeps = model.keeps(code, live, draw)
+    for name, keep in keeps.items():
+        child, above = model.below[name], model.above(name, some, code, keeps).mean
+        w = child.encode(some, keep, above)
+        nats = pixel_nats(some, child.logits(w.mean, above), child.settings.likelihood, child.settings.pixel_scale)
         used = own.mean((1, 2)) >= child.settings.least_area
         found |= {f"{name}_error": REFERENCE_SIDE**2 * masked_mean(nats[used], own[used]).mean().item() if used.any() else 0.0,
                   f"{name}_kl": w.kl().sum(-1).mean().item()}
