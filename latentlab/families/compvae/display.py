@@ -93,7 +93,8 @@ def level_graph(
     names = ("parent", "mask", *(below or ("child",)), *(("grandchild",) if below and "grandchild" not in below else ()))
     label = {"mask": f"mask of z{about}"} | {name: below.get(name, f"train a {name}") for name in names[2:]}
     nodes = tuple(Node(name=name, label=label.get(name), colour=PARENT_COLOURS[i]) for i, name in enumerate(names))
-    return GraphPicture(key="levels", title="Levels", nodes=nodes, edges=(("parent", "mask"), *(("child" if name == "grandchild" else "mask", name) for name in names[2:])),
+    down = tuple(("child" if name == "grandchild" else "mask", name) for name in names[2:])
+    return GraphPicture(key="levels", title="Levels", nodes=nodes, edges=(("parent", "mask"), *down),
                         values="nats", unit="nats", note="what each carries",
                         hint="click child or grandchild to train one under this mask; parent to end them")
 
