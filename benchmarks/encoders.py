@@ -14,6 +14,7 @@ import warnings
 from dataclasses import replace
 
 import torch
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn.encoders import FrozenEncoder, apart, wrap_encoder
 from latentlab.nn.readers import is_timm, probe_images, takes_pixel_values
@@ -136,9 +137,10 @@ def trained(encoder):
     "Whether three steps, and two and one after a resume, come to the same bits."
     x = (255 * probe_images(3, (96, 80), 48)).byte()
     run = NEMRun().replace({"data": "scenes", "model.layers": min(3, len(encoder.maps)), "model.width": 4, "train.steps": 3, "train.batch": 2, "train.device": "cpu"})
+    run = with_images(run, x)
 
     def build(run, device):  # one image is measured, for what is asked is whether it trains
-        setup = run.build(device, encoder=encoder, images=x)
+        setup = run.build(device, encoder=encoder)
         few = replace(setup.diagnostics, preview=setup.preview[:1], held_out=setup.held_out[:1], shown=(), measured=())
         return replace(setup, diagnostics=few, preview=setup.preview[:1], held_out=setup.held_out[:1])
 

@@ -22,6 +22,7 @@ PLACES = {  # Name here -> where it is defined
     "explain": "latentlab.facade:explain",
     "evaluate": "latentlab.facade:measure_model",
     "images": "latentlab.facade:images",
+    "restore": "latentlab.facade:restore",
     "adapt": "latentlab.latents.adapt:adapt",
     "sliders": "latentlab.panels.sliders:LatentSliders",
     "controls": "latentlab.panels.live_controls:LiveControls",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # What editors and type checkers read
     from latentlab.train.trainer import Trainer as Trainer
 
     lab, train, explain, evaluate, images = facade.lab, facade.train, facade.explain, facade.measure_model, facade.images
+    restore = facade.restore
     sliders, controls = LatentSliders, LiveControls
     encoder, family, families = encoders.open_encoder, registry.find_family, registry.families
 

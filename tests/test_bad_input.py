@@ -12,6 +12,7 @@ import torch
 from latentlab.core.settings import Live
 from latentlab.data.images import GARMENTS, ImageSet, load
 from latentlab.data.scenes import SceneSettings, draw_scenes
+from latentlab.data.sources import with_images
 from latentlab.families.nem.model import NEM, NEMSettings
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn import encoders as encoders_module
@@ -117,7 +118,7 @@ def test_constant_nan_and_unscaled_images(unharmed, seen_by, spoil, words):
 def test_constant_images_of_ones_own_are_refused_when_the_run_is_built(unharmed, where):
     pixels = own(104)
     pixels[3 if where == "train" else -3] = 7
-    refused(lambda: TINY.build("cpu", images=images_of(pixels)), "`images` must not be constant")
+    refused(lambda: with_images(TINY, images_of(pixels)).build("cpu"), "`images` must not be constant")
 
 
 def test_wrong_types_of_images_are_refused(unharmed, unchecked):
@@ -144,7 +145,7 @@ def test_a_map_that_is_no_map():
 @pytest.mark.parametrize("layers", [3, 5])
 def test_deeper_than_the_maps_stops_a_rebuild(layers, trained):
     encoder = FrozenEncoder(SmallEncoder(1, generator=torch.Generator().manual_seed(0)), ["block1", "block2"], name="mine")
-    trainer = Trainer(TINY, build=lambda run, device: run.build(device, encoder=encoder, images=garments())).fit(2, progress=False)
+    trainer = Trainer(with_images(TINY, garments()), build=lambda run, device: run.build(device, encoder=encoder)).fit(2, progress=False)
     before = state_of(trainer)
     refused(lambda: trainer.rebuild(layers=layers), "`layers` must be in 1 to 2, the encoder's feature maps: "
                                                     f"got {layers}.", "Choose fewer layers")
@@ -274,8 +275,7 @@ def test_a_folder_that_cannot_be_written(unharmed, tmp_path):
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:500], lambda data: b"", lambda data: b"PK"
                                     + data, lambda data: data[:-1] + bytes([data[-1] ^ 1])])
 def test_a_damaged_checkpoint_of_a_masker(tmp_path, unharmed, damage):
-    trainer = Trainer(TINY.replace(checkpoint_every=3), folder=tmp_path,
-                      build=lambda run, device: run.build(device, images=garments())).fit(6, progress=False)
+    trainer = Trainer(with_images(TINY.replace(checkpoint_every=3), garments()), folder=tmp_path).fit(6, progress=False)
     path = trainer.checkpoints.path(trainer.run)
     good = path.with_suffix(".previous").read_bytes()
     path.write_bytes(damage(path.read_bytes()))

@@ -7,6 +7,7 @@ import functools
 
 import pytest
 from latentlab.data.images import load
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
 
@@ -20,8 +21,7 @@ def garments(): return load("fashion-mnist", limit=840)
 
 def train(steps, **changes):
     "A masker of the bundled SimCLR encoder."
-    trainer = Trainer(NEMRun().replace({"train.batch": 16, "train.device": "cpu", **changes}),
-                      build=lambda run, device: run.build(device, images=garments()))
+    trainer = Trainer(with_images(NEMRun().replace({"train.batch": 16, "train.device": "cpu", **changes}), garments()))
     trainer.fit(steps, progress=False)
     return trainer
 

@@ -16,6 +16,7 @@ from latentlab.core.graph import Graph
 from latentlab.core.settings import Live
 from latentlab.data.factored import FactoredImages
 from latentlab.data.images import ImageSet
+from latentlab.data.sources import with_images
 from latentlab.families.csvae.checks import CSVAE_CHECKS, dead_units, gradient_paths, probe_concepts, schedule_shock, swinging_error
 from latentlab.families.csvae.concepts import ConceptPrior, concept_levels, parent_mask, prior_jacobian
 from latentlab.families.csvae.diagnostics import set_concept
@@ -209,12 +210,13 @@ def test_labels_out_of_range_or_too_few_are_refused(values: torch.Tensor, senten
 def test_a_share_of_labels_where_there_are_none_is_refused() -> None:
     plain = ImageSet(name="plain", split="train", images=(255 * torch.rand(300, 1, 16, 16, generator=stream(8))).to(torch.uint8))
     with pytest.raises(ValueError, match="`label_share` must be 1 for images without labels: got 0.1"):
-        CSVAERun().replace({"side": 16, "batch": 16, "label_share": 0.1}).build(images=plain)
+        with_images(CSVAERun().replace({"side": 16, "batch": 16, "label_share": 0.1}), plain).build()
 
 
 def test_a_node_that_no_label_names_is_free_and_the_others_are_tied() -> None:
     own = own_images(torch.rand(300, 2, generator=stream(9)), FACTORS[:1] + (Factor(name="y"),))
-    setup = CSVAERun().replace({"side": 16, "features": 16, "batch": 16, "graph": Graph(("x", "more"), (("x", "more"),))}).build(images=own)
+    run = CSVAERun().replace({"side": 16, "features": 16, "batch": 16, "graph": Graph(("x", "more"), (("x", "more"),))})
+    setup = with_images(run, own).build()
     assert setup.info["labelled"] == "x" and [f.name for f in setup.model.labels.factors] == ["x"] and "entropy" not in setup.info
 
 

@@ -15,6 +15,7 @@ from latentlab.core.settings import Live
 from latentlab.core.terms import weighted_sum
 from latentlab.data.images import load
 from latentlab.data.scenes import SceneSettings, draw_scenes
+from latentlab.data.sources import with_images
 from latentlab.families.nem.diagnostics import MaskDiagnostics, compare_masks
 from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
@@ -180,7 +181,7 @@ def test_the_encoder_is_frozen_whoever_calls_train(disturb, embed):
     x = pictures(8)
     expected, before = encoder.embed(x), snapshot(module)
     run = NEMRun().replace(batch=8, layers=2, width=4, device="cpu", check_every=2)
-    trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=garments()))
+    trainer = Trainer(with_images(run, garments()), build=lambda run, device: run.build(device, encoder=encoder))
     disturb(trainer.model, encoder, module)
     weights = copy.deepcopy(trainer.model.unet.state_dict())
     trainer.fit(2, progress=False).snapshot()
@@ -325,7 +326,7 @@ def test_the_planted_cause_is_found():
     planted = PlantedEncoder("red")
     encoder = FrozenEncoder(planted, planted.names[:4], lambda output: output, name="planted:red")
     run = NEMRun().replace(batch=16, layers=2, width=8, check_every=1000, device="cpu", learning_rate=1e-2)
-    trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=scenes))
+    trainer = Trainer(with_images(run, scenes), build=lambda run, device: run.build(device, encoder=encoder))
     held = trainer.setup.held_out
     truth = planted.cause(held)
     before = share_on(trainer.model.explain(held).logits, truth).mean()

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn.encoders import load_encoder, open_encoder, suggest_maps, wrap_encoder
 from latentlab.nn.readers import probe_images
@@ -215,7 +216,7 @@ def test_the_report_is_printed_and_kept_in_the_run(capsys, tmp_path):
     assert "embedding: pooled, 16 numbers, the model's own to" in said and "a step costs about, in the encoder: 4 images" in said
     open_encoder(Tokens(), quiet=True)
     assert capsys.readouterr().out == ""
-    setup = run().build("cpu", encoder=frozen, images=(255 * probe_images(3, (48, 40), 60)).byte())
+    setup = with_images(run(), (255 * probe_images(3, (48, 40), 60)).byte()).build("cpu", encoder=frozen)
     assert "Tokens on images of 48 x 40, resized to 32 x 32 for it" in setup.info["proof"] and "own to" in setup.info["proof"]
 
 
@@ -304,7 +305,7 @@ def test_images_are_resized_for_the_encoder_and_the_mask_has_their_size(height, 
     frozen.check(x)
     small = nn.functional.interpolate(x, (32, 32), mode="bilinear", antialias=max(height, width) > 32)
     torch.testing.assert_close(frozen.embed(x), frozen.embed(small))
-    setup = run().build("cpu", encoder=frozen, images=(255 * probe_images(3, (height, width), 60)).byte())
+    setup = with_images(run(), (255 * probe_images(3, (height, width), 60)).byte()).build("cpu", encoder=frozen)
     assert setup.model.explain(setup.preview).keep.shape == (8, height, width)
 
 
@@ -316,17 +317,17 @@ def run(**more): return NEMRun().replace({"data": "scenes", "model.layers": 2, "
 @pytest.mark.parametrize("thing", [Tokens, Pixels, lambda: Stages()])
 def test_it_trains_resumes_and_is_told_by_its_weights(thing, tmp_path):
     images = (255 * probe_images(3, (40, 48), 60)).byte()
-    build = lambda run, device: run.build(device, encoder=opened(thing(), size=32), images=images)
-    whole = Trainer(run(), build=build).fit(3, progress=False)
-    cut = Trainer(run(), build=build, folder=tmp_path).fit(2, progress=False)
+    own, build = with_images(run(), images), lambda run, device: run.build(device, encoder=opened(thing(), size=32))
+    whole = Trainer(own, build=build).fit(3, progress=False)
+    cut = Trainer(own, build=build, folder=tmp_path).fit(2, progress=False)
     cut.checkpoint()
-    cut = Trainer(run(), build=build, folder=tmp_path).resume().fit(1, progress=False)
+    cut = Trainer(own, build=build, folder=tmp_path).resume().fit(1, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.unet.parameters(), cut.model.unet.parameters()))
     changed = thing()
     next(changed.parameters()).data.mul_(1.5)
-    given = [run().build("cpu", encoder=one, images=images).given for one in
+    given = [own.build("cpu", encoder=one).given for one in
              (opened(thing(), size=32), opened(changed, size=32), opened(thing(), size=32, embed="mean", **({} if thing is Tokens else {"mean": 0.5, "std": 0.5})))]
-    assert given[0] == whole.setup.given and given[1]["encoder"] != given[0]["encoder"] and given[2] != given[0]
+    assert given[0] == {name: value for name, value in whole.session.setup.given.items() if name != "data"} and given[1]["encoder"] != given[0]["encoder"] and given[2] != given[0]
 
 
 def test_many_images_are_read_in_parts(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from latentlab.data.images import ImageSet
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.families.nem.model import NEM, NEMSettings
 from latentlab.nn import encoders
@@ -395,7 +396,7 @@ def test_an_outside_encoder_of_one_size_reads_any_and_explains_in_the_images_own
     frozen = encoders.load_outside("timm:vit")
     assert frozen.size == (32, 32) and frozen.image_shape is None and frozen.maps[-1] == "blocks.5"
     images = ImageSet(name="own", split="train", images=(255 * pictures(60, 48)).byte())
-    setup = NEMRun().replace({"model.layers": 2, "train.batch": 8}).build("cpu", encoder=frozen, images=images)
+    setup = with_images(NEMRun().replace({"model.layers": 2, "train.batch": 8}), images).build("cpu", encoder=frozen)
     assert setup.preview.shape == (8, 3, 48, 48) and setup.model.explain(setup.preview).keep.shape == (8, 48, 48)
     monkeypatch.setattr(encoders, "outside_module", lambda kind, model: (net(), {}))
     assert encoders.load_outside("timm:net").size is None

@@ -2,6 +2,7 @@
 import os
 import types
 import zipfile
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ import torch
 from PIL import Image
 
 import latentlab as ll
+from latentlab.contract import all_weights, same_weights
+from latentlab.core.registry import families, find_family
 from latentlab.data.folder import is_held_out, list_folder
-from latentlab.data.sources import DataSettings, is_grey, open_images
+from latentlab.data.images import ImageSet
+from latentlab.data.sources import HANDED, DataSettings, hand_in, is_grey, open_images, source_path, with_images
+from latentlab.facade import make_trainer
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.journal.journal import Journal
 from latentlab.sweeps.plan import Plan
@@ -43,11 +48,91 @@ def test_a_folder_trains_in_every_family_that_takes_images(photos, tmp_path):
     for family, changes in (("hvae", {"data.name": name, "data.images": 500, "train.batch": 16}),
                             ("vle", {"data.name": name, "train.batch": 4, "side": 16}),
                             ("ssl", {"data.name": name, "shape": "scenes", "train.batch": 16}),
-                            ("csvae", {"data.name": name, "side": 16, "train.batch": 8, "label_scale": 0.0})):
+                            ("csvae", {"data.name": name, "side": 16, "train.batch": 8, "label_scale": 0.0}),
+                            ("compvae", {"data.name": name, "side": 16, "train.batch": 8, "likelihood": "gaussian"})):
         runs.append(ll.core.registry.find_family(family).experiment().replace(changes))
     for run in runs:
         trainer = Trainer(run, journal=tmp_path / "runs").fit(2)
         assert trainer.session.step == 2 and list_folder(photos).digest in trainer.session.setup.given.values()
+
+
+TINY = {"vle": {"side": 16, "levels": 3, "width": 4, "tokens": 3}, "nem": {"layers": 2, "width": 4, "encoder": "untrained"},
+        "csvae": {"side": 16, "features": 16, "width": 6, "label_scale": 0.0}, "compvae": {"side": 16, "features": 16}, "ssl": {},
+        "hvae": {"layers": 1, "latents": (4,), "hidden": 16}}
+
+
+class InTurn:
+    "Calls are carried out where they are asked for."
+
+    def __init__(self, workers): pass
+
+    def submit(self, call, *words):
+        future = Future()
+        future.set_result(call(*words))
+        return future
+
+    def interrupt(self): pass
+
+    def close(self): pass
+
+
+@pytest.mark.parametrize("family", [one.name for one in families()])
+def test_images_of_ones_own_are_trained_on_recorded_resumed_and_swept_in_every_family(family, tmp_path):
+    "One field of the run holds them, so that no family has to know of it."
+    stream, runs = torch.Generator().manual_seed(0), tmp_path / "runs"
+    mine, others = (torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8, generator=stream) for _ in range(2))
+    how = {"batch": 8, "device": "cpu", "check_every": 100, "images": mine, **TINY.get(family, {})}
+    trainer = ll.train(family, steps=2, journal=runs, progress=False, **how)
+    path, name = source_path(trainer.run), hand_in(mine)
+    (row,) = Journal(runs).rows()
+    facts = Journal(runs).run(row["id"]).facts
+    assert trainer.run.get(path) == name and facts["given"][path] == name.removeprefix("own:") and not trainer.custom
+    assert trainer.session.setup.info["data"] == "own images" and len(trainer.session.batches.images) == 48
+    assert make_trainer(family, how | {"steps": 2}, runs).resume().recorder.id == row["id"], "the same images are the same run"
+    straight = all_weights(make_trainer(family, how | {"steps": 3}).fit(progress=False))
+    HANDED.clear()  # another process, which was handed nothing
+    assert Journal(runs).run(row["id"]).settings(type(trainer.run)).get(path) == name, "settings can be read where the images are not"
+    with pytest.raises(ValueError, match="`images` must be handed over again: got a run of images of one's own, " + name):
+        ll.restore(runs / row["id"])
+    with pytest.raises(ValueError, match="`images` must be those that the run had: got .*, and the run has " + name):
+        ll.restore(runs / row["id"], images=others)
+    again = ll.restore(runs / row["id"], images=ImageSet(name="mine", split="all", images=mine))
+    assert same_weights(all_weights(again), all_weights(trainer)) and same_weights(all_weights(again.fit(1, progress=False)), straight)
+    base = find_family(family).experiment().replace({name: value for name, value in how.items() if name != "images"} | {"train.steps": 1})
+    sweep = ll.Sweep(Plan(base=base), tmp_path / "sweep", images=mine, workers=1, backend=InTurn).start().wait(progress=False)
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done"], sweep.outcomes
+    assert Journal(tmp_path / "sweep").rows()[0]["settings"][path] == name
+
+
+def test_more_latents_than_images_are_refused_before_any_time_is_spent():
+    mine = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    run = find_family("compvae").experiment().replace({"side": 16, "train.batch": 8, "latents": 12, "device": "cpu"})
+    with pytest.raises(ValueError, match="`latents` must be fewer than the images that are held out: got 12 for 12"):
+        with_images(run, mine).build()
+
+
+def test_a_sweep_over_two_sets_of_ones_own_hands_both_over(tmp_path):
+    stream = torch.Generator().manual_seed(0)
+    one, two = (torch.randint(0, 256, (60, 1, 28, 28), dtype=torch.uint8, generator=stream) for _ in range(2))
+    base = NEMRun().replace({"train.batch": 8, "train.steps": 1, "train.device": "cpu", "encoder": "untrained", "layers": 2})
+    plan = Plan(base=with_images(base, one), changes=[{}, {"data": hand_in(two)}])
+    sweep = Sweep(plan, tmp_path, workers=1, backend=InTurn)
+    assert [images.fingerprint() for images in sweep.images] == [run.data.removeprefix("own:") for run in plan.runs()]
+    HANDED.clear()
+    with pytest.raises(ValueError, match="`images` must be handed over again"): Sweep(plan, tmp_path, backend=InTurn)
+    sweep.start().wait(progress=False)  # what it has it hands over, to a worker that was handed nothing
+    assert [outcome.state for outcome in sweep.outcomes.values()] == ["done", "done"], sweep.outcomes
+
+
+def test_a_panel_on_images_of_ones_own_offers_them_beside_the_known_names():
+    mine = torch.randint(0, 256, (60, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    panel = ll.lab("hvae", images=mine, layers=1, latents=(4,), hidden=16, batch=8, device="cpu", threads=1)
+    try:
+        panel.trainer.pause()
+        name = panel.trainer.run.data.name
+        panel.trainer.rebuild({"data.name": "moons"}).rebuild({"data.name": name})  # away, and back
+        assert panel.trainer.setup.preview.shape == (8, 3, 28, 28) and "own" in panel.trainer.run.rulers()["held_out/elbo"]
+    finally: panel.close()
 
 
 def test_a_changed_folder_is_another_run(photos, tmp_path):

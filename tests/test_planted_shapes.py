@@ -2,6 +2,7 @@
 import pytest
 import torch
 from latentlab.data.scenes import SceneSettings, draw_scenes
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.metrics.masks import top_share
 from latentlab.nn.encoders import wrap_encoder
@@ -79,7 +80,7 @@ def explained(module, maps, steps, layers, seed=0, side=64):
     encoder = wrap_encoder(module, maps=maps, size=side)
     run = NEMRun().replace({"train.batch": 16, "model.layers": layers, "model.width": 8, "train.check_every": 1000, "train.device": "cpu",
                             "train.learning_rate": 1e-2, "train.seed": seed})
-    trainer = Trainer(run, build=lambda run, device: run.build(device, encoder=encoder, images=scenes))
+    trainer = Trainer(with_images(run, scenes), build=lambda run, device: run.build(device, encoder=encoder))
     held = trainer.setup.held_out
     truth = PlantedEncoder("red").cause(held)
     share = lambda: top_share(trainer.model.explain(held).logits, truth).mean().item()

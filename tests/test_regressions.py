@@ -7,6 +7,7 @@ import pytest
 import torch
 from latentlab.core.settings import Live
 from latentlab.data.images import load
+from latentlab.data.sources import with_images
 from latentlab.families.hvae.experiment import HVAERun
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.journal.journal import Journal
@@ -91,7 +92,7 @@ def test_5_a_checkpoint_of_another_encoder_changes_nothing(tmp_path, path):
     def trainer(first):
         module = SmallEncoder(1, (2, 2), (first, 16), generator=torch.Generator().manual_seed(0))
         encoder = FrozenEncoder(module, module.names)
-        return Trainer(run, folder=tmp_path, build=lambda run, device: run.build(device, encoder=encoder, images=images))
+        return Trainer(with_images(run, images), folder=tmp_path, build=lambda run, device: run.build(device, encoder=encoder))
 
     first = trainer(8).fit(2, progress=False)
     written = first.checkpoints.path(first.run)
@@ -173,7 +174,7 @@ def test_12_scenes_and_an_encoder_of_garments_differ_in_channels_first():
 
 def test_13_too_few_images_of_ones_own():
     few = load("fashion-mnist", limit=40)
-    with pytest.raises(ValueError, match="`images` must"): NEMRun().build("cpu", images=few)
+    with pytest.raises(ValueError, match="`images` must"): with_images(NEMRun(), few).build("cpu")
 
 
 def test_an_old_error_does_not_outlive_a_good_fit(tmp_path):
@@ -249,7 +250,8 @@ def test_runs_of_two_encoders_given_by_hand_are_two(tmp_path):
     def of(seed, images=None, journal=tmp_path):
         small = SmallEncoder(1, generator=torch.Generator().manual_seed(seed))
         frozen = FrozenEncoder(small, small.names, name="mine", image_shape=(1, 28, 28))
-        return Trainer(run, journal=journal, build=lambda run, device: run.build(device, encoder=frozen, images=images))
+        own = run if images is None else with_images(run, images)
+        return Trainer(own, journal=journal, build=lambda run, device: run.build(device, encoder=frozen))
 
     one, two = (of(seed).fit(progress=False) for seed in (1, 2))
     named = Trainer(run, journal=tmp_path).fit(progress=False)
@@ -263,7 +265,7 @@ def test_runs_of_two_encoders_given_by_hand_are_two(tmp_path):
     pixels = load("fashion-mnist", "test", limit=150)
     other = of(1, pixels).fit(progress=False)
     assert of(1, pixels).resume().recorder.id == other.recorder.id
-    with pytest.raises(ValueError, match="a run of the images that this trainer"): of(1).resume(other.recorder.id)
+    with pytest.raises(ValueError, match="must be of this structure: got other data"): of(1).resume(other.recorder.id)
     facts = json.loads((tmp_path / one.recorder.id / "run.json").read_text())
     facts.pop("given")  # as a version wrote it that knew nothing of fingerprints
     (tmp_path / one.recorder.id / "run.json").write_text(json.dumps(facts))

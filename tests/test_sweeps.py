@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from latentlab.facade import make_trainer
 from latentlab.journal.files import read_lines
 from latentlab.journal.journal import Journal
 from latentlab.journal.writer import newest_checkpoint
@@ -584,7 +585,7 @@ def own_things_of(seed=0):
     from latentlab.nn.encoders import FrozenEncoder, SmallEncoder
 
     stream = torch.Generator().manual_seed(seed)
-    pixels = (255 * torch.rand(48, 3, 16, 16, generator=stream)).byte()
+    pixels = (255 * torch.rand(60, 3, 16, 16, generator=stream)).byte()
     images = ImageSet(name="mine", split="all", images=pixels, licence="mine", source="drawn")
     small = SmallEncoder(3, (2, 2), (8, 16), generator=stream)
     return {"images": images, "encoder": FrozenEncoder(small, small.names, name="mine")}
@@ -597,11 +598,11 @@ def test_a_sweep_of_own_images_and_encoder_is_the_trainers_run(tmp_path):
     assert [outcome.state for outcome in sweep.outcomes.values()] == ["done", "done"], sweep.outcomes
     assert not any((tmp_path / ".handed").iterdir())
     run = plan.runs()[1]
-    alone = Trainer(run, build=lambda run, device: run.build(device, **own)).fit(2, progress=False)
-    theirs = Trainer(run, journal=tmp_path, build=lambda run, device: run.build(device, **own)).resume()
+    alone = make_trainer(run, own).fit(2, progress=False)
+    theirs = make_trainer(run, own, tmp_path).resume()
     assert theirs.step_count == 2
     assert all(torch.equal(a, b) for a, b in zip(alone.model.state_dict().values(), theirs.model.state_dict().values()))
-    recorded = [json.loads((Journal(tmp_path).folder(row["id"]) / "run.json").read_text())["given"]["images"] for row in Journal(tmp_path).rows()]
+    recorded = [json.loads((Journal(tmp_path).folder(row["id"]) / "run.json").read_text())["given"]["data"] for row in Journal(tmp_path).rows()]
     assert recorded == [own["images"].fingerprint()] * 2
     again = Sweep(plan, tmp_path, backend=Here, workers=1, **own).start().wait(progress=False)
     assert [outcome.state for outcome in again.outcomes.values()] == ["found", "found"]
@@ -629,7 +630,7 @@ class Dying(Here):
 def test_a_run_of_own_things_whose_worker_dies_is_called_failed(tmp_path):
     "It is known by its settings and its things together."
     plan, own = own_plan(), own_things_of()
-    begun = Trainer(plan.runs()[0], journal=tmp_path, build=lambda run, device: run.build(device, **own)).fit(1, progress=False)
+    begun = make_trainer(plan.runs()[0], own, tmp_path).fit(1, progress=False)
     begun.stop()
     sweep = Sweep(Plan(base=plan.runs()[0]), tmp_path, backend=Dying, workers=1, retries=0, **own).start().wait(progress=False)
     (outcome,) = sweep.outcomes.values()
@@ -640,10 +641,12 @@ def test_what_cannot_be_handed_to_workers_is_refused(tmp_path):
     from latentlab.nn.encoders import FrozenEncoder
 
     own = own_things_of()
-    with pytest.raises(ValueError, match=r"`picture` must be something that NEMRun takes beside its settings: got int\. It takes encoder, images"):
+    with pytest.raises(ValueError, match=r"`picture` must be something that NEMRun takes beside its settings: got int\. It takes encoder"):
         Sweep(own_plan(), tmp_path, picture=3)
     with pytest.raises(ValueError, match="`encoder` must be something that MeanRun takes beside its settings.*It takes nothing"):
-        Sweep(Plan(base=RUN), tmp_path, **own)
+        Sweep(Plan(base=RUN), tmp_path, encoder=own["encoder"])
+    with pytest.raises(ValueError, match="`images` must be left out for MeanRun: got ImageSet. Its settings name no images"):
+        Sweep(Plan(base=RUN), tmp_path, images=own["images"])
     with pytest.raises(ValueError, match="channels"): Sweep(own_plan(), tmp_path, encoder=own["encoder"], images=own["images"].images[:, :1])
     small = own["encoder"].module
     secret = FrozenEncoder(small, small.names, lambda out: out)

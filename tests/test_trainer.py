@@ -23,6 +23,7 @@ from latentlab.core.settings import Live, Range, Settings, setting
 from latentlab.core.snapshot import Measurement
 from latentlab.core.terms import Terms
 from latentlab.data.batches import Batches
+from latentlab.data.sources import with_images
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.checkpoint import load_checkpoint, save_checkpoint
 from latentlab.train.curves import CurveBuffer
@@ -44,7 +45,7 @@ def fixed_parts():
     "What is slow to build and never changes: images and encoder are read once, every trainer gets a model of its own."
     from latentlab.data.images import load
     from latentlab.nn.encoders import load_encoder
-    return load("fashion-mnist", "train", limit=104), load_encoder("untrained:fashion-mnist")
+    return load("fashion-mnist", "train", limit=80), load_encoder("untrained:fashion-mnist")
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def nem(fixed_parts):
 
     def make(changes=None, folder=None):
         images, encoder = fixed_parts
-        build = lambda run, device: run.build(device, images=images, encoder=encoder)
-        made.append(Trainer(TINY.replace(changes or {}), folder=folder, build=build))
+        build = lambda run, device: run.build(device, encoder=encoder)
+        made.append(Trainer(with_images(TINY.replace(changes or {}), images), folder=folder, build=build))
         return made[-1]
 
     yield make

@@ -19,7 +19,7 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from typing import Any
 
 from ..core.runtime import set_threads
 from ..core.settings import Settings
+from ..data.sources import hand_in
 from ..journal.files import Lock
 from ..journal.record import is_held
 from ..journal.writer import Writer, has_checkpoint, runs_with
@@ -83,18 +84,19 @@ def finished(row: Mapping[str, Any], run: Settings) -> bool: return row["state"]
 # %% ../../nbs/sweeps/01_workers.ipynb #45b12d8a
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    "Things that a family's `build` takes beside its settings, images and an encoder, in a file that workers read."
+    "What settings alone do not hold: an encoder for a family's `build`, and the images that settings name, in a file that workers read."
     path: str  # Of the file
-    given: Mapping[str, str]  # Their fingerprints, as a run's record has them
+    given: Mapping[str, str]  # Fingerprints of what goes to `build`, as a run's record has them
 
 
 def hand_over(
     things: Mapping[str, Any],  # Argument of `build` -> what it is
     given: Mapping[str, str],  # Their fingerprints
     folder: str | Path,  # Where the file goes; all workers see it
+    images: Sequence[Any] = (),  # Sets that the settings of the runs name
 ) -> Handed:
     "Write things for workers. Raises ValueError for what another process cannot make again."
-    for name, thing in things.items():
+    for name, thing in [*things.items(), *(("images", one) for one in images)]:
         try: written = pickle.dumps(thing)
         except Exception as error:  # whatever the object's own conversion raises
             raise ValueError(f"`{name}` must be something that can be sent to a worker: got {type(thing).__name__} ({error}). Name a layer "
@@ -105,16 +107,18 @@ def hand_over(
     folder = Path(folder) / ".handed"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4().hex}.pickle"
-    path.write_bytes(pickle.dumps(dict(things)))
+    path.write_bytes(pickle.dumps((dict(things), tuple(images))))
     return Handed(path=str(path), given=dict(given))
 
 
 @lru_cache(maxsize=1)
 def take_over(
     path: str,  # Of a file that `hand_over` of this sweep wrote
-) -> dict[str, Any]:
-    "The things of a sweep, read once a process."
-    return pickle.loads(Path(path).read_bytes())
+) -> dict[str, Any]:  # What goes to `build`
+    "The things of a sweep, read once a process; its images are then where settings that name them find them."
+    things, images = pickle.loads(Path(path).read_bytes())
+    for one in images: hand_in(one)
+    return things
 
 
 def train_one(
@@ -134,7 +138,8 @@ def train_one(
     try:
         known = known_run(journal, run, handed.given if handed else {})
         if known and finished(known, run): return Outcome(state="found", id=known["id"])
-        build = (lambda run, device: run.build(device, **take_over(handed.path))) if handed else None
+        own = take_over(handed.path) if handed else {}
+        build = (lambda run, device: run.build(device, **own)) if own else None
         trainer = Trainer(run, journal=journal, build=build)
         trainer.recorder.facts |= facts
         if known and has_checkpoint(journal.folder(known["id"])): trainer.resume(known["id"])

@@ -26,8 +26,8 @@ from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.causal import flow, pendulum
 from ...data.factored import CausalModel, FactoredImages
-from ...data.images import ImageSet, as_image_set
-from ...data.sources import DataSettings, one_of_each
+from ...data.images import ImageSet
+from ...data.sources import DataSettings, one_of_each, own_digest
 from ...data.sprites import SAME_AFTER, SpriteSettings, dependence, draw_sprites, sprites
 from .gradients import expected_paths, model_parts
 from .diagnostics import ConceptDiagnostics
@@ -138,22 +138,14 @@ class CSVAERun(Settings):
     def build(
         self,
         device: torch.device | str = "cpu",  # Where model and images go
-        *,
-        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last ones are held out
     ) -> Setup:  # 8 images are shown, 256 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device, held = choose_device(str(device)), MEASURED + SHOWN
-        images = None if images is None else as_image_set(images)
-        if images is not None and len(images) <= held:
-            raise ValueError(f"`images` must be more than the {held} that are held out: got {len(images)}. Give more images.")
-        if images is None: train, test = self.open("train"), self.open("test", 2 * held)
-        else: train, test = (images.subset(rows).resize(self.side)
-                             for rows in (range(len(images) - held), range(len(images) - held, len(images))))
-        given = {} if images is None else {"images": images.fingerprint()}
+        train, test = self.open("train"), self.open("test", 2 * held)
         factors, values = known_factors(train)
         known = tuple(f.name for f in factors if f.name in self.model.graph.nodes)
         if factors and not known and self.model.label_scale:
-            fitting = concepts_for(self.data.name)["graph"] if images is None else Graph(tuple(f.name for f in factors))
+            fitting = Graph(tuple(f.name for f in factors)) if own_digest(self.data.name) else concepts_for(self.data.name)["graph"]
             raise ValueError(f"`graph` must name a factor of the data: got {', '.join(self.model.graph.nodes)} for {train.name}, whose "
                              f"factors "
                              f"are {', '.join(f.name for f in factors)}. Use {fitting}, or set label_scale to 0 for free concepts.")
@@ -170,14 +162,14 @@ class CSVAERun(Settings):
         _, truth = known_factors(test)
         diagnostics = ConceptDiagnostics(preview=preview, held_out=held_out, factors=factors, values=None if truth is None else truth[rest],
                                          shown_values=None if truth is None else truth[shown],
-                                         render=self.renderer(device) if images is None else None)
+                                         render=self.renderer(device))
         info = {"data": train.name, "source": train.source, "device": str(device), "held_out": str(len(held_out)),
                 "concepts": " | ".join(self.model.graph.nodes), "labelled": " | ".join(known),
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
         info |= {f"categories {f.name}": " | ".join(f.categories) for f in factors if f.categories}
         info |= {"gradient terms": " | ".join(expected_paths(model)), "gradient parts": " | ".join(model_parts(model))}
-        if factors and all(f.levels for f in factors): info |= self.budget(factors, drawn=images is None)
-        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
+        if factors and all(f.levels for f in factors): info |= self.budget(factors, drawn=not own_digest(self.data.name))
+        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info)
 
     def budget(
         self,

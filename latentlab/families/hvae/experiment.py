@@ -108,7 +108,8 @@ class HVAERun(Settings):
         model, images = self.model, self.data.images_wanted
         density = "log-density" if self.built.likelihood == "gaussian" else "log-probability"
         draws, count = (IMAGE_DRAWS, 500) if images else (POINT_DRAWS, 1000)
-        held = f"{count:,} held out" if self.data.name in LEARNT else "held out of the folder"
+        whose = "the folder" if self.data.name.startswith("folder:") else "your own"
+        held = f"{count:,} held out" if self.data.name in LEARNT else f"held out of {whose}"
         bound, held = f"nats of {density}", f"nats of {density}, S = {draws}, {held}"
         fade = f" until step {model.free_steps}" if model.free_steps else ""
         floor = f" with {model.free_nats:g} free nats a layer, {model.free_kind}{fade}" if model.free_nats else ""

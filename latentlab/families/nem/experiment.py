@@ -7,7 +7,6 @@ __all__ = ['ENCODERS', 'HELD_OUT_PIXELS', 'SLOW', 'FAMILY', 'encoder_for', 'fit_
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #4120cede
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, free_memory, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
-from ...data.images import ImageSet, as_image_set
+from ...data.images import ImageSet
 from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
 from .model import EXTRAS, NEM, NEMSettings, encoder_for_target, read_target
@@ -55,18 +54,11 @@ SLOW = 0.5  # Seconds of a step from which its cost is said beside the picture
 
 def fingerprints(
     encoder: FrozenEncoder | None,  # Handed in, or None
-    images: ImageSet | None,  # Handed in, or None
-) -> dict[str, str]:  # "encoder", "images" -> 16 hex digits of SHA-256
-    """What tells runs of different encoders and images apart when no setting does: all weights and their names, what is done with them,
-    all pixels and labels.
-    """
-    found = {}
-    if encoder is not None:
-        weights = weights_digest({name: value.detach().cpu() for name, value in encoder.state_dict().items()})
-        found["encoder"] = f"{weights[:16]} {', '.join(encoder.maps)}"
-        found["encoder.form"] = encoder_form(encoder)
-    if images is not None: found["images"] = images.fingerprint()
-    return found
+) -> dict[str, str]:  # "encoder" -> 16 hex digits of SHA-256 and the maps, "encoder.form" -> what is done with the weights
+    "What tells runs of different encoders apart when no setting does: all weights and their names, and what is done with them."
+    if encoder is None: return {}
+    weights = weights_digest({name: value.detach().cpu() for name, value in encoder.state_dict().items()})
+    return {"encoder": f"{weights[:16]} {', '.join(encoder.maps)}", "encoder.form": encoder_form(encoder)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,22 +115,16 @@ class NEMRun(Settings):
         device: torch.device | str = "cpu",  # Where model and images go
         *,
         encoder: FrozenEncoder | None = None,  # One of your own instead of a name
-        images: Any = None,  # A set of your own, or pixels alone, instead of a name; the last 40 are held out
     ) -> Setup:  # 8 images are shown, 32 measured
         "Everything a trainer needs. Raises ValueError when images and encoder do not fit, before any time is spent."
         if self.train.precision != "float32":
             raise ValueError(f"`precision` must be float32 for explanation masks: got {self.train.precision}. Their distances are "
                              "differences of nearly equal embeddings.")
         device, name = choose_device(str(device)), self.encoder
-        images = None if images is None else as_image_set(images)
-        if images is not None and len(images) <= 40:
-            raise ValueError(f"`images` must be more than the 40 that are held out: got {len(images)}. Give more images.")
-        given = fingerprints(encoder, images)
+        given = fingerprints(encoder)
         encoder = (encoder or encoder_for(name, self.data, device)).to(device)
         must_have = name.split(":")[1] if name.startswith("planted:") and self.data == "scenes" else "any"
-        if images is None:
-            parts = (open_images(self.data, split, limit, must_have=must_have) for split, limit in (("train", self.images), ("test", 200)))
-        else: parts = (images.subset(rows) for rows in (range(len(images) - 40), range(len(images) - 40, len(images))))
+        parts = (open_images(self.data, split, limit, must_have=must_have) for split, limit in (("train", self.images), ("test", 200)))
         train, test = (fit_to_encoder(part, encoder) for part in parts)
         check_images(test.float().to(device), encoder.image_shape)
         height, width = encoder.size or train.images.shape[-2:]

@@ -15,7 +15,7 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings
 from ...data.batches import Batches
-from ...data.sources import DataSettings, is_grey, one_of_each
+from ...data.sources import OWN, DataSettings, is_grey, one_of_each
 from .diagnostics import SSLDiagnostics
 from .model import SSL, SSLSettings
 from ...train.settings import TrainSettings
@@ -35,7 +35,7 @@ class SSLRun(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.data.name.startswith("folder:"): self.check_shape()  # a folder is looked at when it is opened
+        if not self.data.name.startswith(("folder:", OWN)): self.check_shape()  # those are looked at when they are opened
 
     def check_shape(self) -> None:
         "Refuse an encoder of other channels than the images have."

@@ -7,7 +7,6 @@ __all__ = ['FAMILY', 'VLERun']
 
 # %% ../../../nbs/families/vle/06_experiment.ipynb #7307a67a
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -16,7 +15,6 @@ from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
-from ...data.images import as_image_set
 from ...data.sources import DataSettings, one_of_each
 from .diagnostics import TokenDiagnostics, shown_tokens
 from .model import VLE, VLESettings
@@ -54,18 +52,10 @@ class VLERun(Settings):
     def build(
         self,
         device: torch.device | str = "cpu",  # Where model and images go
-        *,
-        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last 70 are held out
     ) -> Setup:  # 6 images are shown, 64 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device = choose_device(str(device))
-        images = None if images is None else as_image_set(images)
-        if images is not None and len(images) <= 70:
-            raise ValueError(f"`images` must be more than the 70 that are held out: got {len(images)}. Give more images.")
-        if images is None: train, test = (self.data.open(split, limit, side=self.side) for split, limit in (("train", None), ("test", 200)))
-        else: train, test = (images.subset(rows).resize(self.side)
-                             for rows in (range(len(images) - 70), range(len(images) - 70, len(images))))
-        given = {} if images is None else {"images": images.fingerprint()}
+        train, test = (self.data.open(split, limit, side=self.side) for split, limit in (("train", None), ("test", 200)))
         model = VLE(self.model, channels=train.images.shape[1], side=self.side,
                     generator=generator(self.train.seed, "model")).to(device, memory_format=torch.channels_last)
         shown = one_of_each(test, 6)
@@ -77,7 +67,7 @@ class VLERun(Settings):
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
         n = self.model.tokens  # Where the last token takes what is left, a prefix is no picture: the film opens with all of them
         held = TokenDiagnostics(preview=preview, held_out=held_out, place=n if shown_tokens(self.model, n) == n else 3)
-        return Setup(model=model, batches=batches, diagnostics=held, preview=preview, held_out=held_out, info=info, given=given)
+        return Setup(model=model, batches=batches, diagnostics=held, preview=preview, held_out=held_out, info=info)
 
 
 FAMILY = Family(name="vle", title="Variable-length embeddings: images token by token, each with its mask", experiment=VLERun,
