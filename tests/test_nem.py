@@ -472,7 +472,7 @@ def test_a_class_is_a_logit_of_the_model(unchecked):
         with pytest.raises(ValueError, match=f"`target` must be among the {many} classes of this encoder, from 0: got class:99"):
             make(encoder, x, target="class:99", distance="normalised_l2")
     run = NEMRun().replace({"data": "scenes", "target": "class:3", "distance": "normalised_l2", "train.batch": 4, "model.width": 4})
-    setup = run.build("cpu", encoder=wrap_encoder(timm), images=(255 * x).byte())
+    setup = with_images(run, (255 * x).byte()).build("cpu", encoder=wrap_encoder(timm))
     assert "embedding: output, 10 numbers" in setup.info["proof"]
     bare = TimmTokens()
     bare.num_classes = 0
