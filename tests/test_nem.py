@@ -462,7 +462,7 @@ def test_a_class_is_a_logit_of_the_model(unchecked):
         Pixels.forward(pixels, pixel_values, output_hidden_states), logits=inside(pixel_values))
     timm = TimmTokens()
     timm.num_classes = 10
-    x = pictures(48, channels=3, side=32)
+    x = pictures(60, channels=3, side=32)
     for module, logits, many, how in ((plain, plain, 5, {"embed": "pooled"}), (plain, plain, 5, {}), (timm, lambda x: timm((x - 0.5) / 0.5), 10, {}), (pixels, inside, 10, {})):
         encoder = wrap_encoder(module.eval(), **how)
         nem = make(encoder, x, target="class:3", distance="normalised_l2")
