@@ -19,7 +19,7 @@ from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.causal import FLOW_FACTORS, PENDULUM_FACTORS
 from ...data.factored import FactoredImages
-from ...data.images import ImageSet, as_image_set
+from ...data.images import ImageSet
 from ...data.sources import DataSettings, one_of_each
 from ...data.sprites import SPRITE_FACTORS
 from .diagnostics import CompVAEDiagnostics
@@ -94,24 +94,19 @@ class CompVAERun(Settings):
     def build(
         self,
         device: torch.device | str = "cpu",  # Where model and images go
-        *,
-        images: Any = None,  # A set of your own, or pixels alone, instead of a name; its last ones are held out
     ) -> Setup:  # 8 images are shown, up to 1,000 measured
         "Everything a trainer needs. Raises ValueError before any time is spent."
         device, held = choose_device(str(device)), MEASURED_IMAGES + SHOWN_IMAGES
-        images = None if images is None else as_image_set(images)
-        if images is not None and len(images) < 64:
-            raise ValueError(f"`images` must be at least 64, of which a fourth is held out: got {len(images)}. Give more images.")
-        if images is None: train, test = self.open("train"), self.open("test", 2 * held)
-        else:
-            kept = len(images) - min(held, len(images) // 4)
-            train, test = (images.subset(rows).resize(self.side) for rows in (range(kept), range(kept, len(images))))
-        given = {} if images is None else {"images": images.fingerprint()}
+        train, test = self.open("train"), self.open("test", 2 * held)
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed)
         model = Levels(self.model, tuple(train.images.shape[1:]), total=len(train), controls=self.child,
                           generator=generator(self.train.seed, "model")).to(device)
         shown = one_of_each(test, SHOWN_IMAGES) if test.labels is not None else torch.arange(SHOWN_IMAGES)
         rest = torch.tensor([i for i in range(len(test)) if i not in set(shown.tolist())][:MEASURED_IMAGES])
+        if len(rest) <= (most := self.model.latents): rest = torch.arange(len(test))  # of few images those that are shown are measured too
+        if len(rest) <= most:
+            raise ValueError(f"`latents` must be fewer than the images that are held out: got {most} for {len(rest)} of {train.name}. Give "
+                             "more images, or lower it: the covariance of the codes is taken from them.")
         preview, held_out = (test.subset(part).float().to(device) for part in (shown, rest))
         known = isinstance(test, FactoredImages)
         diagnostics = CompVAEDiagnostics(preview=preview, held_out=held_out, batch=self.train.batch, factors=test.factors if known else (),
@@ -121,7 +116,7 @@ class CompVAERun(Settings):
                 "factors": " | ".join(f.name for f in diagnostics.factors), "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
                 "below": " | ".join(f"{name}: {kind}" for name, kind in model.kinds.items()),
                 "beta a pixel": f"{self.model.beta * self.model.latents / train.images[0].numel():.3g}"}
-        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info, given=given)
+        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info)
 
 
 # From questions/compvae_parent: the KL is dear at first, so that few latents are found, and whole; the networks know rows from columns.
