@@ -29,7 +29,7 @@ PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one
 ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4)}
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
 # A ladder, a gradient of its own and a closed form exclude one another, a pair and a batch of one too; all other fields go together
-APART = {HVAERun: 3, VAESettings: 3, NEMRun: 2}
+APART = {HVAERun: 3, VAESettings: 3, NEMRun: 2, NEMSettings: 2}
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 
 
@@ -63,7 +63,9 @@ def test_every_field_is_explained(cls):
         assert info.reason, f"{path} has no reason for its default"
         assert info.kind in ("live", "build", "fixed", "view") and info.label
         if info.scale == "log": assert info.low > 0 and info.high, f"{path}: a log slider needs both ends"
-        if info.when: assert info.when[1] in next(i for i in cls().fields().values() if i.name == info.when[0]).choices
+        if info.when:
+            other = next(i for i in cls().fields().values() if i.name == info.when[0])
+            assert info.when[1] in ((False, True) if other.type is bool else other.choices)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -302,6 +304,7 @@ def test_hot_holds_the_hot_settings_alone():
         seen = getattr(live, name)
         if isinstance(value, float):
             assert seen.shape == () and seen.dtype == torch.float32 and abs(seen.item() - value) <= 1e-7 * abs(value)
+        elif isinstance(value, Range): assert seen.shape == () and abs(seen.item() - value.middle) <= 1e-7 * value.middle
         else: assert seen == value and not isinstance(seen, torch.Tensor)
 
 

@@ -641,11 +641,14 @@ class Live:
         settings: Settings,  # The whole run
         device: torch.device | str = "cpu",  # Where the step runs
     ):
-        live = {info.name: info for info in settings.fields().values() if info.kind == "live"}
+        fields = settings.fields()
+        live = {info.name: info for info in fields.values() if info.kind == "live"}
         self.values = types.MappingProxyType({name: info.value for name, info in live.items()})
-        self.ranges = types.MappingProxyType({name: value for name, value in self.values.items() if isinstance(value, Range)})
-        numbers = {name: self.ranges[name].middle if name in self.ranges else self.values[name] for name, info in live.items()
-                   if info.type is float}
+        beside = lambda info: fields.get(".".join([*info.path.split(".")[:-1], info.when[0]])) if info.when else None
+        matters = lambda info: beside(info) is None or beside(info).value == info.when[1]
+        ranges = {name: info.value for name, info in live.items() if isinstance(info.value, Range)}
+        self.ranges = types.MappingProxyType({name: value for name, value in ranges.items() if matters(live[name])})
+        numbers = {name: ranges[name].middle if name in ranges else info.value for name, info in live.items() if info.type is float}
         self._numbers, self.rulers = frozenset(numbers), types.MappingProxyType(settings.rulers())
         self._seen = {**self.values, **{name: torch.tensor(value, device=device) for name, value in numbers.items() if value is not None}}
 

@@ -79,9 +79,9 @@ MASK_LIMITS: Mapping[str, Limit] = {
 # %% ../../../nbs/families/nem/01_checks.ipynb #77104adf
 def penalty_weight(
     probe: MaskProbe,  # Only its settings are read
-) -> str:  # "kl_scale" or "area_scale"
+) -> str:  # "kl_scale", "area_scale", or "penalty_weight" of a whole range
     "The setting that asks for a small mask."
-    return f"{probe.live.get('penalty', 'kl')}_scale"
+    return "penalty_weight" if probe.live.get("frontier") else f"{probe.live.get('penalty', 'kl')}_scale"
 
 # %% ../../../nbs/families/nem/01_checks.ipynb #644027b7
 Finding = tuple[str, float, str, str]  # Name of the limit, value, sentence, remedy
@@ -239,7 +239,7 @@ def loud_switches(
 ) -> tuple[str, ...]:  # Sentences; () when all is as one expects
     "Switches that change the meaning of the picture."
     words, penalty = [], f"{live.get('penalty', 'kl')}_scale"
-    if not live.get(penalty, 1.0): words.append(f"The {term_words(penalty)} penalty has weight 0: nothing asks for a small mask.")
+    if not live.get(penalty, 1.0) and not live.get("frontier"): words.append(f"The {term_words(penalty)} penalty has weight 0: nothing asks for a small mask.")
     averaging, smoothing = live.get("neighbourhood", "off"), live.get("smoothing", 0)
     if averaging == "train": words.append("Neighbourhood averaging is on in training: masks grow fat by construction.")
     elif averaging != "off": words.append("Neighbourhood averaging is always on: the mask shown is averaged by a random kernel.")

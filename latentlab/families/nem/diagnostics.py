@@ -34,7 +34,7 @@ def compare_masks(
     code = model.encoder.both(x)
     if model.paired and partner is None: partner = model.partners(x)
     other = model.encoder.both(partner) if model.paired else None
-    logits = model.logits(code, x.shape[-2:], other)
+    logits = model.logits(code, x.shape[-2:], other, live.penalty_weight)
     keep, fill = model.keep(logits, live, generator, training=False), model.fill(live.fill, x, generator=generator)
     hard = hard_keep(logits, area(keep))
     masks = [keep, hard, torch.zeros_like(hard), *(move(hard, down, right) for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
@@ -42,7 +42,7 @@ def compare_masks(
     soft, of_hard, blank, *moved = (model.away(live.distance, code, part, other) for part in shown.chunk(len(masks)))
     return MaskProbe(images=x, keep=keep, logits=logits, distance_soft=soft, distance_hard=of_hard,
                      distance_moved=torch.stack(moved).mean(0),
-                     distance_blank=blank, distance_name=live.distance, live=live.values)
+                     distance_blank=blank, distance_name=live.distance, live={**live.values, "frontier": model.settings.frontier})
 
 # %% ../../../nbs/families/nem/02_diagnostics.ipynb #62368b9e
 def name_images(
