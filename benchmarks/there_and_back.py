@@ -31,7 +31,7 @@ from machine import machine
 from scipy.stats import t as student
 
 from latentlab.core.registry import find_family
-from latentlab.core.settings import FieldInfo, Settings
+from latentlab.core.settings import FieldInfo, Range, Settings
 from latentlab.facade import make_run
 from latentlab.train.session import NonFiniteStep
 from latentlab.train.trainer import Trainer
@@ -73,7 +73,10 @@ def modes(run: Settings) -> Iterator[tuple[str, Settings]]:
 
 
 def strong_values(info: FieldInfo) -> tuple[Any, ...]:
-    "The other choices, the other state of a switch, both ends of a range."
+    "The other choices, the other state of a switch, both ends of a number; of what is drawn from a range, its two halves."
+    if isinstance(info.value, Range):
+        low, middle, high, scale = info.value.low, info.value.middle, info.value.high, info.value.scale
+        return Range(low, middle, scale), Range(middle, high, scale)
     if info.choices: values = info.choices
     elif info.type is bool: values = (False, True)
     else: values = tuple((float(end),) if info.type is tuple else info.type(end) for end in (info.low, info.high) if end is not None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from latentlab.core.registry import families
+from latentlab.core.settings import Range
 from latentlab.facade import make_run
 from latentlab.families.nem import model as nem_model
 from latentlab.families.nem.model import NEM
@@ -31,10 +32,14 @@ def test_every_live_slider_of_every_family_is_moved_in_some_mode():
 
 def test_modes_and_strong_values_come_from_the_fields():
     run = make_run("nem", {})
-    assert [label for label, _ in harness.modes(run)] == ["penalty kl", "penalty area"]
+    assert [label for label, _ in harness.modes(run)] == [
+        f"penalty {penalty}, frontier {whole}" for penalty in ("kl", "area") for whole in (False, True)]
     found = {(move.name, move.there) for move in harness.moves(run)}
     assert {("kl_scale", 1e-4), ("kl_scale", 1.0), ("jitter", 0), ("jitter", 4), ("fill", "zero"), ("penalty", "area")} <= found
     assert not any(name == "area_scale" for name, _ in found) and ("smoothing", 0.0) not in found
+    drawn = {move.there for move in harness.moves(make_run("nem", {"frontier": True})) if move.name == "penalty_weight"}
+    middle = run.model.penalty_weight.middle
+    assert drawn == {Range(0.003, middle, "log"), Range(middle, 0.6, "log")} and not any(name == "penalty_weight" for name, _ in found)
 
 
 def test_the_interval_is_that_of_one_more_run():
