@@ -239,7 +239,8 @@ def loud_switches(
 ) -> tuple[str, ...]:  # Sentences; () when all is as one expects
     "Switches that change the meaning of the picture."
     words, penalty = [], f"{live.get('penalty', 'kl')}_scale"
-    if not live.get(penalty, 1.0) and not live.get("frontier"): words.append(f"The {term_words(penalty)} penalty has weight 0: nothing asks for a small mask.")
+    if not live.get(penalty, 1.0) and not live.get("frontier"):
+        words.append(f"The {term_words(penalty)} penalty has weight 0: nothing asks for a small mask.")
     averaging, smoothing = live.get("neighbourhood", "off"), live.get("smoothing", 0)
     if averaging == "train": words.append("Neighbourhood averaging is on in training: masks grow fat by construction.")
     elif averaging != "off": words.append("Neighbourhood averaging is always on: the mask shown is averaged by a random kernel.")
