@@ -75,13 +75,13 @@ def waves(
     place: Float[Tensor, "*batch"],  # In [-1, 1]
     count: int = WAVES,  # Frequencies
 ) -> Float[Tensor, "*batch feature"]:  # 1 + 2 count features, in [-1, 1]
-    "A number as itself and sines and cosines of k pi / 2 times it. Source: Mildenhall et al. 2020, eq. 4. Differs: equal steps of frequency."
+    "Itself, and sines and cosines of k pi / 2 times it. Source: Mildenhall et al. 2020, eq. 4. Differs: equal steps of frequency."
     angle = place[..., None] * torch.arange(1, count + 1, device=place.device) * (math.pi / 2)
     return torch.cat([place[..., None], angle.sin(), angle.cos()], -1)
 
 
 class Modulation(nn.Module):
-    "What a decoder does differently for a number: a scale and a shift of every channel, and a shift of the output. Source: Perez et al. 2018."
+    "What a number changes in a decoder: scale and shift of every channel, and a shift of the output. Source: Perez et al. 2018."
 
     def __init__(
         self,
