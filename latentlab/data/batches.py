@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.batch import Batch
 from ..core.runtime import generator
+from .disk import DiskImages, ReadAhead
 
 # %% ../../nbs/data/03_batches.ipynb #906d26ef
 def check_image_set(
@@ -78,7 +79,7 @@ class Batches:
         prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None,
         extra: Mapping[str, Shaped[Tensor, " total *any"]] | None = None,  # Masks, conditions, by name; one row for each image
     ):
-        (check_points if images.dim() == 2 else check_image_set)(images)
+        if not isinstance(images, DiskImages): (check_points if images.dim() == 2 else check_image_set)(images)
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= len(images):
             raise ValueError(f"`batch` must be a whole number from 1 to the {len(images)} images: got {batch!r}. Lower it, or "
                              "load more images.")
@@ -92,10 +93,19 @@ class Batches:
         self.extra = {name: value.to(images.device) for name, value in (extra or {}).items()}
         self.per_epoch = len(images) // batch  # Batches; the rest of an epoch is dropped
         self.order = (0, self.on_device(draw_order(len(images), seed, 0)))
+        self.ahead = ReadAhead(images, self.file_rows) if isinstance(images, DiskImages) else None
 
     def on_device(self, order: Int64[Tensor, " total"]) -> Int64[Tensor, " total"]:
         "The order where the images are; the copy to a GPU does not wait."
         return order.pin_memory().to(self.images.device, non_blocking=True) if self.images.is_cuda else order.to(self.images.device)
+
+    def file_rows(
+        self,
+        step: int,  # 0 or above
+    ) -> list[int]:
+        "Which files a step reads: the same rows, on the host, from whichever step on."
+        epoch, place = divmod(step, self.per_epoch)
+        return draw_order(len(self.images), self.seed, epoch)[place * self.batch:(place + 1) * self.batch].tolist()
 
     def rows(
         self,
@@ -117,7 +127,7 @@ class Batches:
     ) -> Batch:  # `x`: intensities in [0, 1], points, or what `prepare` makes of them
         "The batch of a training step."
         rows, epoch = self.rows(step), step // self.per_epoch
-        found = self.images.index_select(0, rows)
+        found = self.images.index_select(0, rows) if self.ahead is None else self.ahead.at(step)
         x = to_unit(found) if self.prepare is None else self.prepare(found, rows, epoch)
         y = None if self.labels is None else self.labels.index_select(0, rows)
         return Batch(x=x, y=y, index=rows, epoch=epoch, extra={name: value.index_select(0, rows) for name, value in self.extra.items()})

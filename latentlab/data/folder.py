@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEST_FOLDERS', 'ONE_IN', 'PREFIX', 'Listing', 'endings', 'leads_inside', 'walk', 'is_held_out', 'arrange', 'readable',
-           'published', 'list_folder', 'find_masks', 'read_folder_masks', 'from_folder', 'labelled', 'colours',
-           'colours_of', 'folder_words', 'folder_of', 'folder_state']
+           'published', 'list_folder', 'find_masks', 'read_folder_masks', 'from_folder', 'in_megabytes', 'in_files',
+           'labelled', 'colours', 'colours_of', 'folder_words', 'folder_of', 'folder_state']
 
 # %% ../../nbs/data/10_folder.ipynb #fa3c558e
 import hashlib
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from ..core.settings import shown
+from .disk import DiskImages, Files
 from .images import ImageSet, check_count
-from .pictures import Fit, Reading, Shape, in_words, label_numbers, read_pictures
+from .pictures import Fit, Reading, Shape, in_words, label_numbers, look_at, read_pictures
 
 # %% ../../nbs/data/10_folder.ipynb #aafaa19c
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # Any of these is what is held out
@@ -188,6 +189,7 @@ def from_folder(
     strict: bool = False,  # Refuse a folder with a picture that cannot be read
     labels: Any = None,  # One for each file, in the order of their names; None for those of the subfolders
     name: str | None = None,  # Of the set; None for that of the folder
+    memory: int | None = None,  # Bytes that the pictures may take; those of more stay in their files. None for any number
 ) -> tuple[ImageSet, str]:  # The set, and what was understood, in a few lines
     "Pictures of a folder. Raises ValueError for a folder that is not understood or holds too little."
     fit = Fit(side=size, shape=shape, ground=ground, levels=levels)
@@ -202,6 +204,10 @@ def from_folder(
                          "split='all'.")
     if limit is not None and limit < len(places): places = [places[i * len(places) // limit] for i in range(limit)]
     names = [listing.files[i] for i in places]
+    wanted = len(names) * colours(listing) * size**2
+    if memory is not None and wanted > memory:
+        return in_files(listing, places, fit, split, name=name, words=f"they would take {in_megabytes(wanted)}, and "
+                        f"{in_megabytes(memory)} may be taken: they stay in their files, and each is decoded when its turn comes")
     reading = read_pictures([listing.root / name for name in names], names, fit, channels=colours(listing), strict=strict)
     kept = [names[i] for i in reading.kept]
     masks = find_masks(listing)
@@ -213,6 +219,36 @@ def from_folder(
                     labels=labels, classes=listing.classes, indices=torch.tensor([places[i] for i in reading.kept]), masks=truth,
                     licence="your own", source=f"{len(kept):,} of {len(listing.files):,} pictures of a folder; held out: {listing.rule}")
     return made, words
+
+
+def in_megabytes(
+    count: int,  # Bytes
+) -> str:  # "12.3 MB"
+    "A number of bytes as people read it."
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def in_files(
+    listing: Listing,  # Of a folder
+    places: list[int],  # Of the part that is wanted, in `listing.files`
+    fit: Fit,  # As the pictures will be fitted
+    split: str,  # Which part
+    *,
+    name: str | None,  # Of the set; None for that of the folder
+    words: str,  # Why they stay where they are
+) -> tuple[ImageSet, str]:  # The set, and what was understood
+    "Pictures of a folder that are decoded when they are asked for; those whose heads cannot be read are left out, without masks."
+    left_out = {listing.files[i]: head for i in places if isinstance(head := look_at(listing.root / listing.files[i]), str)}
+    kept = [i for i in places if listing.files[i] not in left_out]
+    if not kept: raise ValueError(f"`source` must hold a picture that can be read: got {len(places)}, {next(iter(left_out.values()))}. Name "
+                                  "a folder of pictures.")
+    files = Files(root=listing.root.resolve(), names=tuple(listing.files[i] for i in kept), fit=fit, channels=colours(listing))
+    said = f"{len(kept):,} of {len(listing.files):,} pictures of a folder; held out: {listing.rule}; {words}"
+    if left_out: said += f"; left out: {len(left_out):,}, {shown(next(iter(left_out)))} the first"
+    made = ImageSet(name=name or readable(listing.root.resolve().name), split=split, images=DiskImages(files),
+                    labels=torch.tensor([listing.labels[i] for i in kept]) if listing.labels else None, classes=listing.classes,
+                    indices=torch.tensor(kept), licence="your own", source=said)
+    return made, said
 
 
 def labelled(

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -32,6 +33,7 @@ from torch import Tensor
 from ..core.arrays import read_array, weights_digest
 from ..core.bounded import read_arrays, read_bytes, read_gzip
 from ..core.runtime import full_path
+from .disk import DiskImages
 
 # %% ../../nbs/data/00_images.ipynb #b7339d88
 def check_count(
@@ -52,6 +54,7 @@ def resize_pixels(
 ) -> UInt8[Tensor, "batch channel side side"]:  # Pixels, rounded
     "Bilinear resizing with antialiasing, to a square."
     check_count(side, "size", 4, 1024)
+    if isinstance(images, DiskImages): return images.changed(partial(resize_pixels, side=side), side)
     small = [F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8)
              for part in images.split(1024)]
     return torch.cat(small)
@@ -61,6 +64,7 @@ def read_pixels(
     images: Any,  # Bytes from 0 to 255, floats in [0, 1], or true and false; [batch, channel, height, width]
 ) -> UInt8[Tensor, "batch channel height width"]:  # 0 to 255; floats are rounded
     "Images as bytes. Raises ValueError for another shape, type or range, and for what can be read in two ways."
+    if isinstance(images, DiskImages): return images  # bytes, of files that were looked at
     x = read_array(images, "images")
     shape = tuple(x.shape)
     if len(shape) != 4 or 0 in shape:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ..core.runtime import free_memory
+from ..core.runtime import free_memory, memory_budget
 from ..core.settings import Settings, setting, shown
 from .binarise import IMAGE_SIDE, Parted, make_prepare, ood_set, without
 from .causal import flow, pendulum
@@ -101,7 +101,7 @@ def open_images(
     check_source(name)
     if own_digest(name): return open_handed(name, split, limit, side)
     if path := folder_of(name):
-        found = from_folder(path, split, size=64 if side is None else side, limit=limit, name=name)[0]
+        found = from_folder(path, split, size=64 if side is None else side, limit=limit, name=name, memory=memory_budget())[0]
         if len(found) < FEWEST:
             raise ValueError(f"`name` must be a folder with at least {FEWEST} pictures to train with and {FEWEST} held out: got "
                              f"{len(found)} of "
