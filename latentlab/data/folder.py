@@ -241,8 +241,8 @@ def in_files(
     left_out = {listing.files[i]: head for i in places if isinstance(head := look_at(listing.root / listing.files[i]), str)}
     kept = [i for i in places if listing.files[i] not in left_out]
     if not kept:
-        raise ValueError(f"`source` must hold a picture that can be read: got {len(places)}, {next(iter(left_out.values()))}. Name a folder "
-                         "of pictures.")
+        raise ValueError(f"`source` must hold a picture that can be read: got {len(places)}, {next(iter(left_out.values()))}. Name "
+                         "a folder of pictures.")
     files = Files(root=listing.root.resolve(), names=tuple(listing.files[i] for i in kept), fit=fit, channels=colours(listing))
     said = f"{len(kept):,} of {len(listing.files):,} pictures of a folder; held out: {listing.rule}; {words}"
     if left_out: said += f"; left out: {len(left_out):,}, {shown(next(iter(left_out)))} the first"
