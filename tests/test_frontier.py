@@ -8,7 +8,8 @@ from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live, Range
 from latentlab.core.terms import weighted_sum
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.families.nem.model import unique_ranks, weight_place
+from latentlab.families.nem.model import weight_place
+from latentlab.metrics.masks import unique_ranks
 from latentlab.train.trainer import Trainer
 from test_nem import make, pictures, seeded
 from torch import nn

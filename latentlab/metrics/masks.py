@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hard_keep', 'move', 'read_truth', 'top_share', 'relevance_mass', 'pointing_game', 'high_frequency_share',
            'line_excess', 'line_score', 'border_share', 'corner_share', 'common_share', 'soft_iou', 'rank_agreement',
-           'channel_mean', 'random_logits']
+           'unique_ranks', 'channel_mean', 'random_logits']
 
 # %% ../../nbs/metrics/01_masks.ipynb #e6d1f489
 from typing import Any
@@ -187,6 +187,21 @@ def rank_agreement(
         ranks.append(rank - rank.mean(-1, keepdim=True))
     scale = (ranks[0].square().sum(-1) * ranks[1].square().sum(-1)).sqrt()
     return torch.where(scale > 0, (ranks[0] * ranks[1]).sum(-1) / scale.clamp_min(1e-12), 0)
+
+# %% ../../nbs/metrics/01_masks.ipynb #13f643d7
+def unique_ranks(
+    scores: Float[Tensor, "batch height width"],  # What orders the pixels
+    second: Float[Tensor, "batch height width"] | None = None,  # What orders those of equal score; reading order after it
+) -> Float[Tensor, "batch height width"]:  # float32, (k + 1) / n for the pixel above k others
+    "An order without ties."
+    order = None
+    for one in filter(lambda key: key is not None, (second, scores)):  # two stable sorts: the last one decides first
+        flat = one.flatten(1) if order is None else one.flatten(1).gather(1, order)
+        place = flat.argsort(dim=1, stable=True)
+        order = place if order is None else order.gather(1, place)
+    n = order.shape[1]
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(1, n + 1, device=order.device).expand_as(order))
+    return (ranks.double() / n).float().view(scores.shape)
 
 # %% ../../nbs/metrics/01_masks.ipynb #7c0ef5cc
 def channel_mean(

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'WEIGHTS', 'BALANCE', 'EXTRAS', 'Target', 'read_target', 'NEMSettings', 'Explanation', 'Frontier',
-           'target_distances', 'encoder_for_target', 'join_maps', 'draw_partners', 'weight_place', 'unique_ranks',
-           'NEM']
+           'target_distances', 'encoder_for_target', 'join_maps', 'draw_partners', 'weight_place', 'NEM']
 
 # %% ../../../nbs/families/nem/00_model.ipynb #565d2650
 import math
@@ -23,7 +22,7 @@ from ...core.settings import Live, Range, Settings, setting, shown
 from ...core.terms import Terms
 from ...losses.distances import DISTANCES, Distance, make_distance, on_latents
 from ...losses.masks import area, bernoulli_kl, binarity, border, total_variation
-from ...metrics.masks import hard_keep
+from ...metrics.masks import hard_keep, unique_ranks
 from ...nn.encoders import Encoding, FrozenEncoder, check_images, map_shapes, with_logits
 from ...nn.masking import Fill, blend, gaussian, glimpse, jitter, neighbourhood_average, recoverable_sigmoid, straight_through
 from ...nn.unet import MaskUNet
@@ -250,21 +249,6 @@ def weight_place(
     "Where a weight lies, on a log scale: what the decoder of a frontier is told."
     low, high = map(math.log, WEIGHTS)
     return (2 * weight.log() - low - high) / (high - low)
-
-
-def unique_ranks(
-    scores: Float[Tensor, "batch height width"],  # What orders the pixels
-    second: Float[Tensor, "batch height width"] | None = None,  # What orders those of equal score; reading order after it
-) -> Float[Tensor, "batch height width"]:  # float32, (k + 1) / n for the pixel above k others
-    "An order without ties."
-    order = None
-    for one in filter(lambda key: key is not None, (second, scores)):  # two stable sorts: the last one decides first
-        flat = one.flatten(1) if order is None else one.flatten(1).gather(1, order)
-        place = flat.argsort(dim=1, stable=True)
-        order = place if order is None else order.gather(1, place)
-    n = order.shape[1]
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(1, n + 1, device=order.device).expand_as(order))
-    return (ranks.double() / n).float().view(scores.shape)
 
 
 BALANCE = 0.5  # A loss at weight w is divided by w to this power: small weights have small losses, and would be learnt last
