@@ -78,12 +78,14 @@ class Batches:
         # (rows, their indices, epoch) -> what a step sees; None for `to_unit`
         prepare: Callable[[Tensor, Tensor, int], Tensor] | None = None,
         extra: Mapping[str, Shaped[Tensor, " total *any"]] | None = None,  # Masks, conditions, by name; one row for each image
+        # (what a step sees, their indices) -> more of each image, by name, as what a frozen encoder makes of it
+        also: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = None,
     ):
         if not isinstance(images, DiskImages): (check_points if images.dim() == 2 else check_image_set)(images)
         if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= len(images):
             raise ValueError(f"`batch` must be a whole number from 1 to the {len(images)} images: got {batch!r}. Lower it, or "
                              "load more images.")
-        self.images, self.batch, self.seed, self.prepare = images, batch, seed, prepare
+        self.images, self.batch, self.seed, self.prepare, self.also = images, batch, seed, prepare, also
         known = {} if labels is None else {"labels": labels}
         wrong = {name: len(value) for name, value in {**known, **(extra or {})}.items() if len(value) != len(images)}
         if wrong:
@@ -130,7 +132,9 @@ class Batches:
         found = self.images.index_select(0, rows) if self.ahead is None else self.ahead.at(step)
         x = to_unit(found) if self.prepare is None else self.prepare(found, rows, epoch)
         y = None if self.labels is None else self.labels.index_select(0, rows)
-        return Batch(x=x, y=y, index=rows, epoch=epoch, extra={name: value.index_select(0, rows) for name, value in self.extra.items()})
+        extra = {name: value.index_select(0, rows) for name, value in self.extra.items()}
+        if self.also is not None: extra |= self.also(x, rows)
+        return Batch(x=x, y=y, index=rows, epoch=epoch, extra=extra)
 
     def with_prepare(
         self,

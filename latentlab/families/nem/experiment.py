@@ -13,14 +13,15 @@ import torch
 from ...core.arrays import weights_digest
 from ...core.model import Setup
 from ...core.registry import Family
-from ...core.runtime import choose_device, free_memory, generator
+from ...core.runtime import choose_device, free_memory, generator, memory_budget
 from ...core.settings import Settings, setting
 from ...data.batches import Batches
 from ...data.images import ImageSet
 from ...data.sources import check_source, is_grey, one_of_each, open_images, source_setting
 from .diagnostics import MaskDiagnostics
-from .model import EXTRAS, NEM, NEMSettings, encoder_for_target, read_target
+from .model import EXTRAS, NEM, NEMSettings, encoder_for_target, name_code, read_target
 from ...nn.encoders import PIXELS_AT_ONCE, FrozenEncoder, check_images, encoder_form, load_encoder, measure_cost, runs_outside
+from ...nn.features import FeatureCache
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/nem/03_experiment.ipynb #05798dd8
@@ -146,7 +147,10 @@ class NEMRun(Settings):
         info = {"data": train.name, "encoder": encoder.name, "source": train.source, "columns": columns, "device": str(device),
                 "held_out": str(len(held_out)), "proof": str(proof), "cost": f"a step of {cost.step(self.train.batch, free)}"}
         if cost.seconds * self.train.batch > SLOW: info["slow"] = "yes"
-        batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
+        cache = FeatureCache(model.encoder, reference, total=len(train), most=memory_budget(), maps=self.model.layers)
+        info["features"] = f"{len(cache.encoder.maps[:self.model.layers])} maps and the embedding of {len(train):,} images, {cache}"
+        batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels,
+                          also=lambda x, rows: name_code(cache(x, rows)))
         named = lambda rows: tuple(test.classes[i] if 0 <= i < len(test.classes) else "no class" for i in test.labels[rows].tolist())
         partners = (model.partners(preview, held_out), model.partners(held_out)) if model.paired else (None, None)
         diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest), partners=partners)

@@ -1,0 +1,60 @@
+"Features that are computed once: the same run to the bit as one that computes them at every step, over a resume, within a budget."
+import pytest
+import torch
+from latentlab.contract import all_weights, same_weights
+from latentlab.data.sources import with_images
+from latentlab.families.nem.experiment import NEMRun
+from latentlab.nn.features import FeatureCache
+from latentlab.train.trainer import Trainer
+
+SMALL = {"train.batch": 16, "train.steps": 12, "model.layers": 2, "model.width": 4, "train.check_every": 6, "train.device": "cpu", "encoder": "simclr"}
+
+
+def cache_of(trainer): return trainer.session.batches.also.__closure__[0].cell_contents
+
+
+def run_of(channels=1, **more):
+    images = torch.randint(0, 256, (60, channels, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return with_images(NEMRun().replace(SMALL | more), images)
+
+
+def terms(trainer): return {name: tuple(values) for name, values in trainer.session.curves.fetch().values.items()}
+
+
+@pytest.mark.parametrize("more", [{}, {"target": "pair"}, {"complement_scale": 0.5, "neighbourhood": "train"}], ids=["embedding", "pair", "complement"])
+def test_a_run_with_a_cache_is_the_run_without_one_to_the_bit(more, monkeypatch, tmp_path):
+    run = run_of(**more)  # 48 images to train with: three batches an epoch, four epochs
+    kept = Trainer(run, folder=tmp_path).fit(12, progress=False)
+    cache = cache_of(kept)
+    assert cache.full and cache.left == 0 and cache.kept and "kept: " in kept.session.setup.info["features"]
+    broken = Trainer(run, folder=tmp_path / "cut").fit(8, progress=False)
+    broken.checkpoint()
+    again = Trainer(run, folder=tmp_path / "cut").resume().fit(4, progress=False)  # whose cache is empty
+    assert not cache_of(again).full
+    monkeypatch.setenv("LATENTLAB_MEMORY", "0.0005")
+    plain = Trainer(run).fit(12, progress=False)
+    assert not cache_of(plain).kept and "not kept: " in plain.session.setup.info["features"] and "0 MB" in plain.session.setup.info["features"]
+    for one in (kept, again):
+        assert terms(one) == terms(plain) and same_weights(all_weights(one), all_weights(plain))
+        assert one.measure().figures == plain.measure().figures
+
+
+def test_the_encoder_reads_a_clean_image_no_more_once_it_is_known(monkeypatch):
+    trainer, read = Trainer(run_of()), []
+    made = FeatureCache.compute
+    monkeypatch.setattr(FeatureCache, "compute", lambda self, x: read.append(len(x)) or made(self, x))
+    trainer.fit(12, progress=False)
+    assert len(read) == 3 + 4, "one epoch, and four batches that are compared"
+
+
+def test_a_batch_of_other_images_is_not_taken_for_one_of_the_run():
+    "What is remembered travels with the batch, so that rows of another set mean nothing."
+    trainer = Trainer(run_of()).fit(9, progress=False)
+    from dataclasses import replace
+
+    from latentlab.core.batch import Context
+
+    batch = trainer.session.batches.at(0)
+    other = replace(batch, x=1 - batch.x, extra={})
+    terms_of = lambda one: trainer.model.losses(one, Context(live=trainer.live, generator=torch.Generator().manual_seed(0), step=9))["distance"]
+    assert not torch.equal(terms_of(other), terms_of(batch)) and torch.equal(terms_of(replace(batch, extra={})), terms_of(batch))
