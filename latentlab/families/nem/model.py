@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'WEIGHTS', 'BALANCE', 'EXTRAS', 'Target', 'read_target', 'NEMSettings', 'Explanation', 'Frontier',
-           'target_distances', 'encoder_for_target', 'join_maps', 'draw_partners', 'weight_place', 'NEM']
+           'target_distances', 'encoder_for_target', 'join_maps', 'name_code', 'read_code', 'draw_partners',
+           'weight_place', 'NEM']
 
 # %% ../../../nbs/families/nem/00_model.ipynb #565d2650
 import math
@@ -231,6 +232,21 @@ def join_maps(
     level = lambda one: one.mean((-2, -1), keepdim=True)
     said = [level(one) / level(one).square().mean(1, keepdim=True).sqrt().clamp_min(1e-6) for one in partners]
     return tuple(torch.cat([one, one * other], 1) for one, other in zip(maps, said))
+
+
+def name_code(
+    code: Encoding,  # Of a batch
+) -> dict[str, Tensor]:  # "encoded", and "encoded 0", ... for the maps
+    "An encoding as a batch carries it beside its images."
+    return {f"encoded {number}": one for number, one in enumerate(code.maps)} | {"encoded": code.embedding}
+
+
+def read_code(
+    extra: Mapping[str, Tensor],  # Of a batch
+) -> Encoding | None:  # None for a batch of images alone
+    "The encoding that a batch carries."
+    if "encoded" not in extra: return None
+    return Encoding(tuple(extra[f"encoded {number}"] for number in range(len(extra)) if f"encoded {number}" in extra), extra["encoded"])
 
 
 def draw_partners(
@@ -486,7 +502,7 @@ class NEM(nn.Module):
     ) -> Terms:  # distance (unit of its scale), mask_kl (nats) or area (share), and extras with a weight
         "What is minimised, per example."
         x, live, generator = batch.x, context.live, context.generator
-        with torch.no_grad(): code = self.encoder.both(x)
+        with torch.no_grad(): code = read_code(batch.extra) or self.encoder.both(x)
         partner = code.rows(draw_partners(len(x), generator)) if self.paired else None
         logits = self.logits(code, x.shape[-2:], partner, live.penalty_weight)
         probability = self.to_probability(logits)
