@@ -9,6 +9,8 @@ import re
 
 import pytest
 import torch
+from PIL import Image
+
 from latentlab.core.batch import Context
 from latentlab.core.settings import Live, from_json, to_json
 from latentlab.data import sources
@@ -265,6 +267,21 @@ def test_a_class_left_out_is_gone_from_training_and_becomes_the_outside(labels):
 def test_the_set_outside_has_its_name(name):
     setup = built(IMAGES.replace(outside=name))
     assert setup.info["outside"] == name and setup.diagnostics.outside.shape == (500, 1, 28, 28) and len(setup.batches.images) == 500
+
+
+def test_noise_and_a_folder_are_tried_as_foreign(tmp_path):
+    "A folder in colour becomes grey, 28 x 28; `inverted:` goes before it too; one that is not there is refused by its path."
+    stream = torch.Generator().manual_seed(0)
+    for i in range(80):
+        picture = torch.randint(256, (20, 24, 3), generator=stream).to(torch.uint8)
+        picture[..., 0] = 200
+        Image.fromarray(picture.numpy()).save(tmp_path / f"{i}.png")
+    plain, turned = (built(IMAGES.replace(outside=f"{before}folder:{tmp_path}", bits="grey")) for before in ("", "inverted:"))
+    x, y = plain.diagnostics.outside, turned.diagnostics.outside
+    assert x.shape[1:] == (1, 28, 28) and 10 <= len(x) < 80 and torch.allclose(x, 1 - y, atol=1e-6) and turned.info["outside"].startswith("inverted:")
+    noise = built(IMAGES.replace(outside="noise", bits="grey")).diagnostics.outside
+    assert noise.shape == (500, 1, 28, 28) and abs(noise.mean() - 0.5) < 4.5 * (1 / 12 / noise.numel()) ** 0.5 + 1 / 512
+    assert "nowhere" in refusal(IMAGES.replace(outside=f"folder:{tmp_path / 'nowhere'}").build)
 
 
 def test_the_control_sees_the_bits_that_were_trained_on():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'SECOND', 'Binarise', 'IMAGE_SIDE', 'scramble', 'threshold', 'image_keys', 'bernoulli_bits', 'Prepare',
-           'make_prepare', 'Parted', 'without', 'inverted', 'check_shape', 'grey_scenes', 'ood_set']
+           'make_prepare', 'Parted', 'without', 'inverted', 'check_shape', 'luma', 'grey_scenes', 'ood_set']
 
 # %% ../../nbs/data/04_binarise.ipynb #8d4f8646
 import dataclasses
@@ -174,16 +174,23 @@ def check_shape(
                          "Use `resize`, or a set of that many channels.")
 
 # %% ../../nbs/data/04_binarise.ipynb #63c63bf8
+def luma(
+    images: UInt8[Tensor, "batch channel height width"],  # 1 or 3 channels
+) -> UInt8[Tensor, "batch 1 height width"]:
+    "Colour as grey. Source of the weights: ITU-R BT.601. Raises ValueError for other numbers of channels."
+    if images.shape[1] == 1: return images
+    if images.shape[1] != 3: raise ValueError(f"`images` must have 1 or 3 channels: got {images.shape[1]}. Choose three of them.")
+    return (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True).round().to(torch.uint8)
+
+
 def grey_scenes(
     n: int,  # How many, at least 1
     split: Literal["train", "test"],  # Test scenes begin where no training scene ends
 ) -> ImageSet:  # [n, 1, 28, 28]
     "Drawn scenes as grey images. Source of the weights: ITU-R BT.601 luma."
     scenes = draw_scenes(n, seed=0, settings=SceneSettings(side=IMAGE_SIDE), start=0 if split == "train" else 1_000_000)
-    weight = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    grey = (scenes.images * weight).sum(1, keepdim=True).round().to(torch.uint8)
-    return ImageSet(name="scenes", split=split, images=grey, labels=scenes.labels, classes=scenes.classes, indices=scenes.indices,
-                    licence=scenes.licence,
+    return ImageSet(name="scenes", split=split, images=luma(scenes.images), labels=scenes.labels, classes=scenes.classes,
+                    indices=scenes.indices, licence=scenes.licence,
                     source=f"{scenes.source}; grey")
 
 

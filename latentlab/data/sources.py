@@ -6,7 +6,7 @@
 __all__ = ['ImageName', 'FEWEST', 'GREY', 'OWN', 'READERS', 'HANDED', 'SHARE', 'own_digest', 'source_state', 'check_source',
            'is_grey', 'source_setting', 'open_images', 'one_of_each', 'owned', 'can_be_said', 'kind_of_source',
            'own_images', 'hand_in', 'handed_images', 'open_handed', 'source_path', 'with_images', 'DataSettings',
-           'read_labels', 'training_images', 'trial_images', 'fixed_bits']
+           'read_labels', 'training_images', 'foreign_images', 'trial_images', 'fixed_bits']
 
 # %% ../../nbs/data/05_sources.ipynb #d56c0b04
 import difflib
@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ..core.runtime import free_memory, memory_budget
+from ..core.runtime import free_memory, generator, memory_budget
 from ..core.settings import Settings, setting, shown
-from .binarise import IMAGE_SIDE, Parted, make_prepare, ood_set, without
+from .binarise import IMAGE_SIDE, Parted, inverted, luma, make_prepare, ood_set, without
 from .causal import flow, pendulum
 from .folder import colours, folder_of, folder_state, from_folder, list_folder
 from .foreign import from_array, from_dataset, from_list, from_npz
@@ -305,15 +305,32 @@ def training_images(
     return without(images, exclude).kept if exclude else images
 
 
+def foreign_images(
+    name: str,  # A grey set, noise, folder:PATH, own:DIGEST, or inverted: and one of these
+    limit: int = 2000,  # Most images
+) -> ImageSet:  # [image, 1, 28, 28]; a folder's colours become grey
+    "Images from elsewhere, to try a model on; noise is one byte a pixel, all alike likely."
+    plain = name.removeprefix("inverted:")
+    if plain == "noise":
+        bytes_ = torch.randint(256, (limit, 1, IMAGE_SIDE, IMAGE_SIDE), generator=generator(0, "foreign noise")).to(torch.uint8)
+        found = ImageSet(name="noise", split="test", images=bytes_, labels=None, classes=(), indices=torch.arange(limit), licence="CC0 1.0",
+                         source="drawn, each pixel by itself")
+    elif not owned(plain): return ood_set(name, "test", limit)
+    else:
+        found = open_images(plain, "test", limit, side=IMAGE_SIDE)
+        found = replace(found, images=luma(found.images))
+    return inverted(found) if plain != name else found
+
+
 def trial_images(
     name: str,  # Of a set
     exclude: Sequence[int] = (),  # Class numbers that were left out of training
-    outside: str = "mnist",  # Foreign grey set, used when no class is left out
+    outside: str = "mnist",  # Foreign set as `foreign_images` takes it, used when no class is left out
 ) -> Parted:  # Test images in distribution, and out of it
     "What a model is tried on: held-out images of its set, and foreign ones; grey ones get as many equal channels as the set has."
     images = open_images(name, "test", side=IMAGE_SIDE if owned(name) else None)
     if exclude: return without(images, exclude)
-    foreign = ood_set(outside, "test", 2000)
+    foreign = foreign_images(outside)
     same = images.images.shape[1] == foreign.images.shape[1]
     return Parted(images,
                   foreign if same else replace(foreign, images=foreign.images.expand(-1, images.images.shape[1], -1, -1).contiguous()))

@@ -26,7 +26,7 @@ from ...latents.model import VAESettings
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/hvae/02_experiment.ipynb #c2ed58d6
-OUTSIDE = ("mnist", "fashion-mnist", "omniglot", "scenes")  # Sets that can be tried as foreign
+OUTSIDE = ("mnist", "fashion-mnist", "omniglot", "scenes", "noise")  # Sets that can be tried as foreign
 LEARNT = ("moons", "spirals", "fashion-mnist", "mnist", "omniglot")  # What is learnt by name
 
 
@@ -49,10 +49,9 @@ class HVAEData(Settings):
     exclude: str = setting("", kind="build", label="labels left out", suggest=("", "8", "0, 4, 8"),
                            reason="none; their images become the out-of-distribution set; images only",
         help="Classes that are kept out of training and tried as foreign.")
-    outside: str = setting("mnist", kind="build", label="out of distribution",
-                           suggest=("mnist", "fashion-mnist", "omniglot", "inverted:mnist", "inverted:fashion-mnist", "scenes"),
-                           reason="the published failure of the likelihood; images only",
-        help="The foreign set that the scores are tried on.")
+    outside: str = source_setting("mnist", names=(*OUTSIDE, "inverted:mnist", "inverted:fashion-mnist"), label="out of distribution",
+                                  reason="the published failure of the likelihood; images only",
+        help="The foreign set that the scores are tried on, or a folder of yours: write folder:PATH. Its pictures are made grey, 28 x 28.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,10 +69,9 @@ class HVAEData(Settings):
         if 0 < self.noise < 1e-4:
             raise ValueError(f"`noise` must be 0, or at least 0.0001: got {self.noise:g}. The work for the oracle grows as 1 / noise; use "
                              "0.01 or more.")
-        if plain not in OUTSIDE:
-            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, or one of these after `inverted:`: got "
-                             f"{shown(self.outside)}. "
-                             "Score others with `score_table`.")
+        if plain not in OUTSIDE and not plain.startswith(("folder:", "own:")):
+            raise ValueError(f"`outside` must be one of {', '.join(OUTSIDE)}, folder:PATH, or one of these after `inverted:`: got "
+                             f"{shown(self.outside)}. Score others with `score_table`.")
 
     @property
     def images_wanted(self) -> bool: return self.name not in ("moons", "spirals")
