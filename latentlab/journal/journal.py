@@ -283,6 +283,16 @@ class Journal(Writer):
         runs, states = tuple(map(self.run, names)), {row["id"]: row["state"] for row in self.rows()}
         return Report(runs=runs, states=tuple(states[run.id] for run in runs))
 
+    def pictures(
+        self,
+        *ids: str,  # One to six runs
+        over: str = "step",  # "step", or for one run a setting in which alone other runs differ from it
+    ) -> Any:  # A PictureSeries: the last line of a cell shows it under a slider
+        "Pictures along the steps of a run, of several runs on the same images, or along the values of a setting."
+        from latentlab.journal.series import picture_series
+
+        return picture_series(self, ids, over)
+
     def book(
         self,
         folder: str | Path | None = None,  # Where it goes; None for `book` in the journal's folder

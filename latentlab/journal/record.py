@@ -208,11 +208,12 @@ class Record:
         "Arrays from which a picture can be drawn again, and when they were made; they replace those of the same name."
         path = self.folder / "figures" / f"{check_name(name)}.npz"
         try:
-            kept = {k: small(v) for k, v in arrays.items()} | ({} if step is None else {"_step": np.array(step)})
+            when = {} if step is None else {"_step": np.array(step), "_time": np.array(time.time())}
+            kept = {k: small(v) for k, v in arrays.items()} | when
             if (size := sum(array.nbytes for array in kept.values())) > MOST_PICTURE // 2:
                 raise OSError(f"it has {size:,} bytes, and at most {MOST_PICTURE // 2:,} are kept")
             path.parent.mkdir(exist_ok=True)
-            with whole_file(path) as file: np.savez_compressed(file, **kept)
+            with whole_file(path, durable=name == "last") as file: np.savez_compressed(file, **kept)  # no step waits for the disk
             self._failed = None
         except OSError as error: self._failed = error
 

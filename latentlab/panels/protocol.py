@@ -33,8 +33,11 @@ JOURNAL_VALUES = {  # Wish -> the rule for its value, and the test of it
     "repeat": ("a whole number of seeds from 2 to 100", lambda value: type(value) is int and 2 <= value <= 100),
     "load": ("the id of a run", is_run_id),
     "compare": ("a list of two to six ids of runs", lambda value: isinstance(value, list) and 2 <= len(value) <= 6
-                and all(map(is_run_id, value)) and len(set(value)) == len(value))}
-JOURNAL_COMMANDS = ("save", "note", "report", "repeat", "load", "compare", "cancel", "runs")
+                and all(map(is_run_id, value)) and len(set(value)) == len(value)),
+    "pictures": ("a list of `over`, a text, and one to six ids of runs", lambda value: isinstance(value, list) and 2 <= len(value) <= 7
+                 and isinstance(value[0], str) and len(value[0]) <= 200 and all(map(is_run_id, value[1:]))
+                 and len(set(value)) == len(value))}
+JOURNAL_COMMANDS = ("save", "note", "report", "repeat", "load", "compare", "pictures", "cancel", "runs")
 
 
 def shorten(
@@ -47,7 +50,7 @@ def shorten(
 def journal_value(
     name: str,  # One of JOURNAL_COMMANDS
     value: Any,  # What the page sent
-) -> str | int | None:  # Checked; a note without the blanks around it
+) -> str | int | list[str] | None:  # Checked; a note without the blanks around it
     "The value of a wish to the journal. Raises ValueError for one that does not fit."
     rule, fits = JOURNAL_VALUES.get(name, ("None", lambda value: value is None))
     if not fits(value): raise ValueError(f"`value` must be {rule}: got {shorten(value)}. Ask `{name}` of the journal again.")

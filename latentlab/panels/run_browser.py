@@ -21,6 +21,7 @@ from ..core.settings import Settings, outside_read
 from ..journal.comparison import compare_runs, source_named
 from ..journal.journal import Journal
 from ..journal.rulers import HELD_OUT
+from ..journal.series import picture_series
 from ..journal.runs import HELD, changed_of, mean_interval, one_ruler, ruler_of, steps_of, value_of
 from ..journal.writer import has_checkpoint, kind_of, label_changes
 from .view import View
@@ -140,11 +141,12 @@ class RunBrowser:
     ):
         self.trainer, self.view, self.metrics, self.submit = trainer, view, tuple(metrics), submit
         self.journal, self.sweep = Journal(trainer.recorder.journal.root), None
+        self._ending = False
         self._told, self._message, self._rows, self._listed, self._wait, self._ended = {}, "", [], 0.0, 3.0, False
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._answers = {"save": self._save, "note": self._note, "report": self._picture, "repeat": self._repeat, "cancel": self._cancel,
-                         "load": self._load, "compare": self._compare, "runs": lambda value: None}
-        self._wanted: Any = None  # The newest comparison that was asked for
+                         "load": self._load, "compare": self._compare, "pictures": self._pictures, "runs": lambda value: None}
+        self._wanted: dict[str, Any] = {}  # The newest comparison and the newest pictures that were asked for
 
     def start(self) -> "RunBrowser":  # Itself
         "Begin to work."
@@ -154,10 +156,12 @@ class RunBrowser:
 
     def put(self, name: str, value: Any = None) -> None:
         "Queue what a button asks for."
-        if name == "compare": self._wanted = value
+        if name in ("compare", "pictures"): self._wanted[name] = value
         self._queue.put((name, value))
 
-    def close(self) -> None: self._queue.put(None)
+    def close(self) -> None:
+        self._ending = True
+        self._queue.put(None)
 
     def bar(self) -> dict[str, Any]:
         "The view's `journal`."
@@ -224,11 +228,24 @@ class RunBrowser:
         self.view.show_report(self.journal.report(id).png, {"id": id, "step": step})
 
     def _compare(self, ids: Sequence[str]) -> None:
-        if ids is not self._wanted: return  # a newer tick has made it old
+        if ids is not self._wanted["compare"]: return  # a newer tick has made it old
         if self.trainer.recorder.id in ids and self.trainer.state != "stopped": self.trainer.submit(keep_measured).result()
         labels = {path: info.label for path, info in self.trainer.run.fields().items()}
         found = compare_runs(self.journal, ids, self.metrics, labels)
-        self.view.show_report(found.png, {"id": ids[0], "ids": list(ids), "comparison": dict(found.facts)})
+        # the pictures stand under a slider of their own
+        self.view.show_report(found.curves or found.png, {"id": ids[0], "ids": list(ids), "comparison": dict(found.facts)})
+
+    def _pictures(self, value: Sequence[str]) -> None:
+        "One message a picture, the newest first: it is there at once, and dragging never waits."
+        if value is not self._wanted["pictures"]: return
+        over, *ids = value
+        series = picture_series(self.journal, ids, over, {path: info.label for path, info in self.trainer.run.fields().items()})
+        count = len(series.frames)
+        about = {"asked": list(value), "over": series.over, "name": series.name, "choices": [list(one) for one in series.choices.items()],
+                 "told": [frame.told for frame in series.frames], "note": series.note}
+        for i in range(count - 1, -1, -1):
+            if value is not self._wanted["pictures"] or self._ending: return
+            self.view.show_report(series.draw(i), {"id": ids[0], "series": about | {"at": i}})
 
     def _repeat(self, seeds: int) -> None:
         if self.sweep and self.sweep.state == "running":

@@ -439,6 +439,7 @@ class Trainer:
     def _between(self) -> None:
         train, step = self.run.train, self.step_count
         if is_due(step, train.check_every) and not self._measured: self._measure()
+        if self.recorder.picture_due(step): self.recorder.picture(f"step-{step}", self.session, draw_views(self.session, self._live))
         if step and step % train.checkpoint_every == 0:
             self._try_checkpoint()
             # for the report of a run in progress

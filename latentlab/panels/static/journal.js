@@ -134,11 +134,12 @@ LL.journal = ({ bar: host, drawer, since: foot, box }, wish) => {
   return {
     show, shut: (yes) => { if (closed !== yes) { closed = yes; show(now); } },
     runs: (list) => { rows = list.length; waiting.delete("runs"); waiting.delete("load"); runs.rows(list); runs.answered(); buttons(); },
-    report: (bytes, meta) => { (meta.comparison ? runs : report).show(bytes, meta); buttons(); },
+    report: (bytes, meta) => { (meta.comparison || meta.series ? runs : report).show(bytes, meta); buttons(); },
     answered: runs.answered,
     waits: (name) => waiting.has(name),
     refused: (name, sentence) => {
-      if (host.hidden || !["save", "note", "report", "repeat", "load", "compare", "cancel", "runs"].includes(name)) return false;
+      if (host.hidden || !["save", "note", "report", "repeat", "load", "compare", "pictures", "cancel", "runs"].includes(name)) return false;
+      if (name === "pictures") { waiting.delete(name); runs.refusedPictures(sentence); return true; }
       waiting.delete(name); if (name === "compare") runs.refused(); if (name === "report") report.answered(); runs.answered(); say(sentence); buttons();
       return true;
     },

@@ -31,7 +31,7 @@ LL.comparison = (host, untick) => {
   const forget = () => { if (address) URL.revokeObjectURL(address); address = null; };
   const line = (head, values, extra = {}) => LL.el("tr", extra, LL.el("th", { scope: "row" }, ...[head].flat()), ...values.map((value) => LL.el("td", { text: value || "–" })));
   return {
-    wait: (count) => { host.hidden = count < 1; body.hidden = true; LL.put(words, count === 1 ? "One run is ticked. Tick another one to see both side by side." : count > 1 ? "drawing them side by side …" : ""); },
+    wait: (count) => { host.hidden = count < 1; body.hidden = true; LL.put(words, count === 1 ? "One run is ticked: its pictures are above. Tick another one to see both side by side." : count > 1 ? "drawing them side by side …" : ""); },
     fail: () => { LL.put(words, "These runs could not be shown side by side."); },
     show: (bytes, meta) => {
       const { runs, apart, same, numbers, beside, left_out: without } = meta.comparison;
@@ -49,6 +49,46 @@ LL.comparison = (host, untick) => {
   };
 };
 
+// Pictures under a slider: along the steps of what is ticked, or along the values of a setting. All come once, the newest first; dragging asks nobody.
+LL.timeline = (host, ask) => {
+  const choice = LL.el("select", { "aria-label": "what the slider goes along" }), slider = LL.el("input", { type: "range", min: 0, step: 1, "data-timeline": "slider" }), told = LL.el("output", { class: "ll-timeline-told" });
+  const words = LL.el("div", { class: "ll-note", role: "status" }), image = LL.el("img", { alt: "" }), bar = LL.el("div", { class: "ll-timeline-bar" }, LL.el("label", { class: "ll-note" }, "along ", choice), slider, told);
+  host.append(bar, words, image);
+  let asked = "", frames = [], about = null, over = "step", ids = [];
+  const forget = () => { for (const one of frames) if (one) URL.revokeObjectURL(one); frames = []; };
+  const show = () => {
+    const at = Number(slider.value), come = frames[at];
+    LL.put(told, about.told[at]); slider.style.setProperty("--p", `${(100 * at) / Math.max(1, Number(slider.max))}%`); slider.setAttribute("aria-valuetext", about.told[at]); host.dataset.shown = come ? about.told[at] : "";
+    if (come && image.src !== come) { image.src = come; image.alt = `picture of ${about.told[at]}`; }
+    image.classList.toggle("ll-waits", !come);
+    const left = about.told.filter((_, i) => !frames[i]).length; host.dataset.left = left;
+    LL.put(words, [left ? `drawing ${left} more …` : "", about.note].filter(Boolean).join(" ")); words.hidden = !words.textContent;
+  };
+  slider.addEventListener("input", show);
+  choice.addEventListener("change", () => { over = choice.value; want(); });
+  const want = () => {
+    forget(); about = null; asked = ids.length ? JSON.stringify([over, ...ids]) : ""; host.dataset.shown = ""; host.dataset.left = "";
+    host.hidden = !ids.length; image.hidden = true; slider.disabled = true; LL.put(told, ""); LL.put(words, "drawing its pictures …"); words.hidden = false;
+    if (ids.length) ask("pictures", [over, ...ids]);
+  };
+  return {
+    tick: (list) => { if (JSON.stringify(list) === JSON.stringify(ids)) return; ids = [...list]; over = "step"; choice.replaceChildren(); bar.hidden = true; want(); },
+    show: (bytes, meta) => { // an answer to older ticks, or to another page, is left alone
+      const now = meta.series;
+      if (!bytes || !asked || JSON.stringify(now.asked) !== asked) return;
+      if (!about) {
+        about = now; frames = now.told.map(() => null); bar.hidden = false; image.hidden = false;
+        slider.max = now.told.length - 1; slider.value = now.at; slider.disabled = now.told.length < 2; slider.setAttribute("aria-label", now.name);
+        choice.replaceChildren(...now.choices.map(([value, text]) => LL.el("option", { value, text }))); choice.value = now.over; choice.parentElement.hidden = now.choices.length < 2;
+      }
+      frames[now.at] = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+      show();
+    },
+    refused: (sentence) => { if (!about) { LL.put(words, sentence); words.hidden = false; bar.hidden = !choice.children.length; } },
+    stop: forget,
+  };
+};
+
 LL.MOST_TICKED = 6;
 LL.runs = (host, wish) => {
   const body = LL.el("div", { class: "ll-runs", role: "region", tabindex: "0", "aria-label": "earlier runs" }), count = LL.el("span", { class: "ll-note" });
@@ -57,13 +97,14 @@ LL.runs = (host, wish) => {
   const fold = LL.el("button", { type: "button", class: "ll-mini ll-fold", hidden: true, title: "looks: fewer than 50 steps, or rebuilt within a minute; they stay in the journal", on: { click: () => { folded = !folded; draw(); } } });
   const clear = LL.el("button", { type: "button", class: "ll-mini ll-clear", hidden: true, on: { click: () => { ticked = []; ask(); draw(); } } });
   const besides = LL.el("div", { class: "ll-beside", hidden: true, role: "region", "aria-label": "runs side by side" });
-  host.append(LL.el("div", { class: "ll-runs-head" }, LL.el("b", { class: "ll-strip-title", text: "Earlier runs" }), count, fold, clear, filter, refresh), body, besides);
+  const along = LL.el("div", { class: "ll-timeline", hidden: true, role: "region", "aria-label": "pictures under a slider" }), timeline = LL.timeline(along, (name, value) => wish(name, value));
+  host.append(LL.el("div", { class: "ll-runs-head" }, LL.el("b", { class: "ll-strip-title", text: "Earlier runs" }), count, fold, clear, filter, refresh), body, along, besides);
   const ACTIONS = { load: ["Load", "show this run and go on from its last state"], resume: ["Resume", "go on where this run was broken off"] };
   let rows = [], drawn = "", asked = null, ticked = [], folded = true, waits = false;
 
   const ask = () => {
     waits = ticked.length > 1;
-    comparison.wait(ticked.length);
+    comparison.wait(ticked.length); timeline.tick(ticked);
     host.dataset.compared = "";
     if (waits) wish("compare", [...ticked]);
   };
@@ -80,7 +121,7 @@ LL.runs = (host, wish) => {
     return button;
   };
   const box = (run) => {
-    const at = ticked.indexOf(run.id), input = LL.el("input", { type: "checkbox", "data-tick": run.id, "aria-label": `compare ${LL.shortId(run.id)}`, title: "tick two to six runs to see them side by side", on: { change: (event) => tick(run.id, event.target.checked) } });
+    const at = ticked.indexOf(run.id), input = LL.el("input", { type: "checkbox", "data-tick": run.id, "aria-label": `compare ${LL.shortId(run.id)}`, title: "tick one run for its pictures under a slider, two to six to see them side by side", on: { change: (event) => tick(run.id, event.target.checked) } });
     input.checked = at >= 0; input.disabled = at < 0 && ticked.length >= LL.MOST_TICKED;
     return LL.el("label", { class: "ll-tick" }, input, at >= 0 ? LL.el("b", { class: "ll-letter", text: "ABCDEF"[at] }) : null);
   };
@@ -116,7 +157,7 @@ LL.runs = (host, wish) => {
     clear.hidden = !ticked.length; LL.put(clear, `${ticked.length} ticked ×`); clear.title = "tick none";
     filter.hidden = !rows.length;
     if (!shown.length) { body.replaceChildren(LL.el("div", { class: "ll-runs-empty", text: rows.length ? (looks.length ? "only short runs: open them above" : "no run has these words") : "no earlier runs yet" })); return; }
-    const head = LL.el("tr", {}, LL.el("th", { scope: "col", class: "tick", text: "compare", title: "tick two to six runs to see them side by side" }), LL.el("th", { scope: "col" }, LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" })), heading("time", { class: "when" }), heading("run"), heading("state"), heading("steps", { class: "count" }), heading("seed", { class: "count" }),
+    const head = LL.el("tr", {}, LL.el("th", { scope: "col", class: "tick", text: "compare", title: "tick one run for its pictures under a slider, two to six to see them side by side" }), LL.el("th", { scope: "col" }, LL.el("span", { text: "★", title: "kept", role: "img", "aria-label": "kept" })), heading("time", { class: "when" }), heading("run"), heading("state"), heading("steps", { class: "count" }), heading("seed", { class: "count" }),
       ...metrics.map((name) => heading(name.replaceAll("_", " "), { class: "count metric" })), LL.el("th", { class: "action", "aria-label": "action" }));
     body.replaceChildren(LL.el("table", {}, LL.el("thead", {}, head), LL.el("tbody", {}, ...shown.flatMap((run) => row(run, metrics)))));
     [body.scrollLeft, body.scrollTop] = at;
@@ -126,12 +167,14 @@ LL.runs = (host, wish) => {
     rows: (list) => { rows = list ?? []; const kept = ticked.filter((id) => rows.some((run) => run.id === id)); if (kept.length < ticked.length) { ticked = kept; ask(); } draw(); },
     open: (yes) => { host.hidden = !yes; draw(); },
     show: (bytes, meta) => { // an answer to older ticks, or to another page, is left alone
+      if (meta.series) { timeline.show(bytes, meta); return; }
       if (!waits || !bytes || JSON.stringify(meta.ids) !== JSON.stringify(ticked)) return;
       waits = false; comparison.show(bytes, meta); host.dataset.compared = meta.ids.join(" ");
       besides.scrollIntoView({ block: "nearest" });
     },
+    refusedPictures: timeline.refused,
     refused: () => { if (waits) { waits = false; comparison.fail(); } },
-    stop: comparison.stop,
+    stop: () => { comparison.stop(); timeline.stop(); },
     answered: () => {
       if (asked === null) return;
       for (const button of body.querySelectorAll("[data-load]")) {
