@@ -287,8 +287,10 @@ def open_app(
     browser = not options.no_browser and has_display(sys.platform, os.environ)
     arguments = app_arguments(options.notebook, port=port, token=token, browser=browser)
     address = f"http://127.0.0.1:{port}/?token={token}"
+    print(f"starting a server for {options.notebook}: Voila is imported, which takes some seconds", flush=True)
     server = voila_with_token(address)
-    print(f"{options.notebook} is served at {address}", flush=True)
+    print(f"{options.notebook} is served at {address}\nThe page runs the notebook from its first cell and shows when all cells have run: "
+          "it stays empty for 10 to 20 s, longer where a cell trains. Ctrl-C ends the server.", flush=True)
     server.launch_instance(argv=arguments)
 
 

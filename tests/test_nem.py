@@ -520,3 +520,20 @@ def test_weights_are_no_cost_of_an_image():
     wide = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 4000))
     found = measure_cost(FrozenEncoder(wide, ["0"], "output"), pictures(2))
     assert 4 * 28 * 28 <= found.bytes < 100_000, found
+
+
+def test_a_target_of_one_number_brings_its_distance_and_says_so(capsys):
+    "It was refused until the distance was said too; one that somebody names stays, or is refused."
+    import latentlab as ll
+    from latentlab.facade import make_trainer
+
+    small = {"images": 64, "batch": 8, "encoder": "untrained", "layers": 2, "width": 4, "device": "cpu"}
+    trainer = make_trainer("nem", small | {"target": "latent:3"})
+    assert trainer.run.model.distance == "normalised_l2"
+    assert capsys.readouterr().out == "`distance` is normalised_l2 here, in place of half_cosine: name another to have that.\n"
+    assert trainer.rebuild(target="embedding").rebuild(distance="cosine").rebuild(target="latent:1").run.model.distance == "normalised_l2"
+    assert make_trainer("nem", small | {"target": "latent:3", "distance": "relative_l2"}).run.model.distance == "relative_l2"
+    assert make_trainer("nem", small).run.model.distance == "half_cosine" and capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="`distance` must be normalised_l2 or relative_l2 for one latent: got cosine"):
+        ll.train("nem", target="latent:3", distance="cosine", **small)
+    with pytest.raises(ValueError, match="`target` must be embedding, pair"): ll.train("nem", target="latent:x", **small)

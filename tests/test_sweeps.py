@@ -12,6 +12,8 @@ import types
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pathlib import Path
+
 import pytest
 import torch
 from latentlab.facade import make_trainer
@@ -20,7 +22,7 @@ from latentlab.journal.journal import Journal
 from latentlab.journal.writer import newest_checkpoint
 from latentlab.sweeps.plan import Plan, cross, grid
 from latentlab.sweeps.sweep import Sweep, estimate, spell
-from latentlab.sweeps.workers import Outcome, Pool, WorkerDied, known_run, train_one, work
+from latentlab.sweeps.workers import Outcome, Pool, WorkerDied, hand_over, known_run, let_go, train_one, work
 from latentlab.train.checkpoint import load_checkpoint
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
@@ -635,6 +637,19 @@ def test_a_run_of_own_things_whose_worker_dies_is_called_failed(tmp_path):
     sweep = Sweep(Plan(base=plan.runs()[0]), tmp_path, backend=Dying, workers=1, retries=0, **own).start().wait(progress=False)
     (outcome,) = sweep.outcomes.values()
     assert outcome.state == "failed" and outcome.id == begun.recorder.id and "given out 1 times" in outcome.error
+
+
+def test_what_a_killed_sweep_left_is_removed_by_the_next_one(tmp_path):
+    "And what a sweep that runs has written is left alone."
+    script = ("import os, sys; from latentlab.sweeps.workers import hand_over\n"
+              "print(hand_over({'scale': 1}, {}, sys.argv[1]).path, flush=True); os.kill(os.getpid(), 9)")
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True).stdout.strip()
+    assert Path(said).is_file() and len(list((tmp_path / ".handed").iterdir())) == 2
+    held = hand_over({"scale": 2}, {}, tmp_path)
+    Sweep(Plan(base=RUN), tmp_path, backend=Here, workers=1).start().wait(progress=False)
+    assert [path.name for path in (tmp_path / ".handed").glob("*.pickle")] == [Path(held.path).name]
+    let_go(held)
+    assert not any((tmp_path / ".handed").iterdir())
 
 
 def test_what_cannot_be_handed_to_workers_is_refused(tmp_path):

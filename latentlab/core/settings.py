@@ -408,6 +408,13 @@ class Settings:
         theirs = other.fields()
         return {p: (theirs[p].value, i.value) for p, i in self.fields().items() if p in theirs and theirs[p].value != i.value}
 
+    def going_with(
+        self,
+        changes: Mapping[str, Any],  # Own field -> new value
+    ) -> dict[str, Any]:  # Own field -> value that goes with them
+        "What changes along where nobody named it: values that have no meaning beside the new ones. None, unless a class says more."
+        return {}
+
     def rulers(self) -> dict[str, str]:  # Term, or `held_out/` and figure -> its ruler; what is missing is not stated
         "What the numbers of such a run are measured on: scale, estimator, draws. Two numbers can be compared where the words are equal."
         return {}
@@ -503,6 +510,7 @@ def put(
     own, nested = {path[0]: read_field(value, known[path[0]]) for path, value in changes.items() if len(path) == 1}, {}
     for path, value in changes.items():
         if len(path) > 1: nested.setdefault(path[0], {})[path[1:]] = value
+    if own: own = settings.going_with(own) | own
     made = replace(settings, **own, **{name: put(getattr(settings, name), inner, read=read) for name, inner in nested.items()})
     return mark_read(made, (getattr(settings, "_read_outside", frozenset()) - set(own)) | (names_outside(made, own) if read else set()))
 

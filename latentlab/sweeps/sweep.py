@@ -27,7 +27,7 @@ from ..data.sources import handed_images, own_digest, source_path, with_images
 from ..journal.record import digest, fail
 from ..journal.journal import Journal
 from .plan import Plan
-from .workers import Handed, Outcome, Pool, finished, hand_over, known_run, train_one
+from .workers import Handed, Outcome, Pool, clear_left, finished, hand_over, known_run, let_go, train_one
 from ..train.trainer import Trainer
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #acd82986
@@ -271,6 +271,7 @@ class Sweep:
 
     def _work(self) -> None:
         try:
+            clear_left(self.journal.root)
             self.dispatcher.look_up()
             todo = [name for name in self.dispatcher.runs if name not in self.outcomes]
             if todo and (self.own or self.images):
@@ -279,7 +280,7 @@ class Sweep:
             try: self._train(backend, todo)
             finally:
                 if backend is not None: backend.close()
-                if self.dispatcher.handed: Path(self.dispatcher.handed.path).unlink(missing_ok=True)
+                if self.dispatcher.handed: let_go(self.dispatcher.handed)
             self.state = "stopped" if self._asked.is_set() else "done"
         except BaseException as error: self.error, self.state = error, "stopped"
         finally: self._ended.set()

@@ -11,7 +11,7 @@ __all__ = ['ANGLES', 'WEIGHTS', 'BALANCE', 'EXTRAS', 'Target', 'read_target', 'N
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -130,8 +130,8 @@ class NEMSettings(Settings):
     target: str = setting(
         "embedding", kind="build", suggest=("embedding", "pair", "latents:0,1"),
         help="What of the encoder's answer is explained: the whole embedding, one latent of it (latent:3), a group (latents:0,4), the "
-             "logit of a class (class:7), or why an image is like a partner (pair). A single number has no angle: it needs the "
-             "distance normalised_l2 or relative_l2.",
+             "logit of a class (class:7), or why an image is like a partner (pair). A single number has no angle: its distance "
+             "becomes normalised_l2 unless another is named.",
         reason="what the encoder sees at all; each of the others is a question of its own")
     frontier: bool = setting(
         False, kind="build", label="whole range of weights",
@@ -163,6 +163,15 @@ class NEMSettings(Settings):
         "1", kind="build", label="keep grid",
         help="Cells of the mask for each pixel and side: 1 decides for every pixel, 1/4 for squares of four pixels a side.",
         reason="every pixel is decided for itself")
+
+    def going_with(
+        self,
+        changes: Mapping[str, Any],  # Own field -> new value
+    ) -> dict[str, Any]:
+        "The distance of a single number, where the one in force is of an angle."
+        if not isinstance(changes.get("target"), str) or self.distance not in ANGLES: return {}
+        numbers = read_target(changes["target"]).numbers
+        return {"distance": "normalised_l2"} if numbers is not None and len(numbers) == 1 else {}
 
     def __post_init__(self):
         super().__post_init__()
