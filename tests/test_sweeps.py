@@ -11,7 +11,6 @@ import time
 import types
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-
 from pathlib import Path
 
 import pytest
