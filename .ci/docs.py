@@ -56,6 +56,8 @@ def configuration(root: Path = ROOT) -> dict:
     "mkdocs.yml; JSON is YAML."
     return {
         "site_name": "latentlab", "docs_dir": str(SOURCE), "site_dir": str(SITE), "use_directory_urls": False,
+        "copyright": "Built without a network. Formulas are drawn by MathJax, which a page fetches from the network when it is "
+                     "read; without one they stand as TeX.",
         "theme": {"name": "material", "font": False, "features": ["navigation.tabs", "navigation.indexes", "toc.follow"]},
         "plugins": ["search", {"mkdocs-jupyter": {"execute": False, "include_source": False, "ignore_h1_titles": True}}],
         "markdown_extensions": ["admonition", "tables", "pymdownx.superfences", {"pymdownx.arithmatex": {"generic": True}}],
