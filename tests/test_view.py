@@ -248,7 +248,7 @@ def test_each_picture_of_a_plan_has_its_primitive():
     "The kinds that the notebook documents are those that the browser knows."
     kinds = re.search(r"LL.PICTURES = {(.*)}", static_text("view.js"))[1]
     assert re.findall(r"(\w+): LL\.(\w+)", kinds) == [(kind, kind) for kind in ("field", "scatter", "hist", "bars", "strip", "graph",
-                                                                                "matrix", "brush", "slider", "ramp")]
+                                                                                "matrix", "brush", "slider", "ramp", "lines")]
 
 
 def test_the_page_knows_the_places_that_a_layout_leaves_out():
@@ -256,7 +256,7 @@ def test_the_page_knows_the_places_that_a_layout_leaves_out():
     parts = [part for part in vars(layout).values() if isinstance(part, type) and issubclass(part, layout.Part)]
     places = {part.kind: field.default for part in parts for field in dataclasses.fields(part) if field.name == "place"}
     told = dict(re.findall(r'(\w+): "(\w+)"', re.search(r"LL.PLACES = {(.*)}", static_text("view.js"))[1]))
-    assert len(places) == 10 and told == {kind: place for kind, place in places.items() if place != "left"}
+    assert len(places) == 11 and told == {kind: place for kind, place in places.items() if place != "left"}
 
 
 RUN = "20261121-120544-nem-3fa9c2"

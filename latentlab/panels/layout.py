@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Place', 'fits', 'hints_of', 'Part', 'Row', 'Curve', 'Reference', 'CurvePlot', 'PathSeries', 'PathPlot', 'FieldTab',
            'PointSet', 'Field', 'ScatterPanel', 'Scatter', 'Bars', 'ScoreGroup', 'ScoreTab', 'Histogram', 'Strip',
-           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'Ramp', 'TableRow', 'Table', 'Layout', 'check_arrays']
+           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'Line', 'Lines', 'Ramp', 'TableRow', 'Table', 'Layout',
+           'check_arrays']
 
 # %% ../../nbs/panels/01_layout.ipynb #d0a1b174
 import dataclasses
@@ -410,6 +411,35 @@ class Slider(Part):
             raise ValueError(f"`low` of slider {self.name!r} must be below `high`: got {self.low:g} and {self.high:g}. Swap them.")
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f"`low` of slider {self.name!r} must be above 0 on a log scale: got {self.low:g}. Give a positive bound.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(Part):
+    "One line of `Lines`."
+    label: str  # In the legend
+    colour: str | None = None  # None for the next of the palette
+    dash: bool = False  # Dashed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines(Part):
+    """Lines through points that can be chosen, and a marker on each. The array is [point, 1 + line]: the horizontal place of a
+    point, then its height on each line. A click moves a slider of the same layout to what its point stands for.
+    """
+    kind: ClassVar[str] = "lines"
+    key: str  # Array
+    slides: str  # Name of the slider that a click moves
+    values: tuple[float, ...]  # Where each point moves it
+    title: str  # Above it
+    lines: tuple[Line, ...]  # In the order of the columns
+    now: str | None = None  # Array [1 + line] of where the markers stand
+    x: str = ""  # Below the horizontal axis, with its unit
+    y: str = ""  # Beside the vertical axis, with its unit
+    note: str = ""  # Beside the title
+    help: str = ""  # When the pointer rests on it
+    place: Place = "right"  # Side
+
+    def draws(self) -> tuple[str, ...]: return tuple(filter(None, (self.key, self.now)))
 
 
 @dataclass(frozen=True, kw_only=True)

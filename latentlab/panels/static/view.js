@@ -1,7 +1,7 @@
 // The widget: reads the traits, composes the primitives, repaints at most once per animation frame, and says once a second whether somebody can see it.
 LL.STALE_MS = 3000;
-LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider, ramp: LL.ramp };
-LL.PLACES = { graph: "right", matrix: "right" }; // where a picture stands that does not say; the left otherwise
+LL.PICTURES = { field: LL.field, scatter: LL.scatter, hist: LL.hist, bars: LL.bars, strip: LL.strip, graph: LL.graph, matrix: LL.matrix, brush: LL.brush, slider: LL.slider, ramp: LL.ramp, lines: LL.lines };
+LL.PLACES = { graph: "right", matrix: "right", lines: "right" }; // where a picture stands that does not say; the left otherwise
 
 LL.render = ({ model, el }) => {
   const picture = { mask: "soft", top: 0.25, opacity: 0.75, colour: "#E69F00", ...(model.get("plan").picture ?? {}) };
