@@ -161,8 +161,8 @@ class NEMDisplay(Display):
         cost = [dict(text=snapshot.info["cost"], loud=False)] if "slow" in snapshot.info else []
         if snapshot.run.model.frontier:
             shown, trained = float(snapshot.views["weight"]), snapshot.run.model.penalty_weight
-            cost.append(dict(text=f"The masks are those of weight {shown:.3g}; one network was trained for {trained}. Numbers and checks of "
-                                  f"held-out images are at weight {trained.middle:.3g}.", loud=False))
+            cost.append(dict(text=f"The masks are those of weight {shown:.3g}; one network was trained for {trained}. Numbers and checks "
+                                  f"of held-out images are at weight {trained.middle:.3g}.", loud=False))
         return [*cost, *(dict(text=text, loud=text in loud) for text in describe(snapshot.values))]
 
     @own_style()
