@@ -7,9 +7,12 @@ import torch
 from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live, Range
 from latentlab.core.terms import weighted_sum
+from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.families.nem.model import weight_place
 from latentlab.metrics.masks import unique_ranks
+from latentlab.panels.layout import check_arrays
+from latentlab.panels.protocol import Event
 from latentlab.train.trainer import Trainer
 from test_nem import make, pictures, seeded
 from torch import nn
@@ -119,3 +122,22 @@ def test_the_facade_takes_a_weight(tmp_path):
 ])
 def test_what_is_refused(call, words):
     with pytest.raises(ValueError, match=words): call(frontier())
+
+
+def test_the_slider_moves_the_masks_and_nothing_trains():
+    trainer = Trainer(NEMRun().replace({"frontier": True, "images": 64, "batch": 8, "device": "cpu"}))
+    nn.init.normal_(trainer.model.unet.modulation.last.weight, std=0.5, generator=seeded())
+    display, first = NEMDisplay(), trainer.snapshot()
+    layout, arrays = display.layout(first), display.arrays(first)
+    check_arrays(layout, list(arrays))
+    assert [part.kind for part in layout.pictures] == ["slider", "lines"] and {"kl_scale", "area_scale"} <= set(layout.hidden)
+    assert layout.pictures[1].values == pytest.approx(trainer.model.weight_grid(len(arrays["curve"])).tolist(), rel=1e-5)
+    display.on_event(Event("weight", "slide", 0.6), trainer)
+    later = trainer.snapshot()
+    moved = display.arrays(later)
+    assert later.step == first.step and (arrays["curve"] == moved["curve"]).all() and (arrays["rank"] == moved["rank"]).all()
+    assert moved["here"] == pytest.approx(moved["curve"][-1], abs=1e-4) and (arrays["keep"] != moved["keep"]).any()
+    assert "weight 0.6" in display.notes(later)[0]["text"]
+    with torch.no_grad(): trainer.model.unet.out.bias.add_(-3.0)  # as a checkpoint that is loaded: the curve must not be the old one
+    assert (display.arrays(trainer.snapshot())["curve"][:, 0] < arrays["curve"][:, 0]).all()
+    with pytest.raises(ValueError, match="must have an answer"): display.on_event(Event("curve", "click", 3), trainer)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Place', 'fits', 'hints_of', 'Part', 'Row', 'Curve', 'Reference', 'CurvePlot', 'PathSeries', 'PathPlot', 'FieldTab',
            'PointSet', 'Field', 'ScatterPanel', 'Scatter', 'Bars', 'ScoreGroup', 'ScoreTab', 'Histogram', 'Strip',
-           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'Line', 'Lines', 'Ramp', 'TableRow', 'Table', 'Layout',
-           'check_arrays']
+           'Node', 'GraphPicture', 'Matrix', 'Brush', 'Slider', 'Line', 'LinePlot', 'Ramp', 'TableRow', 'Table',
+           'Layout', 'check_arrays']
 
 # %% ../../nbs/panels/01_layout.ipynb #d0a1b174
 import dataclasses
@@ -415,14 +415,14 @@ class Slider(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Line(Part):
-    "One line of `Lines`."
+    "One line of a `LinePlot`."
     label: str  # In the legend
     colour: str | None = None  # None for the next of the palette
     dash: bool = False  # Dashed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines(Part):
+class LinePlot(Part):
     """Lines through points that can be chosen, and a marker on each. The array is [point, 1 + line]: the horizontal place of a
     point, then its height on each line. A click moves a slider of the same layout to what its point stands for.
     """

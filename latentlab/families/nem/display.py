@@ -20,7 +20,7 @@ from .model import read_target
 from ...losses.distances import DISTANCES
 from ...panels.controls import keep_to_uint8, rank_to_uint8
 from ...panels.display import Display
-from ...panels.layout import Curve, CurvePlot, Layout, Line, Lines, PathPlot, PathSeries, Row, Slider, Table, TableRow
+from ...panels.layout import Curve, CurvePlot, Layout, Line, LinePlot, PathPlot, PathSeries, Row, Slider, Table, TableRow
 from ...panels.protocol import Event
 from ...panels.view import image_bytes
 from ...plots.masks import plot_explanations
@@ -95,13 +95,13 @@ def mask_table(
 def frontier_pictures(
     trained: Range,  # Weights
     unit: str,  # Of the distance in force
-) -> tuple[Slider | Lines, ...]:
+) -> tuple[Slider | LinePlot, ...]:
     "A slider through the trained range, and the trade-off with a marker on it."
     soft, hard = term_colour("distance"), term_colour("distance_hard")
     slider = Slider(name="weight", label="penalty weight", low=trained.low, high=trained.high, value=trained.middle, scale="log",
                     place="right", help="What keeping every pixel costs. The network was trained for all of this range: "
                                                          "no training is needed to move along it.")
-    curve = Lines(key="curve", title="Frontier", note="images shown; click to go there", now="here", slides="weight",
+    curve = LinePlot(key="curve", title="Frontier", note="images shown; click to go there", now="here", slides="weight",
                   values=tuple(float(w) for w in np.geomspace(trained.low, trained.high, POINTS)), x="area kept, share of pixels", y=unit,
                   lines=(Line(label="soft mask", colour=soft), Line(label="hard, same area", colour=hard, dash=True)),
                   help="How far masked images are from the images at each area. Where the lines part, soft masks dim.")
