@@ -139,7 +139,7 @@ class NEMSettings(Settings):
              "which. A slider below the picture then goes through the range without training, and a pixel's rank is how long it stays.",
         reason="a single weight is trained sooner, and reads simpler")
     penalty_weight: float | Range = setting(
-        Range(0.003, 0.6, "log"), kind="live", low=WEIGHTS[0], high=WEIGHTS[1], scale="log", unit="distance", label="trained weights",
+        Range(0.003, 0.6, "log"), kind="live", low=WEIGHTS[0], high=WEIGHTS[1], scale="log", label="trained weights",
         when=("frontier", True),
         help="The range of weights that a network for a whole range is trained on. A weight is what keeping every pixel costs, in "
              "units of the distance; the KL is divided by the most it can be.",
