@@ -25,8 +25,8 @@ from .protocol import Event, Request, event_sources, is_run_id, read_event, read
 # %% ../../nbs/panels/04_view.ipynb #2b3e47e7
 UPLOT_VERSION = "1.6.32"  # The vendored release; a test compares the file with its published hash
 MODULES = (  # Our files, in the order in which they are joined
-    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "ramp", "lines", "brush", "lights", "controls", "header",
-    "dock", "runs", "journal", "view")
+    "util", "grid", "plots", "planes", "scores", "slider", "film", "matrix", "graph", "ramp", "lines", "brush", "lights", "controls",
+    "header", "dock", "runs", "journal", "view")
 
 
 def static_text(
