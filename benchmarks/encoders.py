@@ -135,7 +135,7 @@ def refused(encoder, x):
 
 def trained(encoder):
     "Whether three steps, and two and one after a resume, come to the same bits."
-    x = (255 * probe_images(3, (96, 80), 48)).byte()
+    x = (255 * probe_images(3, (96, 80), 60)).byte()
     run = NEMRun().replace({"data": "scenes", "model.layers": min(3, len(encoder.maps)), "model.width": 4, "train.steps": 3, "train.batch": 2, "train.device": "cpu"})
     run = with_images(run, x)
 
