@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPREAD_WARN', 'SPREAD_BAD', 'embed_at_rest', 'spread_figures', 'measure_spread', 'lost_embeddings', 'spread_check',
-           'SSLDiagnostics']
+           'age_of', 'SSLDiagnostics']
 
 # %% ../../../nbs/families/ssl/01_diagnostics.ipynb #11676eaf
 import math
@@ -18,6 +18,7 @@ from torch import Tensor
 from ...core.batch import Context
 from ...core.checks import Verdict, brief, missing_results, percent
 from ...core.snapshot import Measurement
+from .explain import CopyExplainer, Explained
 from .model import SSL
 from ...losses.distances import cosine_distance
 
@@ -84,11 +85,19 @@ def spread_check(
     return Verdict(name="spread", level=grade, value=spread, threshold=limit, sentence=sentence, remedy=remedy)
 
 # %% ../../../nbs/families/ssl/01_diagnostics.ipynb #52e2aa5b
+def age_of(
+    seen: Explained,  # Masks of some weights
+) -> Float[Tensor, "three two"]:  # copied_at, on_copy, steps; thousands and the rest, which a saved picture holds exactly
+    "How old an explanation is, as an array."
+    return torch.tensor([divmod(count, 1000) for count in (seen.copied_at, seen.on_copy, seen.steps)], dtype=torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SSLDiagnostics:
     "Images whose views are shown, and images whose embeddings are measured."
     preview: Float[Tensor, "preview channel height width"]  # In [0, 1], shown
     held_out: Float[Tensor, "held_out channel height width"]  # In [0, 1], measured
+    explainer: CopyExplainer | None = None  # Masks of the current weights, where they are asked for
     checks = (spread_check,)
 
     def measure(self, model: SSL, context: Context) -> Measurement:
@@ -100,6 +109,10 @@ class SSLDiagnostics:
 
     @torch.no_grad()
     def views(self, model: SSL, context: Context) -> dict[str, Tensor]:
-        "image, view 1 and view 2 [preview, channel, height, width]."
+        "image, view 1 and view 2 [preview, channel, height, width]; where it is asked for, keep [preview, height, width] and its age."
         x, generator = self.preview, context.generator
-        return {"image": x, "view 1": model.augment(x, generator), "view 2": model.augment(x, generator)}
+        found = {"image": x, "view 1": model.augment(x, generator), "view 2": model.augment(x, generator)}
+        steps = int(context.live.values.get("explain", 0))
+        if not steps or self.explainer is None: return found
+        seen = self.explainer.explain(model.encoder, x, steps=steps, at=context.step)
+        return found | {"keep": seen.keep, "logits": seen.logits, "age": age_of(seen).to(x.device)}

@@ -17,8 +17,10 @@ from ...core.settings import Settings
 from ...data.batches import Batches
 from ...data.sources import OWN, DataSettings, is_grey, one_of_each
 from .diagnostics import SSLDiagnostics
-from .model import SSL, SSLSettings
+from .explain import CopyExplainer
+from .model import SSL, METHOD_TERMS, SSLSettings
 from ...train.settings import TrainSettings
+from ...nn.encoders import SMALL
 
 # %% ../../../nbs/families/ssl/02_experiment.ipynb #d0e21091
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,10 @@ class SSLRun(Settings):
         "A loss without labels depends on temperature and on how many others an image is told from."
         of = f"swav, {self.model.prototypes} prototypes" if self.model.method == "swav" else self.model.method
         loss = f"nats, {of}, temperature {self.model.temperature:g}, {self.train.batch} images a batch"
-        return {"contrastive": loss, "loss": loss, "view_distance": "1-cos", "held_out/spread": "1-cos", "held_out/dead": "share of units"}
+        if self.model.method == "vicreg": loss = f"vicreg, {self.model.projection} dimensions, {self.train.batch} images a batch"
+        if self.model.method == "supervised": loss = "nats, of the class"
+        return {METHOD_TERMS[self.model.method]: loss, "loss": loss, "view_distance": "1-cos", "held_out/spread": "1-cos",
+                 "held_out/dead": "share of units"}
 
     def build(
         self,
@@ -56,18 +61,21 @@ class SSLRun(Settings):
         "Everything a trainer needs. Raises ValueError before any time is spent."
         self.check_shape()
         device = choose_device(str(device))
-        model = SSL(self.model, generator=generator(self.train.seed, "model")).to(device)
-        fit = lambda images: images if images.images.shape[-1] == model.side else images.resize(model.side)
+        side = SMALL[self.model.shape][2]
+        fit = lambda images: images if images.images.shape[-1] == side else images.resize(side)
         train, test = fit(self.data.open("train")), fit(self.data.open("test", 200))
+        known = train.labels is not None and len(train.classes) > 1 and bool((train.labels >= 0).all())
+        model = SSL(self.model, generator=generator(self.train.seed, "model"), classes=len(train.classes) if known else 0).to(device)
         shown = one_of_each(test, 8)
         preview, held_out = test.subset(shown).float().to(device), test.subset(range(min(64, len(test)))).float().to(device)
         columns = " | ".join(test.classes[int(i)] for i in test.labels[shown])
         info = {"data": train.name, "source": train.source, "columns": columns, "device": str(device), "held_out": str(len(held_out))}
         batches = Batches(train.images.to(device), self.train.batch, self.train.seed, labels=train.labels)
-        return Setup(model=model, batches=batches, diagnostics=SSLDiagnostics(preview=preview, held_out=held_out), preview=preview,
-                     held_out=held_out, info=info)
+        looked = train.subset(range(min(256, len(train)))).float().to(device)
+        diagnostics = SSLDiagnostics(preview=preview, held_out=held_out, explainer=CopyExplainer(looked, seed=self.train.seed))
+        return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info)
 
 
 FAMILY = Family(name="ssl", title="Encoders without labels: "
-                                  "SimCLR and SwAV", experiment=SSLRun, display="latentlab.families.ssl.display:SSLDisplay",
-                summary=("contrastive", "held_out/spread"), lab="ssl.ipynb")
+                                  "SimCLR, SwAV and VICReg", experiment=SSLRun, display="latentlab.families.ssl.display:SSLDisplay",
+                summary=("loss", "held_out/spread"), lab="ssl.ipynb")
