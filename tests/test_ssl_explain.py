@@ -39,7 +39,7 @@ def test_the_panel_has_its_row_and_says_its_age_and_none_when_it_is_off():
     trainer, display = Trainer(RUN.replace(explain=1)), SSLDisplay()
     now = trainer.fit(2, progress=False).snapshot()
     layout, arrays = display.layout(now), display.arrays(now)
-    assert layout.rows[-1].key == "keep" and layout.rows[-1].note.startswith("weights of step 2, masking network 1 steps")
+    assert layout.rows[-1].key == "keep" and layout.rows[-1].note.startswith("of step 2, 1 of ")
     assert arrays["keep"].dtype == np.uint8 and arrays["keep"].shape == (8, 28, 28) and "behind" in display.notes(now)[0]["text"]
     rows = len(display.figure(now).axes)
     trainer.set(explain=0)

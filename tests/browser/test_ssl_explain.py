@@ -8,10 +8,10 @@ def test_the_row_says_its_age_and_goes_when_it_is_off(open_notebook):
     notebook = open_notebook(CELLS, name="ssl", width=1280, height=900)
     page = notebook.page
     notebook.wait_data("Number(d.painted) > 1", 60)
-    page.wait_for_function("() => document.querySelector('.ll').innerText.includes('masking network')", timeout=60_000)
+    page.wait_for_function("() => document.querySelector('.ll').innerText.includes('looked at')", timeout=60_000)
     assert "looked at" in page.locator(".ll").first.inner_text()
     notebook.execute("panel.trainer.step(30); panel.trainer.wait()")
-    page.wait_for_function("() => /weights of step \\d\\d/.test(document.querySelector('.ll').innerText)", timeout=60_000)
+    page.wait_for_function("() => /of step \\d\\d, /.test(document.querySelector('.ll').innerText)", timeout=60_000)
     notebook.shot("ssl-1280", 1280, 900)
     notebook.shot("ssl-1680", 1680, 1050)
     notebook.execute("panel.trainer.set(explain=0); panel.trainer.step(2)")
