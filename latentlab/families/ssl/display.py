@@ -55,7 +55,8 @@ class SSLDisplay(Display):
         rows = tuple(Row(key=name, label=name, note="" if name == "image" else "drawn anew for each step") for name in VIEWS)
         if "keep" in snapshot.views:
             rows += (Row(key="keep", label="looked at", kind="keep", note=short_age(snapshot.views["age"]),
-                         help=f"{age_words(snapshot.views['age'])}. Pixels that the embedding of the copied weights depends on, as a masking network has learnt them so far."),)
+                         help=f"{age_words(snapshot.views['age'])}. "
+                              "Pixels that the embedding of the copied weights depends on, as a masking network has learnt them so far."),)
         term, said, unit = LOSSES[run.get("method")]
         loss = CurvePlot(title="Loss", note=said, terms=(Curve(name=term, label=term.replace("_", " "), unit=unit, axis="left",
                                                                colour=term_colour(term)),))
