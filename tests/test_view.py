@@ -52,6 +52,9 @@ def test_data_never_becomes_markup(name):
 def test_one_module_one_export():
     assert browser_module().count("export default") == 1 and ".uplot" in browser_style()
     assert len(browser_module()) < 250_000  # sent once per panel
+    for name in MODULES:  # what is sent has no indentation, so no string may go over two lines
+        open_ = [line for line in static_text(f"{name}.js").splitlines() if line.count("`") % 2 and not line.lstrip().startswith("//")]
+        assert all('"`"' in line or "/^`" in line for line in open_), (name, open_)
 
 
 def test_no_module_overwrites_a_function_of_another():

@@ -37,9 +37,9 @@ def static_text(
 
 
 def browser_module() -> str:  # JavaScript, one ES module
-    "uPlot and our primitives as one module, without the lines that are comments: it is sent once for each panel."
-    ours = "\n".join(static_text(f"{name}.js") for name in MODULES).splitlines()
-    return "\n".join([static_text("uPlot.iife.min.js"), *(line for line in ours if not line.lstrip().startswith("//"))])
+    "uPlot and our primitives as one module, without comments on lines of their own and without indentation: sent once for each panel."
+    ours = (line.strip() for name in MODULES for line in static_text(f"{name}.js").splitlines())  # no string goes over two lines
+    return "\n".join([static_text("uPlot.iife.min.js"), *(line for line in ours if not line.startswith("//"))])
 
 
 def browser_style() -> str:  # CSS
