@@ -104,7 +104,8 @@ class MaskDiagnostics:
 
     def along(self, model: NEM, context: Context, partner: Tensor | None) -> dict[str, Tensor]:
         "Order of the pixels, and means of area, soft and hard distance over the range; computed once for weights and settings."
-        key = (id(model), sum(weight._version for weight in model.parameters()), tuple(context.live.values.items()))
+        # of the weights themselves: a fused optimiser moves them without counting it in their version
+        key = (torch.stack([weight.double().sum() for weight in model.unet.parameters()]).tolist(), tuple(context.live.values.items()))
         if self._path[0] != key:
             found = model.frontier(self.preview, points=POINTS, partner=partner)
             self._path = key, {"rank": model.rank(self.preview, points=POINTS, partner=partner),
