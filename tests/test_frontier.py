@@ -119,6 +119,8 @@ def test_the_facade_takes_a_weight(tmp_path):
     (lambda nem: make().explain(pictures(1), weight=0.1), "`weight` must be left out"),
     (lambda nem: make(frontier=True, penalty_weight=Range(0.1, 0.1, "log")), "`penalty_weight` must be a range on a log scale"),
     (lambda nem: make(frontier=True, penalty_weight=Range(0.01, 0.1)), "got 0.01..0.1. Write"),
+    (lambda nem: make(frontier=True, kl_scale=0.02), "`kl_scale` must be left at its default for a whole range of weights: got 0.02"),
+    (lambda nem: nem.settings.replace(area_scale=0.3), "`area_scale` must be left at its default"),
 ])
 def test_what_is_refused(call, words):
     with pytest.raises(ValueError, match=words): call(frontier())
@@ -156,3 +158,10 @@ def test_the_curve_and_the_order_follow_training():
         assert again[name] is seen[2][name] and not torch.equal(seen[0][name], seen[1][name]), name
         assert not torch.equal(seen[1][name], seen[2][name]), name
     assert seen[2]["curve"][:, 0].unique().numel() > 1, "one area for every weight"
+
+
+def test_one_price_goes_back_where_a_whole_range_is_switched_on():
+    moved = NEMRun().replace(kl_scale=0.02, area_scale=0.3)
+    whole = moved.replace(frontier=True)
+    assert (whole.get("kl_scale"), whole.get("area_scale")) == (NEMRun().get("kl_scale"), NEMRun().get("area_scale"))
+    assert moved.replace(width=12).get("kl_scale") == 0.02

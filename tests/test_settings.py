@@ -28,7 +28,7 @@ PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one
 # Points have no other likelihood; longer lists would move `layers` too
 ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4)}
 WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
-# A ladder, a gradient of its own and a closed form exclude one another, a pair and a batch of one too; all other fields go together
+# A ladder, a gradient of its own and a closed form exclude one another; so do a pair and a batch of one, a whole range and one price
 APART = {HVAERun: 3, VAESettings: 3, NEMRun: 2, NEMSettings: 2}
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 
@@ -86,7 +86,9 @@ def spread(cls, paths):
     for path in paths:
         for i, run in enumerate(runs):
             with contextlib.suppress(ValueError):
-                runs[i] = run.replace(changed(cls, path))
+                made = run.replace(changed(cls, path))
+                if not set(run.diff(cls())) <= set(made.diff(cls())): continue  # it takes another back, which means nothing beside it
+                runs[i] = made
                 break
         else: runs.append(cls().replace(changed(cls, path)))
     return runs

@@ -1,0 +1,32 @@
+"A whole range of weights on screen: the curve follows training, and a click on it moves masks and slider without any."
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+CELLS = ["""import latentlab as ll
+panel = ll.lab("nem", preset="whole range of weights", images=512, device="cpu", journal=None)
+panel"""]
+CURVE = "[data-picture=lines]"
+
+
+def told(notebook, name): return notebook.page.locator(CURVE).first.get_attribute(f"data-{name}")
+
+
+def here(notebook): return float(told(notebook, "now").split(",")[0])  # Area of the masks that are shown
+
+
+def test_a_click_on_the_curve_goes_there_and_takes_the_slider_with_it(open_notebook):
+    whole = open_notebook(CELLS, name="frontier", width=1280, height=900)
+    whole.wait_data("Number(d.step) >= 60", 60)
+    whole.page.locator("[data-command=pause]").click()
+    whole.wait_data("d.state === 'paused'", 10)
+    step, places = whole.data("step"), [tuple(map(float, spot.split(","))) for spot in told(whole, "at").split()]
+    assert len(set(places)) > 6, "one place for every weight: the curve is that of another step"
+    for (x, y), less in ((places[-1], True), (places[0], False)):  # the dearest weight keeps least, the cheapest most
+        was = here(whole)
+        whole.page.locator(f"{CURVE} canvas").first.click(position={"x": x, "y": y}, timeout=20_000)
+        whole.page.wait_for_function(f"([was, less]) => {{ const now = Number(document.querySelector('{CURVE}').dataset.now.split(',')[0]); "
+                                     "return less ? now < was : now > was; }", arg=[was, less], timeout=20_000)
+    value = whole.page.locator("[data-source=weight]").first
+    assert float(value.get_attribute("data-value")) < 0.02 and whole.data("step") == step and not whole.errors
