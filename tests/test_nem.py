@@ -4,6 +4,7 @@ image, any encoder can be explained.
 import copy
 import functools
 import itertools
+from dataclasses import replace
 
 import latentlab as ll
 import pytest
@@ -511,6 +512,28 @@ def test_fewer_large_images_are_measured_and_a_slow_step_is_said(monkeypatch):
     monkeypatch.undo()
     setup = run.build("cpu")
     assert len(setup.held_out) == 32
+
+
+def test_a_slow_encoder_is_looked_at_before_it_is_measured(tmp_path, monkeypatch):
+    "The first verdicts stand on two images and say so; no figure is of two images, and a measurement that is asked for is of all."
+    from latentlab.families.nem import experiment
+
+    run = NEMRun().replace({"encoder": "untrained", "images": 64, "train.batch": 8, "model.width": 4, "train.device": "cpu", "train.check_every": 20})
+    monkeypatch.setattr(experiment, "SLOW", -1.0)
+    seen, usual = [], MaskDiagnostics.measure
+    monkeypatch.setattr(MaskDiagnostics, "measure", lambda self, model, context: seen.append((context.step, context.early)) or usual(self, model, context))
+    trainer = Trainer(run, journal=tmp_path).fit(2, progress=False)
+    (row,) = ll.Journal(tmp_path).runs().to_dict("records")
+    assert [value > 0 for name, value in row.items() if "distance_hard" in name] == [True], row
+    looked, whole = trainer.session.measurements
+    assert seen == [(0, True), (2, False)] and not looked.figures and whole.figures
+    assert all("(a first look, at 2 images)" in verdict.sentence for verdict in looked.verdicts)
+    assert not any("first look" in verdict.sentence for verdict in whole.verdicts)
+    snapshot = trainer.snapshot()
+    assert NEMDisplay().table(replace(snapshot, measurements=(looked,))) == {} and NEMDisplay().table(snapshot)
+    assert Trainer(run).measure().figures, "asked for at the first step"
+    monkeypatch.setattr(experiment, "SLOW", 60.0)
+    assert Trainer(run).fit(1, progress=False).session.measurements[0].figures
 
 
 def test_weights_are_no_cost_of_an_image():

@@ -364,8 +364,34 @@ def test_the_proof_is_bounded_and_made_once():
     assert first <= 40 and sum(calls) <= 100, "passes, and images that went through"
     frozen.check(pictures(500, 16))
     assert len(calls) - first <= 12
+    before = len(calls)
     FrozenEncoder(module, ["1"]).check(pictures(4, 16))
-    assert ((("1", "3"), (3, 16, 16)) in encoders.PROVED[module]) and ((("1",), (3, 16, 16)) in encoders.PROVED[module])
+    assert set(encoders.PROVED[module]) == {("1", "", (3, 16, 16)), ("3", "", (3, 16, 16))} and len(calls) - before <= 12
+
+
+def test_what_was_proved_while_maps_were_chosen_is_not_proved_again(monkeypatch):
+    made = []
+    monkeypatch.setattr(encoders, "place_maps", lambda run, x: made.append(1) or place_maps(run, x))
+    module = nn.Sequential(net(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    frozen = encoders.open_encoder(module, size=32, mean=0.5, std=0.25, quiet=True)
+    assert made == [1]
+    frozen.check(pictures(4, 48))  # resized to what it reads: the same maps
+    assert made == [1]
+    chosen = dict.fromkeys(frozen.maps, "NHWC")  # and a layout that was not proved is proved, and refused
+    with pytest.raises(ValueError, match="is none, for its rows follow the image's columns"):
+        FrozenEncoder(module, frozen.maps, "output", size=(32, 32), layouts=chosen, mean=0.5, std=0.25).check(pictures(4, 48))
+    assert made[:2] == [1, 1]
+    with pytest.raises(ValueError, match="is none"): encoders.open_encoder(module, size=32, maps=chosen, quiet=True)
+
+
+def test_a_proof_of_one_size_or_module_is_none_for_another(monkeypatch):
+    module, made = nn.Sequential(net(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), []
+    encoders.open_encoder(module, size=32, quiet=True)
+    monkeypatch.setattr(encoders, "place_maps", lambda run, x: made.append(tuple(x.shape[2:])) or place_maps(run, x))
+    encoders.open_encoder(module, size=40, quiet=True)
+    assert made == [(40, 40)]
+    encoders.open_encoder(nn.Sequential(net(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=32, quiet=True)
+    assert made == [(40, 40), (32, 32)]
 
 
 def test_our_own_kinds_are_proved_once_in_a_process(monkeypatch):

@@ -58,3 +58,4 @@ class Context:
     generator: torch.Generator  # The random stream, on the device of the data
     step: int = 0  # Training steps done
     group: str | None = None  # Name of the group whose terms are wanted; None for all terms
+    early: bool = False  # Whether a measurement is the one before the first step, for which nobody should wait long

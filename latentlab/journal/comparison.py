@@ -111,7 +111,7 @@ def plot_columns(
         head.text(0.01, 0.62, said, va="center", weight="bold", fontsize=12, color=LIGHT.ink, parse_math=False)
         if note: head.text(0.01, 0.12, note[:110], va="center", fontsize=7.5, color=LIGHT.soft, parse_math=False)
         columns.append(join_pngs([figure_png(one, dpi=dpi) for one in (head, figure) if one is not None]))
-    told = "all runs on the same images" if rows else "the runs show different images, or none: compare their pictures with care"
+    told = "all runs on the same images" if rows else "each picture is of its own run's images: they may differ for that alone"
     return join_pngs(columns, down=False), told
 
 # %% ../../nbs/journal/09_comparison.ipynb #61bcc304

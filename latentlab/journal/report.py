@@ -419,7 +419,9 @@ class Report:
         previews = [run.picture().get("image") for run in self.runs]
         if all(preview is not None for preview in previews) and np.array_equal(*previews): return "Both runs show the same images."
         if self._shared: return f"Both runs show the same images: the {len(self._shared[0])} that they share."
-        return "The two runs show different images: compare their pictures with care."
+        if any(preview is None for preview in previews): return "One of the two runs has no picture: there is none to set beside it."
+        return ("The two runs show different images: each picture is of its own run's, and there is no slider over their steps, which "
+                "would set different images side by side. For one, train both on the same images.")
 
     @cached_property
     def over_time(self) -> str:

@@ -78,7 +78,7 @@ def place_maps(
         changed = images.clone()
         changed[patch] = noise[patch]
         for name, now in run(changed).items():
-            energy = (now.double() - before[name].double()).square().sum(1).mean(0)
+            energy = (now - before[name]).square().sum(1).double().mean(0)  # equal cells differ by exactly 0 in any precision
             energy = energy / energy.sum()  # NaN where nothing moved
             centres[name].append([(energy.sum(1) * torch.arange(len(energy)).to(energy)).sum().item(),
                                   (energy.sum(0) * torch.arange(energy.shape[1]).to(energy)).sum().item()])

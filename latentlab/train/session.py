@@ -343,12 +343,15 @@ def nonfinite(
 def measure(
     session: Session,  # Measured on the held-out data of its diagnostics
     live: Live,  # Settings in force
+    *,
+    early: bool = False,  # Whether this is the measurement before the first step, which may be a glance
 ) -> Measurement:  # Also kept in the session
     "Figures and verdicts as they are now. Raises NonFiniteStep when training has met a number that is not finite."
     session.curves.drain()
     if session.curves.bad: raise nonfinite(*session.curves.bad, live)
     session.generator.manual_seed(stream_seed(session.run.train.seed, "probe"))
-    found = session.setup.diagnostics.measure(session.model, Context(live=live, generator=session.generator, step=session.step))
+    context = Context(live=live, generator=session.generator, step=session.step, early=early)
+    found = session.setup.diagnostics.measure(session.model, context)
     session.add(found)
     return found
 

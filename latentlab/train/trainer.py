@@ -438,7 +438,7 @@ class Trainer:
 
     def _between(self) -> None:
         train, step = self.run.train, self.step_count
-        if is_due(step, train.check_every) and not self._measured: self._measure()
+        if is_due(step, train.check_every) and not self._seen: self._measure(early=step == 0)
         if self.recorder.picture_due(step): self.recorder.picture(f"step-{step}", self.session, draw_views(self.session, self._live))
         if step and step % train.checkpoint_every == 0:
             self._try_checkpoint()
@@ -457,11 +457,14 @@ class Trainer:
         self.version += 1
 
     @property
-    def _measured(self) -> bool: return bool(self.session.measurements) and self.session.measurements[-1].step == self.step_count
+    def _seen(self) -> bool: return bool(self.session.measurements) and self.session.measurements[-1].step == self.step_count
 
-    def _measure(self) -> Measurement:
+    @property
+    def _measured(self) -> bool: return self._seen and bool(self.session.measurements[-1].figures)  # a first look has none
+
+    def _measure(self, *, early: bool = False) -> Measurement:
         live = self._live  # the same for the numbers and for what the record says of them
-        found = steps_of.measure(self.session, live)
+        found = steps_of.measure(self.session, live, early=early)
         self.recorder.measured(found, self.session, live)
         return found
 

@@ -70,18 +70,28 @@ class MaskDiagnostics:
     partners: tuple[Tensor | None, Tensor | None] = (None, None)  # [image, channel, height, width]
     checks = NEM_CHECKS
     weight: float | None = None  # That is shown of a whole range; None for its middle
+    glance: int = 0  # Images on screen that are judged before the first step, where all would take long; 0 for all images
     _path: tuple[Any, dict[str, Tensor]] = (None, {})  # What the order and the curve were computed from, and these
 
     @torch.no_grad()
     def measure(self, model: NEM, context: Context) -> Measurement:
         """Distances and shapes of the masks of the held-out images, and a verdict per check; images on screen are judged for themselves
-        and are in no figure.
+        and are in no figure. Before the first step of a slow encoder a glance at few images gives verdicts that say so, and no figure.
         """
+        if context.early and self.glance: return self.look(model, context)
         probe = compare_masks(model, self.held_out, context.live, context.generator, self.partners[1])
         screen = compare_masks(model, self.preview, context.live, context.generator, self.partners[0])
         screen = replace(screen, names=name_images("image {} on screen", len(self.preview), self.shown))
         probe = replace(probe, names=name_images("held-out image {}", len(self.held_out), self.measured), others=screen)
         return Measurement(step=context.step, figures=probe.figures(), verdicts=tuple(check(probe) for check in self.checks))
+
+    def look(self, model: NEM, context: Context) -> Measurement:
+        "Verdicts of the first images on screen alone, each with the number of images it stands on; no figures, which are of all images."
+        partner = None if self.partners[0] is None else self.partners[0][:self.glance]
+        probe = compare_masks(model, self.preview[:self.glance], context.live, context.generator, partner)
+        probe = replace(probe, names=name_images("image {} on screen", len(probe.images), self.shown))
+        seen = lambda one: replace(one, sentence=f"{one.sentence} (a first look, at {len(probe.images)} images)")
+        return Measurement(step=context.step, figures={}, verdicts=tuple(seen(check(probe)) for check in self.checks))
 
     @torch.no_grad()
     def views(self, model: NEM, context: Context) -> dict[str, Tensor]:

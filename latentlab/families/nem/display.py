@@ -146,7 +146,7 @@ class NEMDisplay(Display):
     ) -> Mapping[str, Sequence[float]]:  # Row name -> soft, hard
         "Numbers of the last measurement."
         if not snapshot.measurements: return {}
-        found = snapshot.measurements[-1].figures
+        if not (found := snapshot.measurements[-1].figures): return {}  # a first look
         blank = max(found["distance_blank"], 1e-9)
         return {"distance": [found["distance_soft"], found["distance_hard"]],
                 "relative": [found["distance_soft"] / blank, found["distance_hard"] / blank],

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'PRICES', 'WEIGHTS', 'BALANCE', 'EXTRAS', 'Target', 'read_target', 'NEMSettings', 'Explanation', 'Frontier',
-           'target_distances', 'encoder_for_target', 'join_maps', 'name_code', 'read_code', 'draw_partners',
-           'weight_place', 'NEM']
+           'Distances', 'target_distances', 'encoder_for_target', 'join_maps', 'name_code', 'read_code',
+           'draw_partners', 'weight_place', 'NEM']
 
 # %% ../../../nbs/families/nem/00_model.ipynb #565d2650
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from ...core.batch import Batch, Context
 from ...core.model import Group
 from ...core.settings import Live, Range, Settings, setting, shown
 from ...core.terms import Terms
-from ...losses.distances import DISTANCES, Distance, make_distance, on_latents
+from ...losses.distances import DISTANCES, FITTED, Distance, make_distance, on_latents
 from ...losses.masks import area, bernoulli_kl, binarity, border, total_variation
 from ...metrics.masks import hard_keep, unique_ranks
 from ...nn.encoders import Encoding, FrozenEncoder, check_images, map_shapes, with_logits
@@ -210,13 +210,38 @@ class Frontier:
 
 
 # %% ../../../nbs/families/nem/00_model.ipynb #e394759d
+class Distances(Mapping):
+    """Every distance of whole embeddings, by name. One that is fitted on real images is fitted when it is first asked for, so that a run
+    that never uses it does not wait for it.
+
+    distances = Distances(lambda: encoder.embed_many(images))
+    distances["whitened_cosine"](encoder.embed(x), encoder.embed(keep * x))
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[], Tensor],  # Gives the embeddings of real images [sample, latent]
+    ):
+        self.embed, self.made = embed, {}
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Distance:
+        if name not in self.made: self.made[name] = make_distance(name, self.embed() if name in FITTED else None)
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]: return iter(DISTANCES)
+
+    def __len__(self) -> int: return len(DISTANCES)
+
+
 def target_distances(
     target: str,  # As `read_target` reads it
-    embeddings: Float[Tensor, "sample latent"],  # Of real images; class logits for a class
-) -> dict[str, Distance]:  # Every distance that can be taken of it, by name
+    embed: Callable[[], Tensor],  # Gives the embeddings of real images [sample, latent]; class logits for a class
+) -> Mapping[str, Distance]:  # Every distance that can be taken of it, by name
     "Distances of whole embeddings that look at the target alone. Raises ValueError for a number that is not there, or that is dead."
     wanted = read_target(target)
-    if wanted.numbers is None: return {name: make_distance(name, embeddings) for name in DISTANCES}
+    if wanted.numbers is None: return Distances(embed)
+    embeddings = embed()
     one, many = ("class", "classes") if wanted.kind == "class" else ("latent", "latents")
     if wanted.numbers[-1] >= embeddings.shape[1]:
         raise ValueError(f"`target` must be among the {embeddings.shape[1]} {many} of this encoder, from 0: got {target}. Choose another.")
@@ -310,8 +335,8 @@ class NEM(nn.Module):
         encoder = encoder_for_target(encoder, settings.target, images)
         self.settings, self._held, self.fill = settings, (encoder,), Fill.of(images)
         self.paired = read_target(settings.target).kind == "pair"  # Whether a mask is of an image and its partner
-        with torch.no_grad(): embeddings = encoder.embed_many(images)
-        self.distances = target_distances(settings.target, embeddings)
+        with torch.no_grad(): self.distances = target_distances(settings.target, lambda: encoder.embed_many(images))
+        self.distances[settings.distance]  # what is wrong with it is told now, not at the first step
         grid = {"1": 1.0, "1/2": 0.5, "1/4": 0.25}[settings.grid]
         channels = tuple((1 + self.paired) * size[0] for size in encoder.sizes(images))
         self.unet = MaskUNet(channels, layers=settings.layers, width=settings.width, bias=settings.mask_bias, grid=grid,
