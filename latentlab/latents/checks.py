@@ -59,6 +59,7 @@ class LatentProbe:
     effective: Float[Tensor, " batch"] | None = None  # Effective number of the S samples of each example
     steps: int = 0  # Training steps done
     discrete: bool = False  # Whether the likelihood is of discrete data
+    places: tuple[int, ...] = ()  # Of each layer, where some are maps; () for vectors
 
     def __post_init__(self): check_layers(self)
 
@@ -196,7 +197,7 @@ class Pockets:
         rows, columns = self.region.shape
         row, column = ((y1 - z[:, 1]) / (y1 - y0) * (rows - 1)).round(), ((z[:, 0] - x0) / (x1 - x0) * (columns - 1)).round()
         inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-        return inside & self.region[row.clamp(0, rows - 1).long(), column.clamp(0, columns - 1).long()]
+        return inside & self.region.to(z.device)[row.clamp(0, rows - 1).long(), column.clamp(0, columns - 1).long()]
 
 # %% ../../nbs/latents/02_checks.ipynb #d3a79474
 def find_pockets(
@@ -458,7 +459,8 @@ def kl_weight(
     (weight, free), f = weight_now(probe), probe.figures()
     layers = [f[f"kl_{name}"] for name in probe.names]
     units = sum(loc.shape[-1] for loc in probe.loc) or len(probe.names)
-    each, pressure = sum(layers) / units, free / max(*layers, 1e-9)
+    floors = [free * places for places in probe.places or [1] * len(layers)]
+    each, pressure = sum(layers) / units, min(floor / max(kl, 1e-9) for floor, kl in zip(floors, layers))
     heavy = LATENT_LIMITS["weight"]
     if probe.live.get("beta", 1.0) == 0:
         sentence = f"the KL of {brief(sum(layers))} nats has weight 0: an autoencoder, whose samples from the prior mean nothing"
@@ -467,8 +469,9 @@ def kl_weight(
         sentence = f"the KL has weight {brief(weight)} at step {probe.steps} and has grown to {brief(each)} nats a unit"
         return judge("kl_weight", "warn", each, heavy, sentence, "lower warmup_steps, or raise beta")
     if not young(probe) and level(pressure, LATENT_LIMITS["pressure"]) != "ok":
-        sentence = f"free nats of {brief(free)} a layer are above every KL (largest {brief(max(layers))} nats): no layer is pressed"
-        return judge("kl_weight", "warn", pressure, LATENT_LIMITS["pressure"], sentence, f"lower free_nats below {brief(max(layers))}")
+        most = max(kl / (places or 1) for kl, places in zip(layers, probe.places or [1] * len(layers)))
+        sentence = f"free nats of {brief(free)} a layer are above every KL (largest {brief(most)} nats): no layer is pressed"
+        return judge("kl_weight", "warn", pressure, LATENT_LIMITS["pressure"], sentence, f"lower free_nats below {brief(most)}")
     return judge("kl_weight", "ok", each, heavy, f"the KL has weight {brief(weight)}, {brief(each)} nats a unit", "")
 
 # %% ../../nbs/latents/02_checks.ipynb #45835b34

@@ -146,7 +146,7 @@ def probe_latents(
                        scale=None if scale is None else scale.mean((0, -1)), scale_min=None if scale is None else scale.min().item(),
                        floor=live.values["scale_floor"] if live.scale_kind == "learnt" else None,
                        scale_kind="" if scale is None else live.scale_kind, train_elbo=trained, live=dict(live.values),
-                       steps=int(model.steps), discrete=likelihood.discrete)
+                       steps=int(model.steps), discrete=likelihood.discrete, places=model.places)
 
 # %% ../../nbs/latents/03_evaluate.ipynb #935aab8b
 def latent_views(

@@ -61,6 +61,10 @@ class TrainSettings(Settings):
         "float32", kind="build",
         help="How numbers are held while the terms are computed. bfloat16 keeps 8 bits of each number's digits, in half the memory.",
         reason="bfloat16 pays only where the processor multiplies it in hardware")
+    replay: bool = setting(
+        True, label="replay steps",
+        help="On a GPU, whether a step is recorded once and then replayed as a whole, where the model allows it.",
+        reason="the same numbers; small models no longer wait for Python")
     device: str = setting(
         "auto",
         help="Where the run is trained: cpu, cuda, or auto for the GPU when there is one.",

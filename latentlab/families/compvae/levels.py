@@ -103,6 +103,7 @@ class Levels(BetaTCVAE):
     ):
         super().__init__(settings, shape, total=total, generator=generator)
         self.controls, on = controls, controls.child == "on"
+        self.replayable = not on  # On a GPU; with a child nobody has tried it
         if on: check_latent(controls.child_latent, settings.latents)
         make = dict(given=settings.latents, draw=self.decode, generator=generator)
         kinds = {"child": "child"} | ({} if controls.rival == "none" else {"rival": controls.rival})

@@ -233,6 +233,7 @@ class CSVAE(nn.Module):
     trace = model.trace(torch.rand(8, 1, 32, 32))
     """
 
+    replayable = True  # A step reads nothing from the host
     units: Mapping[str, str] = MappingProxyType({name: "nats" for name in ("nll", "kl", "label", "elbo", "loss")})
 
     def __init__(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...core.settings import Live
-from ...latents.model import VAE, LatentModel, VAESettings, data_decoder, data_encoder, refuse_layers
+from ...latents.model import VAE, LatentModel, VAESettings, data_decoder, data_encoder, refuse_layers, residual_between
 from ...latents.trace import ByDatum, Common, PriorSample, Trace, check_above, log_standard, noise
 from ...losses.bounds import Weights, refuse_analytic, toll
 from ...losses.gaussian import Normal, kl, kl_to_standard_normal, merge
@@ -59,7 +59,9 @@ class Decoders(nn.ModuleList):
         make, sizes, skips = dict(activation=model.settings.activation, generator=generator), model.sizes, model.settings.skips
         inputs = [[size, *(sizes[i + 1:i + 2] if skips else ())] for i, size in enumerate(sizes)]
         found = [data_decoder(model, inputs[0], generator)]
-        for i, hidden in enumerate(model.widths[1:], 1): found.append(Dense(inputs[i], hidden[::-1], 2 * sizes[i - 1], **make))
+        for i, hidden in enumerate(model.widths[1:], 1):
+            found.append(residual_between(model, range(i + 1, i + 1 + len(inputs[i])), i, generator) if model.settings.net == "residual"
+                         else Dense(inputs[i], hidden[::-1], 2 * sizes[i - 1], **make))
         super().__init__(found)
         self.sizes, self.skips = sizes, skips
 
@@ -107,6 +109,9 @@ def bottom_up_encoders(
     make, sizes = dict(activation=model.settings.activation, generator=generator), [model.event, *model.sizes]
     found = [data_encoder(model, [], 2 * sizes[1], generator)]
     for i, hidden in enumerate(model.widths[1:], 1):
+        if model.settings.net == "residual":
+            found.append(residual_between(model, [i, i - 1] if model.settings.skips else [i], i + 1, generator))
+            continue
         found.append(Dense([sizes[i]] + ([sizes[i - 1]] if model.settings.skips else []), hidden, 2 * sizes[i + 1], **make))
     return nn.ModuleList(found)
 
@@ -330,7 +335,7 @@ class AuxiliaryVAE(LatentModel):
         super().__init__(settings, shape)
         refuse_layers(self)
         (latent,), a = self.sizes, settings.auxiliary
-        self.names = ("1", "a")
+        self.names, self.places = ("1", "a"), (1, 1)
         self.encoder_a = data_encoder(self, [], 2 * a, generator)
         self.encoder_z = data_encoder(self, [a], 2 * latent, generator)
         self.decoder_a = data_encoder(self, [latent], 2 * a, generator)  # The auxiliary's own prior; it has no part in `sample_prior`
