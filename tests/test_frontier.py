@@ -7,6 +7,7 @@ import torch
 from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live, Range
 from latentlab.core.terms import weighted_sum
+from latentlab.facade import make_run
 from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.families.nem.model import weight_place
@@ -165,3 +166,8 @@ def test_one_price_goes_back_where_a_whole_range_is_switched_on():
     whole = moved.replace(frontier=True)
     assert (whole.get("kl_scale"), whole.get("area_scale")) == (NEMRun().get("kl_scale"), NEMRun().get("area_scale"))
     assert moved.replace(width=12).get("kl_scale") == 0.02
+
+
+def test_the_preset_is_the_one_that_was_measured():
+    run = make_run("nem", {"preset": "whole range of weights"})
+    assert (run.get("complement_scale"), run.get("penalty_weight"), run.get("fill")) == (0.3, Range(0.03, 1.5, "log"), "mean")

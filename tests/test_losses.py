@@ -44,7 +44,7 @@ def test_relative_l2_agrees_with_torch():
     torch.testing.assert_close(distances.relative_l2(a, b), (a - b).norm(dim=-1) / a.norm(dim=-1))
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2"])
+@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2", "mahalanobis"])
 def test_distances_stay_in_their_range(name):
     distance, scale = distances.make_distance(name, draw(200, 6, seed=2)), distances.DISTANCES[name]
     values = distance(draw(500, 6), draw(500, 6, seed=1))
@@ -67,13 +67,13 @@ def test_blank_embeddings_have_finite_values_and_slopes(name):
         assert all(s.isfinite().all() and s.abs().max() < 10 for s in slopes)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2"])
+@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2", "mahalanobis"])
 def test_distance_gradients(name):
     distance = distances.make_distance(name, draw(50, 4, seed=3))
     assert torch.autograd.gradcheck(distance, (draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()))
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2"])
+@pytest.mark.parametrize("name", [*PLAIN, "whitened_cosine", "normalised_l2", "mahalanobis"])
 def test_maps_and_single_vectors_are_refused(name):
     for shape in [(2, 6, 7, 7), (6,)]:
         distance = distances.make_distance(name, draw(50, shape[-1], seed=3))

@@ -29,7 +29,8 @@ from test_open_encoder import Tokens as TimmTokens
 from torch import nn
 
 PENALTIES, FILLS, GATES = ("kl", "area"), ("zero", "mean", "blur", "noise", "mixed"), ("soft", "straight_through")
-NEIGHBOURHOODS, DISTANCES = ("off", "train", "always"), ("half_cosine", "cosine", "relative_l2", "normalised_l2", "whitened_cosine")
+NEIGHBOURHOODS = ("off", "train", "always")
+DISTANCES = ("half_cosine", "cosine", "relative_l2", "normalised_l2", "whitened_cosine", "mahalanobis")
 
 
 def seeded(seed=0): return torch.Generator().manual_seed(seed)
@@ -560,3 +561,55 @@ def test_a_target_of_one_number_brings_its_distance_and_says_so(capsys):
     with pytest.raises(ValueError, match="`distance` must be normalised_l2 or relative_l2 for one latent: got cosine"):
         ll.train("nem", target="latent:3", distance="cosine", **small)
     with pytest.raises(ValueError, match="`target` must be embedding, pair"): ll.train("nem", target="latent:x", **small)
+
+
+# One unit for every encoder -----------------------------------------------------------------------------------------
+
+def test_a_calibrated_distance_takes_back_the_scale_and_the_offset_of_an_encoder():
+    class Louder(nn.Module):
+        "The same answers, fifty times as loud and elsewhere."
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x): return 50 * self.inner(x) + 3
+
+    x, plain = pictures(40), SmallEncoder(1, (1, 2, 2, 2, 1), generator=seeded())
+    loud = FrozenEncoder(Louder(plain), tuple(f"inner.{name}" for name in plain.names), lambda out: out)
+    found = []
+    for encoder in (FrozenEncoder(plain, plain.names), loud):
+        nem = make(encoder, x, distance="calibrated", fill="mean")
+        found.append(terms_of(nem, x[:6], Live(nem.settings))["distance"].detach())
+    assert torch.allclose(*found, atol=2e-3) and found[0].abs().max() > 1e-3
+    hidden = nem.distances["calibrated"](loud.embed(x[:20]), loud.embed(x[20:])).median()
+    assert 0.4 < hidden < 2.0  # strangers
+
+
+def test_calibration_is_made_once_when_it_is_first_taken_and_refused_before_training():
+    asked, x = [], pictures(40)
+    encoder = FrozenEncoder(small := SmallEncoder(1, (1, 2, 2, 2, 1), generator=seeded()), small.names)
+    nem = make(encoder, x)
+    counted = encoder.embed_many
+    encoder.embed_many = lambda images: asked.append(len(images)) or counted(images)
+    z = counted(x)
+    for _ in range(3): nem.distances["calibrated"](z, z)
+    assert asked == [40, 40]
+    with pytest.raises(ValueError, match="16 images or more: got"): make(encoder, x[:15], distance="calibrated")
+    with pytest.raises(ValueError, match="16 images or more: got"): make(encoder, x[:1], distance="calibrated")
+    with pytest.raises(ValueError, match="must tell strangers from re-photographs"):
+        make(encoder, x[:1].expand(40, -1, -1, -1) + 1e-3 * torch.rand(40, 1, 1, 1, generator=seeded()), distance="calibrated")
+
+
+def test_a_calibrated_run_of_the_whole_range_moves_its_weights():
+    trainer = Trainer(NEMRun().replace({"distance": "calibrated", "frontier": True, "images": 64, "batch": 8, "device": "cpu"}))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.fit(3, progress=False)
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    figures = trainer.snapshot().measurements[-1].figures if trainer.snapshot().measurements else trainer.measure().figures
+    assert all(abs(value) < 1e6 for value in figures.values())  # and no NaN
+    assert NEMDisplay().layout(trainer.snapshot()).table.rows
+    for target in ("latent:3", "latents:0,4"):
+        nem = make(images=pictures(40), target=target, distance="calibrated")
+        live = Live(nem.settings)
+        assert step(nem, pictures(2), live)[0]["distance"].isfinite().all()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'PRICES', 'WEIGHTS', 'BALANCE', 'EXTRAS', 'Target', 'read_target', 'NEMSettings', 'Explanation', 'Frontier',
-           'Distances', 'target_distances', 'encoder_for_target', 'join_maps', 'name_code', 'read_code',
+           'embed_again', 'Distances', 'target_distances', 'encoder_for_target', 'join_maps', 'name_code', 'read_code',
            'draw_partners', 'weight_place', 'NEM']
 
 # %% ../../../nbs/families/nem/00_model.ipynb #565d2650
@@ -23,6 +23,7 @@ from ...core.settings import Live, Range, Settings, setting, shown
 from ...core.terms import Terms
 from ...losses.distances import DISTANCES, FITTED, Distance, make_distance, on_latents
 from ...losses.masks import area, bernoulli_kl, binarity, border, total_variation
+from ...metrics.calibration import rephotograph
 from ...metrics.masks import hard_keep, unique_ranks
 from ...nn.encoders import Encoding, FrozenEncoder, check_images, map_shapes, with_logits
 from ...nn.masking import Fill, blend, gaussian, glimpse, jitter, neighbourhood_average, recoverable_sigmoid, straight_through
@@ -77,12 +78,13 @@ class NEMSettings(Settings):
         help="Prior p: the probability of keeping a pixel before anything is known, from which the KL counts. A smaller p makes every "
              "kept pixel dearer: one costs up to -ln p nats.",
         reason="as in the journal; the KL is then at most 9.21 nats")
-    distance: Literal["half_cosine", "cosine", "relative_l2", "normalised_l2", "whitened_cosine"] = setting(
+    distance: Literal["half_cosine", "cosine", "relative_l2", "normalised_l2", "whitened_cosine", "mahalanobis", "calibrated"] = setting(
         "half_cosine", kind="live",
         help="How the encoder's embedding of the masked image is compared with that of the image. half_cosine is (1 - cos) / 2, from "
              "0 for the same direction to 1 for the opposite one; cosine is twice that; whitened_cosine first takes off what all "
              "embeddings share; relative_l2 sees length too, and with it brightness; normalised_l2 is the squared length in units of "
-             "another image's, and the one for a single latent.",
+             "another image's, and the one for a single latent; mahalanobis counts standard deviations; calibrated is 0 for a "
+             "re-photograph and 1 for a stranger, so that one price means the same for every encoder.",
         reason="as in the published code, in [0, 1]")
     fill: Literal["zero", "mean", "blur", "noise", "mixed"] = setting(
         "blur", kind="live",
@@ -210,23 +212,35 @@ class Frontier:
 
 
 # %% ../../../nbs/families/nem/00_model.ipynb #e394759d
+@torch.no_grad()
+def embed_again(
+    encoder: FrozenEncoder,  # Any
+    images: Float[Tensor, "sample channel height width"],  # In [0, 1]
+) -> Float[Tensor, "sample latent"]:
+    "Embeddings of the images' re-photographs, always the same ones."
+    return encoder.embed_many(rephotograph(images, generator=torch.Generator().manual_seed(0)))
+
+
 class Distances(Mapping):
     """Every distance of whole embeddings, by name. One that is fitted on real images is fitted when it is first asked for, so that a run
     that never uses it does not wait for it.
 
-    distances = Distances(lambda: encoder.embed_many(images))
+    distances = Distances(lambda: encoder.embed_many(images), lambda: embed_again(encoder, images))
     distances["whitened_cosine"](encoder.embed(x), encoder.embed(keep * x))
     """
 
     def __init__(
         self,
         embed: Callable[[], Tensor],  # Gives the embeddings of real images [sample, latent]
+        again: Callable[[], Tensor],  # Gives those of the same images re-photographed
     ):
-        self.embed, self.made = embed, {}
+        self.embed, self.again, self.made = embed, again, {}
 
     @torch.no_grad()
     def __getitem__(self, name: str) -> Distance:
-        if name not in self.made: self.made[name] = make_distance(name, self.embed() if name in FITTED else None)
+        if name not in self.made:
+            again = self.again() if name == "calibrated" else None
+            self.made[name] = make_distance(name, self.embed() if name in FITTED or again is not None else None, again)
         return self.made[name]
 
     def __iter__(self) -> Iterator[str]: return iter(DISTANCES)
@@ -237,10 +251,11 @@ class Distances(Mapping):
 def target_distances(
     target: str,  # As `read_target` reads it
     embed: Callable[[], Tensor],  # Gives the embeddings of real images [sample, latent]; class logits for a class
+    again: Callable[[], Tensor],  # Gives those of the same images re-photographed; called when calibrated is asked for
 ) -> Mapping[str, Distance]:  # Every distance that can be taken of it, by name
     "Distances of whole embeddings that look at the target alone. Raises ValueError for a number that is not there, or that is dead."
     wanted = read_target(target)
-    if wanted.numbers is None: return Distances(embed)
+    if wanted.numbers is None: return Distances(embed, again)
     embeddings = embed()
     one, many = ("class", "classes") if wanted.kind == "class" else ("latent", "latents")
     if wanted.numbers[-1] >= embeddings.shape[1]:
@@ -248,8 +263,10 @@ def target_distances(
     some = embeddings[:, list(wanted.numbers)]
     dead = [number for number, column in zip(wanted.numbers, some.T) if not column.std() > 1e-6]
     if dead: raise ValueError(f"`target` must be alive: got {one} {dead[0]}, which says the same of every image. Choose another.")
-    names = [name for name in DISTANCES if len(wanted.numbers) > 1 or name not in ANGLES]
-    return {name: on_latents(make_distance(name, some), wanted.numbers) for name in names}
+    made = Distances(lambda: some, lambda: again()[:, list(wanted.numbers)])
+    found = {name: made[name] for name in DISTANCES if name != "calibrated" and (len(wanted.numbers) > 1 or name not in ANGLES)}
+    found["calibrated"] = lambda a, b: made["calibrated"](a, b)
+    return {name: on_latents(distance, wanted.numbers) for name, distance in found.items()}
 
 
 def encoder_for_target(
@@ -335,7 +352,8 @@ class NEM(nn.Module):
         encoder = encoder_for_target(encoder, settings.target, images)
         self.settings, self._held, self.fill = settings, (encoder,), Fill.of(images)
         self.paired = read_target(settings.target).kind == "pair"  # Whether a mask is of an image and its partner
-        with torch.no_grad(): self.distances = target_distances(settings.target, lambda: encoder.embed_many(images))
+        with torch.no_grad():
+            self.distances = target_distances(settings.target, lambda: encoder.embed_many(images), lambda: embed_again(encoder, images))
         self.distances[settings.distance]  # what is wrong with it is told now, not at the first step
         grid = {"1": 1.0, "1/2": 0.5, "1/4": 0.25}[settings.grid]
         channels = tuple((1 + self.paired) * size[0] for size in encoder.sizes(images))
