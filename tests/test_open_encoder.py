@@ -253,12 +253,59 @@ class Gives(nn.Module):
     (lambda: Gives(lambda out: {"logits": out.mean((-2, -1))}), "got a mapping with logits. Choose one of them: embed=lambda out: out.'logits'."),
     (lambda: Gives(lambda out: (out, out)), "`embed` must return .batch, latent.: got tuple"),
     (lambda: Gives(lambda out: nn.functional.dropout(out.mean((-2, -1)), 0.5, True)), "draws random numbers in eval mode"),
-    (lambda: Gives(lambda out: out).half(), "float32.*got torch.float16|reads none of"), (lambda: torch.rand(3), "`thing` must be a torch.nn.Module or a name"),
+    (lambda: Gives(lambda out: out).double(), "float32.*got torch.float64|reads none of"), (lambda: torch.rand(3), "`thing` must be a torch.nn.Module or a name"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(100, 4)), "reads none of 224 x 224, 64 x 64, 32 x 32, 28 x 28.*Say size="),
     (lambda: torch.jit.script(net()), "TorchScript"), (lambda: nn.Sequential(net(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to("meta"), "weights|meta")])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_cannot_be_opened_is_said(thing, words):
     with pytest.raises(ValueError, match=words): open_encoder(thing(), quiet=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_half_precision_is_read_in_float32_and_stays_as_it_is(dtype, capsys):
+    half = Tokens().to(dtype)
+    frozen = open_encoder(half)
+    assert "of half precision; a copy of it is read in float32" in capsys.readouterr().out
+    assert {one.dtype for one in half.parameters()} == {dtype} and {one.dtype for one in frozen.parameters()} == {torch.float32}
+    x = probe_images(3, (32, 32))
+    plain = opened(Tokens().to(dtype).float())
+    assert torch.equal(frozen.embed(x), plain.embed(x)) and frozen.check(x).own <= 1e-5
+    mixed = net()
+    mixed[2].to(dtype)
+    assert opened(mixed, size=32).maps == ("1", "3")
+
+
+class Overflows(nn.Module):
+    "Float32 weights and float32 out, and a layer between that is computed in half precision: finite in float32, and not there."
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.net, self.large, self.dtype = net(), nn.Identity(), dtype
+
+    def forward(self, x):
+        large = self.large((1e7 * self.net(x)).to(self.dtype))
+        return large.float().mean((-2, -1)) / 1e7
+
+
+def test_nan_in_half_precision_alone_is_named_with_its_layer():
+    opened(Overflows(torch.float32), size=32)
+    with pytest.raises(ValueError, match="must be finite: got NaN or infinity, first after `large`, in torch.float16, which ends at 65,504: compute it in float32"):
+        opened(Overflows(torch.float16), size=32, maps=["net.1", "net.3"])
+
+
+class Elsewhere(nn.Parameter):
+    "A weight that says it is on a GPU, as there is none here."
+    device = property(lambda self: torch.device("cuda:1"))
+
+
+def test_a_model_on_two_devices_and_images_on_a_third_are_named():
+    split = net()
+    split[2].bias = Elsewhere(split[2].bias.data)
+    with pytest.raises(ValueError, match=r"must be on one device: got cpu \(`0.weight`\) and cuda:1 \(`2.bias`\). Call module.to\('cpu'\)"): opened(split, size=32)
+    frozen = opened(net(), size=32)
+    for one in frozen.parameters(): one.__class__ = Elsewhere
+    with pytest.raises(ValueError, match=r"`images` must be on the device of the encoder .*: got cpu for cuda:1. Call images.to\('cuda:1'\), or encoder.to\('cpu'\)"):
+        frozen.check(probe_images(3, (32, 32)))
 
 
 @pytest.mark.parametrize("size", [0, "224", (1, 2, 3), True, 2.5, 10**6])

@@ -206,6 +206,26 @@ def test_a_bomb_is_refused_by_its_head(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="more than Pillow's limit of 1,000 pixels"): ll.images(tmp_path)
 
 
+def test_a_picture_of_ten_thousand_by_ten_thousand_is_refused_by_pillows_own_limit(tmp_path):
+    for k in range(3): photograph(k).save(tmp_path / f"{k}.png")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match="got 'huge.png': it has more than Pillow's limit of 89,478,485 pixels"): ll.images(tmp_path, strict=True)
+
+
+def test_no_file_that_can_be_read(tmp_path):
+    for k in range(3): (tmp_path / f"{k}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="must hold at least two pictures: got 0|can be read"): ll.images(tmp_path)
+
+
+def test_mixed_sizes_and_modes_become_one(tmp_path, capsys):
+    for k, mode in enumerate(("RGB", "L", "1", "P", "CMYK", "RGBA", "LA")):
+        drawn = Image.fromarray(np.random.default_rng(k).integers(0, 256, (30 + k, 50 - k, 3), dtype=np.uint8))
+        (drawn.convert("L") if mode in ("1", "LA") else drawn).convert(mode).save(tmp_path / f"{k}.{'tif' if mode == 'CMYK' else 'png'}")
+    Image.fromarray(np.random.default_rng(7).integers(0, 65536, (20, 40), dtype=np.uint16)).save(tmp_path / "7.png")
+    found = ll.images(tmp_path, size=24)
+    assert tuple(found.images.shape) == (8, 3, 24, 24) and "8 pictures, colour" in capsys.readouterr().out
+
+
 def test_folders_that_are_not_understood(tmp_path):
     with pytest.raises(ValueError, match="got '.*empty'. Known names|must hold at least two pictures: got 0"):
         (tmp_path / "empty").mkdir()
