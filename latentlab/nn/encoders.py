@@ -552,8 +552,8 @@ def check_passes(
                              "them "
                              "in its `forward`, or give `mean` and `std`, which make a copy.")
         if not first.embedding.isfinite().all():
-            raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity{where_not_finite(encoder, x)}. Check its "
-                             "weights and `mean`, `std`.")
+            raise ValueError(f"the embedding of {encoder.name} must be finite: got NaN or infinity{where_not_finite(encoder, x)}. "
+                             "Check its weights and `mean`, `std`.")
         for number in (first.embedding, *first.maps):
             if number.dtype != torch.float32:
                 raise ValueError(f"maps and embedding of {encoder.name} must be float32: got {number.dtype}. Leave out autocast, and "
