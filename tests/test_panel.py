@@ -19,6 +19,7 @@ from latentlab.core.settings import Settings
 from latentlab.panels.display import Display
 from latentlab.panels.layout import Curve, CurvePlot, Layout, Row, Slider, Strip, Table, TableRow
 from latentlab.panels.panel import OPEN, Panel
+from latentlab.panels.pump import FramePump
 from latentlab.panels.view import Event, image_bytes
 from latentlab.train.example import MeanRun
 from latentlab.train.trainer import Trainer
@@ -139,6 +140,14 @@ def test_a_pushed_snapshot_is_one_frame_and_a_tick_draws_only_what_is_new(opened
     assert panel.view.frame_meta["seq"] == before + 1
     panel.trainer.set(pull=0.5)
     assert panel.tick() and panel.view.values["pull"] == 0.5 and panel.view.frame_meta["values"]["pull"] == 0.5
+
+
+def test_a_panel_has_its_first_picture_when_a_second_does_not_come_in_time(opened, monkeypatch):
+    "A picture of a large encoder takes long: the panel stood without a layout, and showing it was a KeyError."
+    monkeypatch.setattr(FramePump, "tick", lambda self: False)
+    panel = opened()
+    assert panel.view.plan["title"] and panel._repr_mimebundle_()["text/plain"].endswith("step 0")
+    panel._still()
 
 
 def test_nobody_looks_nothing_is_sent(opened):

@@ -165,7 +165,7 @@ class Panel(ipywidgets.Box):
         self.view.on_request(self.receive)
         OPEN[self.name] = self
         self.trainer.serve()
-        self.tick()
+        if not self.tick(): self.push(self.last)  # of a slow encoder a second picture may not come in time, and the first is here
         if self.browser: self.browser.start()
         self.pump.start()
 

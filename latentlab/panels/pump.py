@@ -27,6 +27,7 @@ class FramePump:
     """
 
     IDLE_SECONDS = 0.1  # Between two looks at whether somebody looks
+    WAIT_SECONDS = 20.0  # For a picture: one of eight images of 224 px took a vision transformer over 2 s on a busy machine
     LOOK_SECONDS = 0.02  # Between two looks at whether something has changed, when a frame is due and there was none
 
     def __init__(
@@ -46,7 +47,7 @@ class FramePump:
     def tick(self) -> bool:  # Whether a frame was drawn
         "Draw one frame, if something has changed since the last one or will have changed when the step in progress is over."
         if self.trainer.version == self._version and self.trainer.state != "running": return False
-        snapshot = self.trainer.snapshot(timeout=2.0)
+        snapshot = self.trainer.snapshot(timeout=self.WAIT_SECONDS)
         if snapshot is None or snapshot.version == self._version: return False
         begun = time.thread_time()
         self.sink(snapshot)
