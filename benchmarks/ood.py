@@ -1,7 +1,7 @@
 """What makes LLR>k tell foreign images apart: hierarchies with one thing changed, on any device, scored against several foreign sets.
 
 python benchmarks/ood.py [--data fashion-mnist] [--ways recipe ...] [--seeds 0 1 2] [--steps 1500] [--width 12] [--out rows.json]
-python benchmarks/ood.py --width 32 --batch 256 --steps 7400 --seeds 0 --precision bfloat16 --store .   # keeps the weights of each run
+python benchmarks/ood.py --width 32 --batch 256 --steps 7400 --seeds 0 --fade 0.4 --precision bfloat16 --ways recipe --keep .   # keeps weights
 
 Rows are added to the file as they come, and what is there already is not trained again.
 """
@@ -21,6 +21,7 @@ from machine import machine  # noqa: E402
 from latentlab.core.runtime import choose_device, generator  # noqa: E402
 from latentlab.data.sources import fixed_bits, training_images, trial_images  # noqa: E402
 from latentlab.families.hvae.experiment import HVAERun  # noqa: E402
+from latentlab.families.hvae.stored import store_hierarchy  # noqa: E402
 from latentlab.latents.evaluate import evaluate  # noqa: E402
 from latentlab.metrics.ood import auroc  # noqa: E402
 from latentlab.metrics.scores import compressed_bits  # noqa: E402
@@ -90,7 +91,7 @@ def main():
     parser.add_argument("--samples", type=int, default=10, help="S of the first term of LLR")
     parser.add_argument("--count", type=int, default=1000, help="images of each set")
     parser.add_argument("--out", type=Path, help="a file of rows that is added to")
-    parser.add_argument("--store", type=Path, help="a folder for the weights")
+    parser.add_argument("--keep", type=Path, help="a folder for the weights; only for the structure of the stored hierarchies, width 32")
     a = parser.parse_args()
     torch.set_num_threads(1)
     device = choose_device()
@@ -108,9 +109,10 @@ def main():
             first = row["auroc"][FOREIGN[a.data][0]]
             print(f"{way}, seed {seed}: {row['seconds']} s, bound {row['nats']['in'][0]}, KL {row['kl']}, {FOREIGN[a.data][0]} {first}", flush=True)
             if a.out: a.out.write_text(json.dumps(rows, separators=(",", ":")).replace('{"data"', '\n{"data"') + "\n")
-            if a.store:
-                a.store.mkdir(parents=True, exist_ok=True)
-                torch.save(trainer.model.state_dict(), a.store / f"{a.data}-{way.replace(' ', '-')}-{seed}.pt")
+            if a.keep:
+                a.keep.mkdir(parents=True, exist_ok=True)
+                note = key | {"precision": a.precision, "fade": a.fade, "device": machine(device), "auroc": row["auroc"]}
+                store_hierarchy(trainer.model, a.keep / f"hierarchy-{a.data}-{seed}.safetensors", data=a.data, note=note)
 
 
 if __name__ == "__main__": main()

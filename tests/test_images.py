@@ -80,7 +80,15 @@ def test_bundle_has_its_licence_checksums_and_a_reasonable_size():
     for line in (BUNDLE / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split()
         assert hashlib.sha256((BUNDLE / name).read_bytes()).hexdigest() == digest
-    assert sum(p.stat().st_size for p in BUNDLE.iterdir()) < 4.6e6
+    assert "Creative Commons Attribution-Share Alike 3.0" in (BUNDLE / "MNIST_LICENSE.txt").read_text(encoding="utf-8")
+    assert sum(p.stat().st_size for p in BUNDLE.iterdir()) < 4.75e6
+
+
+@whole_data
+def test_bundled_digits_are_every_tenth_of_the_test_images():
+    part, full = load("mnist", "test", root=BUNDLE), load("mnist", "test", root=DATA)
+    assert part.indices.tolist() == list(range(0, 10000, 10))
+    assert torch.equal(full.images[part.indices], part.images) and torch.equal(full.labels[part.indices], part.labels)
 
 
 def test_bundle_loads_in_about_a_second():

@@ -1,15 +1,18 @@
 "Hierarchies whose lowest latents are maps: shapes, floors, skipped layers by hand, and what is refused."
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from latentlab.core.settings import Live
-from latentlab.families.hvae.experiment import HVAERun
+from latentlab.families.hvae.experiment import FAMILY, HVAERun
 from latentlab.families.hvae.model import HierarchicalVAE, make_model
+from latentlab.families.hvae.stored import RECIPE, misfits, read_hierarchy, stored_path
 from latentlab.latents.checks import kl_weight
 from latentlab.latents.evaluate import evaluate, probe_latents
 from latentlab.latents.model import VAE, VAESettings, latent_terms
+from latentlab.metrics.ood import auroc
 from latentlab.nn.residual import Residual
 from latentlab.train.trainer import Trainer
 
@@ -120,3 +123,38 @@ def test_points_have_no_maps():
 def test_a_skip_that_is_lost_is_refused():
     stage = Residual([(8, 14, 14), (16,)], [4], (1, 28, 28), sides=((14, 14), (28, 28)))
     with pytest.raises(ValueError, match="`inputs` must be as many as the network was built for, 2: got 1"): stage(torch.zeros(1, 1568))
+
+
+@pytest.mark.parametrize("name", ["clothes, trained already", "clothes, fresh", "Havtorn 2021, grey images"])
+def test_presets_are_runs(name):
+    run = HVAERun().replace(FAMILY.preset(name))
+    assert (run.model.maps, run.data.start) == (1, "stored" if "already" in name else "fresh") and misfits(run.model.replace(
+        hidden=RECIPE["hidden"], kernel=3)) == {}
+
+
+def test_the_stored_hierarchy_tells_digits_apart_at_once():
+    "With what is bundled alone: by the bound digits are more likely than clothes, by LLR>1 they stand apart."
+    run = HVAERun().replace({**FAMILY.preset("clothes, trained already"), "data.images": 500, "device": "cpu"})
+    setup = run.build("cpu")
+    model, inside, outside = setup.model, setup.diagnostics.inside, setup.diagnostics.outside
+    assert len(setup.diagnostics.inside) == len(setup.diagnostics.outside) == 100
+    bound = {k: [evaluate(model, x, generator=rng(), above=k).elbo for x in (inside, outside)] for k in (0, 1)}
+    assert auroc(*(-one for one in bound[0])) < 0.4
+    assert auroc(*(whole - skipped for whole, skipped in zip(bound[0], bound[1]))) > 0.9
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"data.name": "moons"}, "`start` must be fresh for moons: got stored"), ({"skips": False}, "Set skips to True, or choose the preset"),
+    ({"hidden": ((16,), (16,), (64, 64))}, "`start` must be fresh for this model: got stored. Set hidden to"),
+])
+def test_stored_weights_are_refused_where_they_do_not_fit(changes, words):
+    base = {**FAMILY.preset("clothes, trained already"), **changes}
+    if "data.name" in changes: base = {**base, "net": "mlp", "maps": 0, "likelihood": "gaussian"}
+    with pytest.raises(ValueError, match=words): HVAERun().replace(base)
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    path = tmp_path / "one.safetensors"
+    for content in (b"", stored_path("mnist").read_bytes()[:-100], (Path(stored_path("mnist")).parent / "simclr-scenes.safetensors").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="`path` must hold a stored hierarchy"): read_hierarchy(path)
