@@ -144,7 +144,7 @@ def test_the_stored_hierarchy_tells_digits_apart_at_once():
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"data.name": "moons"}, "`start` must be fresh for moons: got stored"), ({"skips": False}, "Set skips to True, or choose the preset"),
+    ({"data.name": "moons"}, "`start` must be fresh for 'moons': got stored"), ({"skips": False}, "Set skips to True, or choose the preset"),
     ({"hidden": ((16,), (16,), (64, 64))}, "`start` must be fresh for this model: got stored. Set hidden to"),
 ])
 def test_stored_weights_are_refused_where_they_do_not_fit(changes, words):

@@ -10,6 +10,7 @@ __all__ = ['RECIPE', 'STORED', 'misfits', 'check_start', 'StoredHierarchy', 'sto
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,7 +82,7 @@ def stored_path(
     data: str,  # One of STORED
 ) -> Path:  # In the package
     "The file of a stored hierarchy."
-    return Path(__file__).parents[2] / "weights" / f"hierarchy-{data}.safetensors"
+    return Path(str(files("latentlab"))) / "weights" / f"hierarchy-{data}.safetensors"
 
 
 def read_hierarchy(
