@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ...core.settings import shown
-from .model import HierarchicalVAE
 from ...latents.model import LatentModel, VAESettings
 from ...nn.encoders import tensor_shapes, weights_digest
 
