@@ -24,7 +24,7 @@ from ...data.sources import check_source, fixed_bits, one_of_each, read_labels, 
 from ...data.toys import expected_log_density, make_toy
 from .diagnostics import IMAGE_DRAWS, POINT_DRAWS, ImageDiagnostics, point_diagnostics
 from .model import make_model
-from .stored import RECIPE, STORED, check_start, take_stored
+from .stored import RECIPE, check_start, take_stored
 from ...latents.model import VAESettings
 from ...train.settings import TrainSettings
 
