@@ -52,7 +52,7 @@ def fit_to_encoder(
 # %% ../../../nbs/families/nem/03_experiment.ipynb #d0f89b21
 HELD_OUT_PIXELS = 2 ** 19  # As the encoder reads them: 32 images of 128 px, 10 of 224 px, where a measurement took 15 s
 SLOW = 0.5  # Seconds of a step from which its cost is said beside the picture
-GLANCE = 2  # Images that are judged before the first step of an encoder that is slow; measuring all took 9 s at 224 px
+GLANCE = 2  # Images that are judged before the first step of an encoder that is slow; measuring all took 13 s at 224 px, load 2.7
 
 
 def fingerprints(
