@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentlab.core.settings import Live
-from latentlab.families.hvae.experiment import FAMILY, HVAERun
+from latentlab.families.hvae.experiment import FAMILY, SCORED, HVAERun
 from latentlab.families.hvae.model import HierarchicalVAE, make_model
 from latentlab.families.hvae.stored import RECIPE, misfits, read_hierarchy, stored_path
 from latentlab.latents.checks import kl_weight
@@ -137,7 +137,7 @@ def test_the_stored_hierarchy_tells_digits_apart_at_once():
     run = HVAERun().replace({**FAMILY.preset("clothes, trained already"), "data.images": 500, "device": "cpu"})
     setup = run.build("cpu")
     model, inside, outside = setup.model, setup.diagnostics.inside, setup.diagnostics.outside
-    assert len(setup.diagnostics.inside) == len(setup.diagnostics.outside) == 100
+    assert len(setup.diagnostics.inside) == len(setup.diagnostics.outside) == SCORED
     bound = {k: [evaluate(model, x, generator=rng(), above=k).elbo for x in (inside, outside)] for k in (0, 1)}
     assert auroc(*(-one for one in bound[0])) < 0.4
     assert auroc(*(whole - skipped for whole, skipped in zip(bound[0], bound[1]))) > 0.9
