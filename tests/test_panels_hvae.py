@@ -111,7 +111,7 @@ def test_a_trainer_with_data_of_its_own_gets_no_control_over_ours() -> None:
         panel = Panel(trainer, threads=1)
         shown.append({control["name"] for control in panel.view.schema})
         panel.close()
-    assert shown[1] - shown[0] == {"name", "noise", "points"} and {"layers", "latents", "beta"} <= shown[0]
+    assert shown[1] - shown[0] == {"preset", "name", "noise", "points", "start"} and {"layers", "latents", "beta"} <= shown[0]
 
 
 def test_settings_of_another_family_are_refused_before_anything_is_built() -> None:

@@ -15,6 +15,7 @@ from latentlab.core.settings import Live, Range, Settings, as_dict, from_dict, f
 from latentlab.data.scenes import SceneSettings
 from latentlab.journal.record import digest
 from latentlab.families.hvae.experiment import HVAEData, HVAERun
+from latentlab.families.hvae.stored import RECIPE
 from latentlab.families.nem.model import NEMSettings
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.families.ssl.model import SSLSettings
@@ -26,10 +27,12 @@ CLASSES = (NEMRun, NEMSettings, TrainSettings, SceneSettings, SSLSettings, MeanR
 RUNS = (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun)  # With every class that they nest
 PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one another
 # Points have no other likelihood; longer lists would move `layers` too
-ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4)}
-WITH = {"exclude": {"name": "fashion-mnist"}}  # Points have no classes to leave out
+ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4), "maps": 1}
+# Points have no classes to leave out; maps are of residual blocks, and stored weights of one structure
+WITH = {"exclude": {"name": "fashion-mnist"}, "maps": {"net": "residual"}}
+STORED = {"data.name": "fashion-mnist", **{f"model.{name}": value for name, value in RECIPE.items() if name != "kernel"}}
 # A ladder, a gradient of its own and a closed form exclude one another; so do a pair and a batch of one, a whole range and one price
-APART = {HVAERun: 3, VAESettings: 3, NEMRun: 2, NEMSettings: 2}
+APART = {HVAERun: 2, VAESettings: 3, NEMRun: 2, NEMSettings: 2}
 FORM = re.compile(r"^`(\w+)` must .+: got .+\. .*[A-Za-z].*\.$", re.S)  # rule, value, remedy
 
 
@@ -46,6 +49,7 @@ def another(info):
 def changed(cls, path):
     "The change of one field, with the smallest companion where it cannot move alone."
     info, at = cls().fields()[path], path.rpartition(".")[0]
+    if info.name == "start": return {path: another(info)} | (STORED if cls is HVAERun else {"name": "fashion-mnist"})
     return {path: another(info)} | {f"{at}.{name}".lstrip("."): value for name, value in WITH.get(info.name, {}).items()}
 
 

@@ -29,4 +29,4 @@ def test_a_click_on_the_curve_goes_there_and_takes_the_slider_with_it(open_noteb
         whole.page.wait_for_function(f"([was, less]) => {{ const now = Number(document.querySelector('{CURVE}').dataset.now.split(',')[0]); "
                                      "return less ? now < was : now > was; }", arg=[was, less], timeout=20_000)
     value = whole.page.locator("[data-source=weight]").first
-    assert float(value.get_attribute("data-value")) < 0.02 and whole.data("step") == step and not whole.errors
+    assert float(value.get_attribute("data-value")) < 0.04 and whole.data("step") == step and not whole.errors
