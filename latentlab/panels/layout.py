@@ -100,9 +100,10 @@ class Row(Part):
     colour: str | None = None  # Of what is kept; None for the colour chosen on the page
     places: str | None = None  # Array of a number a pixel, [n, height, width], said in words when the pointer rests on it, in any row
     words: tuple[str, ...] = ()  # What 0, 1, ... of `places` mean
+    numbers: tuple[tuple[str, str], ...] = ()  # Array of a number an image, and what it is called, one line each below the images
 
     def draws(self) -> tuple[str, ...]:
-        said = (self.places,) if self.places else ()
+        said = (*((self.places,) if self.places else ()), *(key for key, _ in self.numbers))
         if self.kind == "image": return (self.key, *said)
         return (self.original or "image", self.rank or self.key if self.kind == "rank" else self.mask
                 or ("keep" if self.kind == "seen" else self.key), *said)

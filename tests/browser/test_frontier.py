@@ -30,3 +30,35 @@ def test_a_click_on_the_curve_goes_there_and_takes_the_slider_with_it(open_noteb
                                      "return less ? now < was : now > was; }", arg=[was, less], timeout=20_000)
     value = whole.page.locator("[data-source=weight]").first
     assert float(value.get_attribute("data-value")) < 0.04 and whole.data("step") == step and not whole.errors
+
+
+PAINT = ["""import latentlab as ll
+panel = ll.lab("nem", images=256, device="cpu", beside="painted", journal=None)
+panel"""]
+LOST = "() => document.querySelector('[data-numbers=beside_units] span').textContent"
+
+
+def test_a_stroke_on_the_pad_moves_the_numbers_and_another_start_moves_the_pad(open_notebook):
+    "An eraser over all of the first image: D~ rises, its neighbours stay in sight; the slider begins anew, on the pad too."
+    pad = open_notebook(PAINT, name="pad", width=1280, height=900)
+    pad.wait_data("Number(d.step) >= 30", 60)
+    pad.page.locator("[data-command=pause]").click()
+    pad.wait_data("d.state === 'paused'", 10)
+    pad.page.locator("[data-source=pad] [data-tab=erase]").click()
+    before, size = float(pad.page.evaluate(LOST)), pad.page.locator("[data-source=pad] [data-brush-size]")
+    size.focus()
+    size.press("End")
+    box = pad.place("[data-source=pad] .ll-brush-canvas")
+    pad.page.mouse.move(box["x"] + 2, box["y"] + 2)
+    pad.page.mouse.down()
+    for row in range(8):
+        for x in (0.01, 0.99): pad.page.mouse.move(box["x"] + x * box["width"], box["y"] + (row + 0.5) / 8 * box["height"], steps=8)
+    pad.page.mouse.up()
+    pad.page.wait_for_function(f"(was) => Number(({LOST})()) > was + 0.2", arg=before, timeout=20_000)
+    share = "document.querySelector('[data-source=pad]').dataset.painted"
+    assert int(pad.page.evaluate(share)) < 40 and pad.page.locator("[data-row=nearest_left]").is_visible()
+    slide = pad.page.locator("[data-slide=threshold]")
+    slide.focus()
+    slide.press("End")
+    pad.page.wait_for_function(f"() => {share} === '784'", timeout=20_000)
+    assert not pad.errors

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...core.batch import Context
 from ...core.settings import Live
 from ...core.snapshot import Measurement
+from .beside import Beside
 from .checks import NEM_CHECKS, MaskProbe
 from .model import NEM
 from ...losses.masks import area
@@ -71,7 +72,12 @@ class MaskDiagnostics:
     checks = NEM_CHECKS
     weight: float | None = None  # That is shown of a whole range; None for its middle
     glance: int = 0  # Images on screen that are judged before the first step, where all would take long; 0 for all images
+    gallery: Tensor | None = None  # Images among which neighbours are looked for, [image, channel, height, width]; None for the held-out
     _path: tuple[Any, dict[str, Tensor]] = (None, {})  # What the order and the curve were computed from, and these
+
+    def __post_init__(self):
+        gallery = self.held_out if self.gallery is None else self.gallery
+        self.beside = Beside(preview=self.preview, gallery=gallery, slow=self.glance > 0)  # What a person wants to see beside the masks
 
     @torch.no_grad()
     def measure(self, model: NEM, context: Context) -> Measurement:
@@ -104,6 +110,7 @@ class MaskDiagnostics:
         found = {"keep": model.keep(logits, live, generator, training=False), "logits": logits,
                  "fill": model.fill(live.fill, x, generator=generator)}
         if told is not None: found |= {"weight": told} | self.along(model, context, partner) | self.place(model, code, found, live, other)
+        found |= self.beside.views(model, live, code, found, other, context.step)
         return found if other is None else found | {"partner": partner}
 
     def told(self, model: NEM) -> Tensor | None:
@@ -115,7 +122,8 @@ class MaskDiagnostics:
     def along(self, model: NEM, context: Context, partner: Tensor | None) -> dict[str, Tensor]:
         "Order of the pixels, and means of area, soft and hard distance over the range; computed once for weights and settings."
         # of the weights themselves: a fused optimiser moves them without counting it in their version
-        key = (torch.stack([weight.double().sum() for weight in model.unet.parameters()]).tolist(), tuple(context.live.values.items()))
+        settings = tuple((name, value) for name, value in context.live.values.items() if name != "beside")
+        key = (torch.stack([weight.double().sum() for weight in model.unet.parameters()]).tolist(), settings)
         if self._path[0] != key:
             found = model.frontier(self.preview, points=POINTS, partner=partner)
             self._path = key, {"rank": model.rank(self.preview, points=POINTS, partner=partner),

@@ -156,7 +156,7 @@ class NEMRun(Settings):
         named = lambda rows: tuple(test.classes[i] if 0 <= i < len(test.classes) else "no class" for i in test.labels[rows].tolist())
         partners = (model.partners(preview, held_out), model.partners(held_out)) if model.paired else (None, None)
         diagnostics = MaskDiagnostics(preview=preview, held_out=held_out, shown=named(shown), measured=named(rest), partners=partners,
-                                      glance=GLANCE if "slow" in info else 0)
+                                      gallery=held_out if "slow" in info else reference, glance=GLANCE if "slow" in info else 0)
         return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=preview, held_out=held_out, info=info,
                      given=given)
 

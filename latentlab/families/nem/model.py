@@ -130,6 +130,13 @@ class NEMSettings(Settings):
         help="Weight of indecision, 4 q (1 - q) a pixel: 0 for kept or hidden, 1 for a half. Raise it for masks that are black and "
              "white.",
         reason="off: undecided pixels carry the order")
+    beside: Literal["none", "painted", "relax", "u_relax", "rise", "channel_mean", "gradient", "gradient_x_input", "integrated_gradients",
+                    "edges", "centre_blob", "random"] = setting(
+        "none", kind="live", label="beside the mask",
+        help="What stands beside the learned mask on screen, at its area: the map of a method that needs no training, with what it "
+             "costs; or painted, a mask of your own by hand on a pad below the pictures, whose distances and nearest neighbours are "
+             "shown at once. It changes the picture and nothing that is trained.",
+        reason="one question at a time")
     target: str = setting(
         "embedding", kind="build", suggest=("embedding", "pair", "latents:0,1"),
         help="What of the encoder's answer is explained: the whole embedding, one latent of it (latent:3), a group (latents:0,4), the "

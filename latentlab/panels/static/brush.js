@@ -15,9 +15,10 @@ LL.brush = (spec, tell) => {
   const area = () => { const found = shape(); return found ? found[1] * found[2] : 0; };
   const undone = () => { if (!history.has(index)) history.set(index, []); return history.get(index); };
   const told = () => { const block = blocks[spec.key], pixels = area(); return block && block.data.length >= pixels * (index + 1) && block.shape.length === 3 ? Uint8Array.from(block.data.subarray(index * pixels, (index + 1) * pixels)) : new Uint8Array(pixels); };
-  const mask = () => { const now = masks.get(index); if (now && now.length === area()) return now; const next = told(); masks.set(index, next); sent.set(index, next.slice()); return next; };
-  const remember = () => { const steps = undone(); steps.push(mask().slice()); if (steps.length > 30) steps.shift(); };
-  const send = () => { const now = mask().slice(); answer.clear(); paint(); tell(spec.key, "paint", index, now); };
+  const mask = () => { const now = masks.get(index); return now && now.length === area() ? now : told(); }; // one's own until Python has it, then what Python says
+  const remember = () => { const steps = undone(), now = mask(); steps.push(now.slice()); if (steps.length > 30) steps.shift(); masks.set(index, now); };
+  const send = () => { const now = mask().slice(); sent.set(index, [now.slice(), performance.now()]); answer.clear(); paint(); tell(spec.key, "paint", index, now); };
+  const heard = () => { const [now, since] = sent.get(index) ?? []; if (now && blocks[spec.key] && !pressed && (performance.now() - since > 4000 || told().every((v, p) => v === now[p]))) { sent.delete(index); masks.delete(index); } };
   const turn = (step) => { const found = shape(); if (found) { index = (index + step + found[0]) % found[0]; paint(); } };
   const dab = (x, y) => { // a disc: all pixels whose centres are nearer than half the brush's width
     const [, height, width] = shape(), r = Number(size.value) / 2, now = mask();
@@ -70,7 +71,6 @@ LL.brush = (spec, tell) => {
     canvas.setAttribute("aria-label", `paint on image ${index + 1}: arrow keys move, Space paints, Ctrl+Z undoes`);
     Object.assign(frame.node.dataset, { source: spec.key, painted: String(Math.round(painted)), index: String(index) });
   };
-  return { node: frame.node, sources: [spec.key], frame: (next) => { blocks = next; }, paint, theme: paint, destroy: () => {},
-    accepted: () => sent.set(index, mask().slice()),
-    refused: (source, sentence) => { const was = sent.get(index); if (was) masks.set(index, was.slice()); undone().pop(); answer.say(sentence); paint(); } };
+  return { node: frame.node, sources: [spec.key], frame: (next) => { blocks = next; heard(); }, paint, theme: paint, destroy: () => {},
+    refused: (source, sentence) => { masks.delete(index); const was = undone().pop(); if (was && !blocks[spec.key]) masks.set(index, was); answer.say(sentence); paint(); } };
 };

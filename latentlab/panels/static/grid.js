@@ -52,11 +52,16 @@ LL.grid = (host, picture) => {
       const cross = LL.el("i", { class: "ll-cross", hidden: true });
       strip.append(cross);
       body.append(head, strip);
-      const entry = { ...row, n, height, width, channels, gap, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null };
+      const entry = { ...row, n, height, width, channels, gap, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null, lines: [] };
       if (row.kind === "keep") {
         const amounts = columns(Array(n).fill(""), "amounts");
         body.append(LL.el("span", { class: "ll-amount-head", text: "share kept" }), amounts);
         entry.amounts = [...amounts.children];
+      }
+      for (const [key, label] of row.numbers ?? []) {
+        const line = columns(Array(n).fill(""), "amounts");
+        line.dataset.numbers = key; body.append(LL.el("span", { class: "ll-amount-head", text: label }), line);
+        entry.lines.push([key, [...line.children]]);
       }
       canvas.addEventListener("pointermove", (event) => point(event, entry));
       canvas.addEventListener("pointerleave", leave);
@@ -104,6 +109,7 @@ LL.grid = (host, picture) => {
     for (const row of rows) {
       const { n, height, width, channels, gap } = row, pixels = height * width, named = parts(row), [images, keep, fill, rank] = [named.original, named.mask, named.fill, named.rank].map((key) => blocks[key]?.data), tint = LL.rgb(row.colour ?? picture.colour);
       const live = row.kind === "rank" ? rank?.length === n * pixels : keep?.length === n * pixels, ordered = rank?.length === n * pixels ? rank : null, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
+      for (const [key, cells] of row.lines) cells.forEach((cell, i) => LL.put(cell, LL.number(blocks[key]?.data[i] ?? null, 2).replace("0.", ".")));
       if (!images || images.length !== n * pixels * channels || (!live && row.kind !== "image")) continue;
       const data = row.data.data, stride = row.data.width;
       for (let i = 0; i < n; i++) {
