@@ -109,7 +109,7 @@ LL.grid = (host, picture) => {
     for (const row of rows) {
       const { n, height, width, channels, gap } = row, pixels = height * width, named = parts(row), [images, keep, fill, rank] = [named.original, named.mask, named.fill, named.rank].map((key) => blocks[key]?.data), tint = LL.rgb(row.colour ?? picture.colour);
       const live = row.kind === "rank" ? rank?.length === n * pixels : keep?.length === n * pixels, ordered = rank?.length === n * pixels ? rank : null, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
-      for (const [key, cells] of row.lines) cells.forEach((cell, i) => LL.put(cell, LL.number(blocks[key]?.data[i] ?? null, 2).replace("0.", ".")));
+      for (const [key, cells] of row.lines) cells.forEach((cell, i) => LL.put(cell, LL.number((row.kind === "keep" && picture.mask === "top" ? null : blocks[key]?.data[i]) ?? null, 2).replace("0.", "."))); // a number is of the mask, not of its top share
       if (!images || images.length !== n * pixels * channels || (!live && row.kind !== "image")) continue;
       const data = row.data.data, stride = row.data.width;
       for (let i = 0; i < n; i++) {
