@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from browser.latent_feeder import LatentFeeder
 
 from latentlab.families.hvae import display as hvae
@@ -130,3 +131,54 @@ def test_another_number_of_layers_brings_its_lists(open_panel: Callable[..., Pan
                                          panel.trainer.run.model.latents)
         while found() != (True, layers, latents) and time.monotonic() < limit: time.sleep(0.01)
         assert found() == (True, layers, latents) and not panel.trainer.notice
+
+
+IMAGES = {"data.name": "fashion-mnist", "data.images": 500, "layers": 3, "latents": (8, 4, 2), "hidden": (16,)}
+
+
+def tell(panel: Panel, source: str, kind: str, value: Any, buffer: bytes | None = None) -> str:
+    "An event of the page, and the picture after it; what it was refused with, or nothing."
+    refused: list[str] = []
+    panel.view.refuse = lambda name, sentence: refused.append(sentence)
+    panel.view._receive(panel.view, dict(kind="event", source=source, type=kind, value=value), [buffer] if buffer else None)
+    panel.trainer.snapshot(timeout=60)  # the event is a command before it
+    panel.tick()
+    return refused[0] if refused else ""
+
+
+def test_what_is_planted_and_painted_is_shown_and_changes_nothing_of_the_run(open_panel: Callable[..., Panel], unchecked: None) -> None:
+    "Known places: what is painted on one image is what changed, the maps are told, and the model stays as it was."
+    panel = open_panel(IMAGES)
+    views, weights = panel.last.views, {name: part.clone() for name, part in panel.trainer.model.state_dict().items()}
+    assert not views["changed"].any() and not any("planted or painted" in note["text"] for note in panel.view.notes)
+    stroke = np.zeros((28, 28), np.uint8)
+    stroke[4:8, 4:24] = 255
+    assert tell(panel, "painted", "paint", 3, stroke.tobytes()) == ""
+    now = panel.last.views
+    assert {int(i) for i in now["changed"].nonzero()[0]} == {3} and (now["changed"][3] <= stroke / 255).all() and now["edit_image"] == 3
+    assert np.array_equal(now["in_elbo"], views["in_elbo"]) and not np.array_equal(now["recon0"][3], views["recon0"][3])
+    assert np.array_equal(now["recon0"][2], views["recon0"][2]), "an image that was not touched is reconstructed as before"
+    assert any("on 1 image." in note["text"] and note["loud"] for note in panel.view.notes)
+    assert tell(panel, "plants", "click", 2) == tell(panel, "painted", "turn", 5) == tell(panel, "maps", "click", 0) == ""
+    now = panel.last.views
+    assert len(set(now["changed"].nonzero()[0])) == 8 and (now["edit_image"], now["edit_map"], now["edit_plant"]) == (5, 0, 2)
+    check_arrays(panel.display.layout(panel.last), sorted(sent_keys(panel.view)))
+    assert all(torch.equal(part, weights[name]) for name, part in panel.trainer.model.state_dict().items())
+    assert panel.trainer.step_count == 0 and panel.trainer.run.diff() == TINY.replace(IMAGES).diff()
+
+
+def test_a_threshold_or_a_k_that_is_not_there_is_refused_in_words(open_panel: Callable[..., Panel], unchecked: None) -> None:
+    panel = open_panel(IMAGES)
+    assert tell(panel, "threshold", "slide", 1.0) == "" and abs(panel.last.views["edit_share"] - 0.01) < 1e-6
+    marked = (panel.last.views["strange"] > panel.last.views["edit_threshold"]).mean()
+    assert tell(panel, "threshold", "slide", 30.0) == ""
+    assert (panel.last.views["strange"] > panel.last.views["edit_threshold"]).mean() > marked
+    assert "a number from 0.1 to 50: got 80" in tell(panel, "threshold", "slide", 80)
+    assert tell(panel, "skipped", "slide", 2) == "" and panel.last.views["edit_k"] == 2
+    assert "a whole number from 1 to 2: got 3" in tell(panel, "skipped", "slide", 3)
+    assert "an index from 0 to 7: got 8" in tell(panel, "painted", "turn", 8)
+    assert "784 bytes" in tell(panel, "painted", "paint", 0, bytes(100))
+    one = open_panel(IMAGES | {"layers": 1, "latents": (4,)})
+    one.tick()
+    assert {name for name in one.last.views if name.startswith("map_")} == {"map_error", "map_cost"}
+    assert not any(getattr(part, "name", "") == "skipped" for part in one.display.layout(one.last).pictures)

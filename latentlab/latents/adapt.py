@@ -181,6 +181,8 @@ class AdaptedVAE(LatentModel):
         z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
         return PriorSample((z,), self.numbers(z))
 
+    def raw_of(self, z: Sequence[Tensor]) -> Tensor: return self.numbers(z[0])
+
     def trace(
         self,
         x: Float[Tensor, " batch *event"],  # Data

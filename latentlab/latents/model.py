@@ -23,7 +23,7 @@ from ..core.settings import Live, Settings, setting
 from ..core.terms import Terms
 from .trace import ByDatum, Common, PriorSample, Trace, check_above, log_standard, noise
 from ..losses.bounds import Weights, free_nats, iw_objective, ramp, refuse_analytic, toll
-from ..losses.gaussian import kl_to_standard_normal
+from ..losses.gaussian import Normal, kl_to_standard_normal
 from ..losses.likelihoods import FixedGaussian, Gaussian, Likelihood, make_likelihood
 from ..nn.latents import ConvDown, ConvUp, Dense, hidden_sizes, layer_sizes, read_lists, to_normal, widened
 from ..nn.residual import Residual, map_sides
@@ -291,6 +291,40 @@ class LatentModel(nn.Module):
         "Draws from the prior, decoded. Each kind of model has its own."
         raise NotImplementedError(f"{type(self).__name__} must define `sample_prior`")
 
+    def prior_of(
+        self,
+        i: int,  # Index of the layer; 0 is nearest the data
+        z: Sequence[Tensor | None],  # Latents, known above i
+    ) -> Normal | None:  # None for the standard normal
+        "Prior of a layer given those above."
+        return None
+
+    def raw_of(
+        self,
+        z: Sequence[Tensor],  # Latents of each layer [*lead, latent]
+    ) -> Float[Tensor, "*lead parameter event"]:  # The decoder's numbers
+        "What the decoder says of latents. Each kind of model has its own."
+        raise NotImplementedError(f"{type(self).__name__} must define `raw_of`")
+
+    def fill(
+        self,
+        z: Sequence[Tensor | None],  # Latents of each layer [n, latent], those nearest the data first; None for one that is to be drawn
+        n: int,  # How many, where none is known
+        *,
+        generator: torch.Generator | Common,  # For the draws
+        temperature: Sequence[float],  # Of each layer that is drawn: 1 as the prior has it, 0 for its mean
+    ) -> tuple[Tensor, ...]:  # Latents of all layers, [n, latent]
+        "Draw what is not known, each layer given those above it, from the top down."
+        if len(z) != len(self.sizes) or len(temperature) != len(self.sizes):
+            raise ValueError(f"`z` and `temperature` must have one entry for each of the {len(self.sizes)} layers: got {len(z)} and "
+                             f"{len(temperature)}. Give None for a layer that is drawn.")
+        found = list(z)
+        for i in reversed(range(len(found))):
+            if found[i] is not None: continue
+            p, draw = self.prior_of(i, found), temperature[i] * noise((n, self.sizes[i]), self.steps, generator)
+            found[i] = draw if p is None else p.sample(draw)
+        return tuple(found)
+
     def groups(self) -> tuple[Group, ...]: return (Group(name="model", parameters=tuple(self.parameters())),)
 
     def losses(self, batch: Batch, context: Context) -> Terms: return latent_terms(self, batch.x, context.live, context.generator)
@@ -381,6 +415,8 @@ class VAE(LatentModel):
         "Draws from the prior, decoded."
         z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
         return PriorSample((z,), self.split(self.decoder(z)))
+
+    def raw_of(self, z: Sequence[Tensor]) -> Tensor: return self.split(self.decoder(z[0]))
 
     def trace(
         self,

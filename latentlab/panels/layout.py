@@ -385,6 +385,8 @@ class Brush(Part):
     note: str = ""  # Beside the title
     size: int = 3  # Width of the brush at first, pixels
     colour: str | None = None  # Of the paint
+    start: int = 0  # Image that is there at first
+    turns: bool = False  # Whether turning to another image is an event
     place: Place = "left"  # Side
 
     def draws(self) -> tuple[str, ...]: return (self.image or "image",)

@@ -100,7 +100,7 @@ def read_request(
 class Event:
     "What somebody did to the picture."
     source: str  # The part of the layout in which it happened
-    type: str  # click, paint, scrub, slide or edit
+    type: str  # click, paint, turn, scrub, slide or edit
     value: Any = None  # See the table above
     buffer: bytes = field(default=b"", repr=False)  # Of a stroke: one byte a pixel, row after row; empty otherwise
 
@@ -126,7 +126,7 @@ def event_sources(
         if kind == "graph": found[key or "graph"] = Source(kind, ("click", "edit") if spec.get("editable") else ("click",), "", spec)
         if kind == "slider": found[spec["name"]] = Source(kind, ("slide",), "", spec)
         if kind == "ramp": found[key] = Source("slider", ("slide",), "", {"low": 0, **spec, "whole": True})  # steps are whole
-        if kind == "brush": found[key] = Source(kind, ("paint",), spec.get("image") or "image", spec)
+        if kind == "brush": found[key] = Source(kind, ("paint", "turn")[:1 + bool(spec.get("turns"))], spec.get("image") or "image", spec)
         if not spec.get("clicks"): continue
         if kind == "curves": found[spec.get("source") or spec.get("title") or "Terms"] = Source(kind, ("click",), "", spec)
         if kind == "scatter": found |= {panel["key"]: Source(kind, ("click",), panel["key"], spec) for panel in spec.get("panels", ())}

@@ -172,7 +172,7 @@ class View(anywidget.AnyWidget):
     status = traitlets.Dict({"state": "idle"}).tag(sync=True)  # state, step, rate, device, message, error, pending
     checks = traitlets.List().tag(sync=True)  # step, name, label, level, value, threshold, sentence, remedy
     notes = traitlets.List().tag(sync=True)  # text and loud: sentences that must stand beside the picture
-    positions = traitlets.Dict().tag(sync=True)  # Source -> last slide, scrub or edit that was accepted
+    positions = traitlets.Dict().tag(sync=True)  # Source -> last slide, scrub, turn or edit that was accepted
     journal = traitlets.Dict().tag(sync=True)  # folder, run, message, error, sweep; empty without a journal
     runs = traitlets.List().tag(sync=True)  # Newest first: id, when, state, kept, steps, seed, metrics, changes, note, action, current
     report = traitlets.Bytes().tag(sync=True)  # A PNG; empty when none was asked for
@@ -279,7 +279,7 @@ class View(anywidget.AnyWidget):
             if self._receiver is None: return
             self._before.pop(name if isinstance(name, str) else "", None)
             self._receiver(request)
-            if isinstance(request, Event) and request.type in ("slide", "scrub", "edit"):
+            if isinstance(request, Event) and request.type in ("slide", "scrub", "turn", "edit"):
                 with self._lock:
                     self._before[request.source] = self.positions.get(request.source)
                     self.positions = {**self.positions, request.source: request.value}
@@ -291,7 +291,7 @@ class View(anywidget.AnyWidget):
         "Positions that the layout in force still has; a graph starts with the arrows that the new layout gives it."
         sources, found = event_sources(self.plan), {}
         for name, value in positions.items():
-            kind = next((kind for kind in sources[name].types if kind in ("slide", "scrub")), None) if name in sources else None
+            kind = next((kind for kind in sources[name].types if kind in ("slide", "scrub", "turn")), None) if name in sources else None
             if kind and value_rule(sources[name], kind, self._shapes)[1](value): found[name] = value
         return found
 

@@ -17,19 +17,20 @@ from ...core.model import Setup
 from ...core.registry import Family
 from ...core.runtime import choose_device, generator
 from ...core.settings import Settings, setting, shown
-from ...data.batches import Batches
+from ...data.batches import Batches, to_unit
 from ...data.binarise import make_prepare
 from ...data.images import known_set
 from ...data.sources import check_source, fixed_bits, one_of_each, read_labels, source_setting, training_images, trial_images
 from ...data.toys import expected_log_density, make_toy
-from .diagnostics import IMAGE_DRAWS, POINT_DRAWS, ImageDiagnostics, point_diagnostics
+from .diagnostics import IMAGE_DRAWS, ORDINARY, POINT_DRAWS, ImageDiagnostics, point_diagnostics
+from .edits import ImageEdits
 from .model import make_model
 from .stored import RECIPE, check_start, take_stored
 from ...latents.model import VAESettings
 from ...train.settings import TrainSettings
 
 # %% ../../../nbs/families/hvae/02_experiment.ipynb #c2ed58d6
-SCORED = 60  # Images of each side whose scores are drawn again in every picture, where that is dear
+SCORED = 60  # Images of each side whose scores are drawn, where that is dear
 OUTSIDE = ("mnist", "fashion-mnist", "omniglot", "scenes", "noise")  # Sets that can be tried as foreign
 LEARNT = ("moons", "spirals", "fashion-mnist", "mnist", "omniglot")  # What is learnt by name
 
@@ -188,13 +189,15 @@ def build_images(
     if data.start == "stored": take_stored(model, data.name)
     model = model.to(device)
     model.likelihood().check(x.flatten(1))
+    grey = to_unit(test.subset(rows).images).float().to(device)
     shown = one_of_each(test.subset(rows), 8) if data.name not in LEARNT else torch.tensor([int((labels == k).nonzero()[0])
                                                                                             for k in labels.unique()])[:8]
     diagnostics = ImageDiagnostics(held_out=x[:half], preview=x[shown], labels=labels[half:][:drawn].to(device), reference=reference,
-                                   inside=x[half:][:drawn], outside=other[:drawn])
+                                   inside=x[half:][:drawn], outside=other[:drawn], bits=data.bits, ordinary=grey[half:][:ORDINARY],
+                                   edits=ImageEdits(images=grey[shown], labels=labels[shown], image=len(shown) - 1))
     columns = " | ".join(test.classes[int(labels[i])] for i in shown)
     info = {"data": train.name, "source": train.source, "outside": left_out or outside.name, "device": str(device), "held_out": f"{half}"}
-    info |= {"columns": columns, "classes": " | ".join(test.classes)}
+    info |= {"columns": columns, "classes": " | ".join(test.classes), "plants": " | ".join(diagnostics.edits.kinds)}
     batches = Batches(train.images.to(device), run.train.batch, run.train.seed, labels=train.labels, prepare=bits)
     return Setup(model=model, batches=batches, diagnostics=diagnostics, preview=diagnostics.preview, held_out=x, info=info)
 

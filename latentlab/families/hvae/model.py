@@ -197,6 +197,10 @@ class HierarchicalVAE(LatentModel):
         z = self.decoders.sample(n, self.steps, generator, temperature)
         return PriorSample(z, self.split(self.decoders.below(0, z)))
 
+    def prior_of(self, i: int, z: Sequence[Tensor | None]) -> Normal | None: return self.decoders.prior(i, z)
+
+    def raw_of(self, z: Sequence[Tensor]) -> Tensor: return self.split(self.decoders.below(0, z))
+
     def trace(
         self,
         x: Float[Tensor, " batch *event"],  # Data
@@ -267,6 +271,10 @@ class LadderVAE(LatentModel):
         "Draws from the prior, decoded."
         z = self.decoders.sample(n, self.steps, generator, temperature)
         return PriorSample(z, self.split(self.decoders.below(0, z)))
+
+    def prior_of(self, i: int, z: Sequence[Tensor | None]) -> Normal | None: return self.decoders.prior(i, z)
+
+    def raw_of(self, z: Sequence[Tensor]) -> Tensor: return self.split(self.decoders.below(0, z))
 
     def features(self, x: Float[Tensor, "batch event"]) -> list[Tensor]:  # Of each layer
         "The deterministic pass up."
@@ -351,6 +359,8 @@ class AuxiliaryVAE(LatentModel):
         "Draws from the prior of z, decoded."
         z = temperature * noise((1, n, self.sizes[0]), self.steps, generator)
         return PriorSample((z,), self.split(self.decoder(z)))
+
+    def raw_of(self, z: Sequence[Tensor]) -> Tensor: return self.split(self.decoder(z[0]))
 
     def trace(
         self,

@@ -10,7 +10,7 @@ LL.brush = (spec, tell) => {
   const side = LL.el("div", { class: "ll-brush-side" }, tool, LL.el("label", { class: "ll-brush-size" }, "width", size, wide), LL.el("div", { class: "ll-brush-buttons" }, undo, clear), pages, share);
   frame.area.replaceWith(LL.el("div", { class: "ll-brush" }, LL.el("div", { class: "ll-brush-stage" }, canvas, spot), side), answer.node); frame.legend.remove();
   const masks = new Map(), sent = new Map(), history = new Map();
-  let blocks = {}, erase = false, index = 0, last = null, cursor = null, pressed = false;
+  let blocks = {}, erase = false, index = spec.start ?? 0, last = null, cursor = null, pressed = false, asked = 0;
   const shape = () => { const found = blocks[spec.image ?? "image"]?.shape; return found && found.length >= 3 ? [found[0], found[1], found[2], found[3] ?? 1] : null; };
   const area = () => { const found = shape(); return found ? found[1] * found[2] : 0; };
   const undone = () => { if (!history.has(index)) history.set(index, []); return history.get(index); };
@@ -19,7 +19,7 @@ LL.brush = (spec, tell) => {
   const remember = () => { const steps = undone(), now = mask(); steps.push(now.slice()); if (steps.length > 30) steps.shift(); masks.set(index, now); };
   const send = () => { const now = mask().slice(); sent.set(index, [now.slice(), performance.now()]); answer.clear(); paint(); tell(spec.key, "paint", index, now); };
   const heard = () => { const [now, since] = sent.get(index) ?? []; if (now && blocks[spec.key] && !pressed && (performance.now() - since > 4000 || told().every((v, p) => v === now[p]))) { sent.delete(index); masks.delete(index); } };
-  const turn = (step) => { const found = shape(); if (found) { index = (index + step + found[0]) % found[0]; paint(); } };
+  const turn = (step) => { const found = shape(); if (found) { index = (index + step + found[0]) % found[0]; paint(); if (spec.turns) { asked = performance.now(); tell(spec.key, "turn", index); } } };
   const dab = (x, y) => { // a disc: all pixels whose centres are nearer than half the brush's width
     const [, height, width] = shape(), r = Number(size.value) / 2, now = mask();
     for (let j = Math.max(0, Math.floor(y - r)); j <= Math.min(height - 1, Math.ceil(y + r)); j++) for (let i = Math.max(0, Math.floor(x - r)); i <= Math.min(width - 1, Math.ceil(x + r)); i++) if (Math.hypot(i + 0.5 - x, j + 0.5 - y) <= Math.max(r, 0.71)) now[j * width + i] = erase ? 0 : 255;
@@ -72,5 +72,6 @@ LL.brush = (spec, tell) => {
     Object.assign(frame.node.dataset, { source: spec.key, painted: String(Math.round(painted)), index: String(index) });
   };
   return { node: frame.node, sources: [spec.key], frame: (next) => { blocks = next; heard(); }, paint, theme: paint, destroy: () => {},
+    place: (positions) => { if (spec.turns && spec.key in positions && !pressed && performance.now() - asked > 700 && positions[spec.key] !== index) { index = positions[spec.key]; paint(); } },
     refused: (source, sentence) => { masks.delete(index); const was = undone().pop(); if (was && !blocks[spec.key]) masks.set(index, was); answer.say(sentence); paint(); } };
 };
