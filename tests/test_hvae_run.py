@@ -396,6 +396,10 @@ def test_views_and_probe_of_images(kind):
     expected = {name: (8, 1, 28, 28) for name in ("generated",
                                                   *(f"recon{k}" for k in range(layers)))} | {"labels": (500,)} | latents(kind, 500, 200)
     for side in ("in", "out"): expected |= {f"{side}_elbo": (500,)} | {f"{side}_llr{k}": (500,) for k in range(1, layers)}
+    maps = ("error", "cost", *(("above", "llr") if len(model.sizes) > 1 else ()))
+    expected |= {"shown": (8, 1, 28, 28), "plants": (4, 1, 28, 28)} | {name: (8, 28, 28) for name in ("strange", "changed", "strokes")}
+    expected |= {f"usual_{name}": (3,) for name in maps} | {f"map_{name}": (28, 28) for name in (*maps, "slope")[:2 if len(maps) == 2 else 5]}
+    expected |= {f"edit_{name}": () for name in ("image", "k", "share", "plant", "threshold", "map")}
     views = views_of(model, setup.diagnostics)
     assert shapes(views) == expected and sound(views) and skippable_layers(model) == layers
     for name in ("generated", *(f"recon{k}" for k in range(layers))): assert ((views[name] > 0) & (views[name] < 1)).all()

@@ -84,7 +84,7 @@ def paint_ink(
 ) -> Float[Tensor, "image channel height width"]:  # In [0, 1]
     "Ink that is seen: white where it is dark around, black where it is bright. Raises ValueError for strokes of another shape."
     if painted.shape != (len(images), *images.shape[-2:]):
-        raise ValueError(f"`painted` must be {(len(images), *images.shape[-2:])}, a switch for each pixel: got {tuple(painted.shape)}. Paint "
-                         "on these images.")
+        raise ValueError(f"`painted` must be {(len(images), *images.shape[-2:])}, a switch for each pixel: got {tuple(painted.shape)}. "
+                         "Paint on these images.")
     around = F.avg_pool2d(images.mean(1, keepdim=True), 5, stride=1, padding=2, count_include_pad=False)
     return torch.where(painted[:, None], (around < 0.5).to(images.dtype), images)

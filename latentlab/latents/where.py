@@ -138,6 +138,6 @@ def mark_pixels(
     "What is stranger than a threshold. Raises ValueError for one that is outside the scores."
     low, high = maps.min().item(), maps.max().item()
     if not outside and not low <= threshold < high:
-        raise ValueError(f"`threshold` must be from {low:.3g} to below {high:.3g}, the scores of these images: got {threshold:.3g}. Take one "
-                         "with `threshold_at`.")
+        raise ValueError(f"`threshold` must be from {low:.3g} to below {high:.3g}, the scores of these images: got {threshold:.3g}. "
+                         "Take one with `threshold_at`.")
     return maps > threshold

@@ -173,7 +173,7 @@ class ImageDiagnostics:
     def views(self, model: LatentModel, context: Context) -> dict[str, Tensor]:
         "Reconstructions from z above k, images of the model's own, latents of each layer, scores of in and out, maps of where."
         seed, live = int(torch.randint(2**31, (), generator=context.generator, device=context.generator.device)), context.live
-        mark = (*weights_mark(model, live), seed)
+        mark = (*weights_mark(model, live), self, seed)
         found = self.memory.once("rows", (mark, self.edits.version), lambda: self.pictures(model, live, seed))
         return found | self.scores(model, live, mark, seed) | self.history.regions | self.maps(model, live, mark)
 
@@ -232,10 +232,11 @@ class ImageDiagnostics:
         own = {part: view[edits.image] for part, view in every.items()}
         if layers > 1 and not steep:
             own |= self.memory.once("slope", (key, edits.version), lambda: {"slope": self.map_of(model, live, grey[one], True)["slope"][0]})
-        numbers = {"image": edits.image, "k": max(1, min(edits.k, layers - 1)), "share": edits.share, "plant": edits.kinds.index(edits.plant),
-                   "threshold": threshold_at(usual[name], edits.share), "map": list(MAPS).index(name)}
+        numbers = {"image": edits.image, "k": max(1, min(edits.k, layers - 1)), "map": list(MAPS).index(name), "share": edits.share,
+                   "plant": edits.kinds.index(edits.plant), "threshold": threshold_at(usual[name], edits.share)}
         at = torch.tensor([0.01, 0.5, 0.99], device=grey.device)
-        found = {f"map_{part}": view for part, view in own.items()} | {f"edit_{part}": torch.tensor(float(v)) for part, v in numbers.items()}
+        found = {f"map_{part}": view for part, view in own.items()}
+        found |= {f"edit_{part}": torch.tensor(float(value)) for part, value in numbers.items()}
         if (changed := edits.changed()).any() and not changed.all():
             found |= {f"finds_{part}": torch.tensor(pixel_auroc(view, changed)) for part, view in every.items()}
         return found | {f"usual_{part}": view.flatten().float().quantile(at) for part, view in usual.items()} | {

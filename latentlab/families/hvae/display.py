@@ -29,8 +29,8 @@ from ...latents.where import MAPS
 from ...metrics.ledger import ledger_line, row_of_figures
 from ...panels.display import Display
 from ...panels.layout import (
-    Bars, Brush, Curve, CurvePlot, Field, FieldTab, Histogram, Layout, PointSet, Reference, Row, Scatter, ScatterPanel, ScoreGroup, ScoreTab,
-    Slider, Strip, Table, TableRow)
+    Bars, Brush, Curve, CurvePlot, Field, FieldTab, Histogram, Layout, PointSet, Reference, Row, Scatter, ScatterPanel, ScoreGroup,
+    ScoreTab, Slider, Strip, Table, TableRow)
 from ...panels.protocol import Event
 from ...panels.view import film_bytes, image_bytes
 from ...plots.latents import difference, plot_latents
@@ -79,7 +79,8 @@ def image_arrays(
     rows = {key: value for key, value in views.items() if key.startswith("recon") or key == "generated"}
     scores = {key: value for key, value in views.items() if key.startswith(("in_", "out_"))}
     if "strange" in views: scores |= edit_arrays(views)
-    return dict(image=image_bytes(views.get("shown", images)), **{key: image_bytes(value.reshape(-1, *images.shape[1:])) for key, value in rows.items()},
+    shown = image_bytes(views.get("shown", images))
+    return dict(image=shown, **{key: image_bytes(value.reshape(-1, *images.shape[1:])) for key, value in rows.items()},
                 **scores)
 
 
@@ -134,8 +135,9 @@ def strange_rows(
     views: Views,  # With maps
 ) -> tuple[Row, ...]:
     "The chosen map of every image, and what lies above the threshold."
-    name = map_names(int(views["edit_k"]))[list(MAPS)[int(views["edit_map"])]]
-    return (Row(key="strange", label=f"where: {name}", note="bright: rare in ordinary images", help=MAPS[list(MAPS)[int(views["edit_map"])]]),
+    chosen = list(MAPS)[int(views["edit_map"])]
+    name = map_names(int(views["edit_k"]))[chosen]
+    return (Row(key="strange", label=f"where: {name}", note="bright: rare in ordinary images", help=MAPS[chosen]),
             Row(key="marked", label="marked", note="above the threshold"))
 
 
@@ -149,11 +151,12 @@ def edit_pictures(
     words = tuple(map_names(k)[name] for name in names)
     skipped = (Slider(name="skipped", label="layers skipped, k", low=1, high=layers - 1, value=k, whole=True, place="right",
                       help="L>k and LLR>k take the lowest k layers from the prior"),) if layers > 2 and "llr" in names else ()
-    return (Strip(key="maps", label="Where is it strange?", note="the image that is painted on; click a map to see it of all", axis="map", ticks=words,
-                  start=names.index(chosen), place="right"),
+    return (Strip(key="maps", label="Where is it strange?", note="the image that is painted on; click a map to see it of all", axis="map",
+                  ticks=words, start=names.index(chosen), place="right"),
             Slider(name="threshold", label="threshold", low=0.1, high=50.0, value=5.0, scale="log", unit="% of ordinary pixels marked",
                    place="right", help="what is stranger than all but this share of the pixels of held-out images is marked"), *skipped,
-            Brush(key="painted", title="Paint an anomaly", note="and see where the model finds it", start=len(views["shown"]) - 1, turns=True),
+            Brush(key="painted", title="Paint an anomaly", note="and see where the model finds it", start=len(views["shown"]) - 1,
+                  turns=True),
             Strip(key="plants", label="Plant an anomaly", note="on all images: click one", axis="planted:", ticks=tuple(kinds),
                   start=int(views["edit_plant"])))
 
