@@ -148,9 +148,9 @@ class RollingRows:
         due = self.due(n, mark)
         if len(due):
             made = make(due)
-            for name, part in made.items():
-                if len(due) == n: self.rows[name] = part
-                else: self.rows[name][due.to(part.device)] = part
+            if len(due) == n: self.rows = dict(made)
+            else:
+                for name, part in made.items(): self.rows[name][due.to(part.device)] = part
             if self.at is None or len(self.at) != n: self.at = torch.zeros(n)
             self.at[due] = float(mark[0])
         self.mark = mark
