@@ -252,7 +252,7 @@ class RunBrowser:
             raise ValueError("`repeat` must wait for the one that runs: got a second. Cancel the first.")
         busy = self.trainer.state == "running"
         workers = max(1, min(default_workers(self.trainer.run), cores() - busy))
-        self.sweep = Sweep(repeat_plan(self.trainer, seeds), self.journal, workers=workers).start()
+        self.sweep = Sweep(repeat_plan(self.trainer, seeds), self.journal, workers=workers, together=True).start()
 
     def _cancel(self, value: None = None) -> None:
         if self.sweep: self.sweep.stop(timeout=0.0)

@@ -27,7 +27,7 @@ from ..data.sources import handed_images, own_digest, source_path, with_images
 from ..journal.record import digest, fail
 from ..journal.journal import Journal
 from .plan import Plan
-from .workers import Handed, Outcome, Pool, clear_left, finished, hand_over, known_run, let_go, train_one
+from .workers import Handed, Outcome, Pool, clear_left, finished, hand_over, known_run, let_go, train_one, train_seeds
 from ..train.trainer import Trainer
 
 # %% ../../nbs/sweeps/02_sweep.ipynb #acd82986
@@ -138,27 +138,32 @@ class Dispatcher:
         self.tries: dict[str, int] = {}  # Identity of a run -> times it was given out
         self.since: dict[str, float] = {}  # When it was given out last, seconds since 1970
         self.given: set[str] = set()  # At work now
-        self.back = queue.SimpleQueue()  # Answers: (identity, future)
+        self.back = queue.SimpleQueue()  # Answers: (identities, future)
 
-    def give(self, backend: Backend, name: str) -> None:
-        "Give one run out."
-        self.given.add(name)
-        self.tries[name], self.since[name] = self.tries.get(name, 0) + 1, time.time()
+    def give(self, backend: Backend, *names: str) -> None:
+        "Give one run out, or several that differ in their seed alone."
+        self.given |= set(names)
+        for name in names: self.tries[name], self.since[name] = self.tries.get(name, 0) + 1, time.time()
         back = self.back
         more = (None, self.handed) if self.handed else ()
-        future = backend.submit(train_one, self.runs[name], str(self.journal.root), {"sweep": self.name}, *more)
-        future.add_done_callback(lambda future: back.put((name, future)))
+        call, what = (train_one, self.runs[names[0]]) if len(names) == 1 else (train_seeds, [self.runs[name] for name in names])
+        future = backend.submit(call, what, str(self.journal.root), {"sweep": self.name}, *more)
+        future.add_done_callback(lambda future: back.put((names, future)))
 
-    def take(self, backend: Backend, name: str, future: Any) -> None:
-        "Take one answer: done, to be given out again, or given up."
-        try: outcome = future.result()
-        except (CancelledError, KeyboardInterrupt): outcome = Outcome(state="interrupted")
-        except Exception as error:  # the worker died, or could not begin
-            if self.stopping(): outcome = Outcome(state="interrupted")
-            elif self.tries[name] <= self.retries: return self.give(backend, name)
-            else: outcome = self.give_up(name, f"{type(error).__name__}: {error}")
-        self.given.discard(name)
-        self.outcomes[name] = outcome
+    def take(self, backend: Backend, names: tuple[str, ...], future: Any) -> None:
+        "Take one answer: done, to be given out again, each run by itself, or given up."
+        error = None
+        try: outcomes = future.result()
+        except (CancelledError, KeyboardInterrupt): outcomes = Outcome(state="interrupted")
+        except Exception as caught:  # the worker died, or could not begin
+            outcomes, error = Outcome(state="interrupted"), None if self.stopping() else caught
+        for name, outcome in zip(names, outcomes if isinstance(outcomes, list) else [outcomes] * len(names)):
+            if error is not None and self.tries[name] <= self.retries:
+                self.give(backend, name)
+                continue
+            if error is not None: outcome = self.give_up(name, f"{type(error).__name__}: {error}")
+            self.given.discard(name)
+            self.outcomes[name] = outcome
 
     def give_up(self, name: str, words: str) -> Outcome:
         "Call a run failed in the journal, whose workers died too often; one whose last worker was told to leave, and did, is interrupted."
@@ -213,6 +218,7 @@ class Sweep:
         backend: Callable[[int], Backend] = Pool,  # Makes who takes the calls, from the number of workers
         retries: int = 2,  # How often a run is given out again after its worker died
         images: Any = None,  # Of one's own, for every run; None for those that the plan's settings name
+        together: bool = False,  # Whether seeds of the same settings are trained at once where that pays, equal but for rounding
         **own: Any,  # An encoder: what the `build` of the plan's settings takes; the same for every run
     ):
         if plan.base.__module__ == "__main__":
@@ -222,7 +228,7 @@ class Sweep:
             raise ValueError(f"`workers` must be at least 1: got {workers}. Leave it out for one a core.")
         if retries < 0: raise ValueError(f"`retries` must be at least 0: got {retries}. 2 is usual.")
         if images is not None: plan = replace(plan, base=with_images(plan.base, images))
-        self.plan, self._make = plan, backend
+        self.plan, self._make, self.together = plan, backend, together
         self.journal = (Journal(journal) if isinstance(journal, str | Path) else journal).ready()
         self.workers = default_workers(plan.base) if workers is None else workers
         # an interrupted Thread.join may think the thread has ended
@@ -286,16 +292,25 @@ class Sweep:
         finally: self._ended.set()
 
     def _train(self, backend: Backend, todo: list[str]) -> None:
-        some, waiting = self.dispatcher, todo[::-1]
+        some, waiting = self.dispatcher, self._shares(todo)[::-1]
+        largest = max(map(len, waiting), default=1)
         some.begin()
         while waiting or some.given:
             if not threading.main_thread().is_alive(): self._asked.set()  # the interpreter wants to leave, and waits for the workers
-            while waiting and len(some.given) < 2 * self.workers and not self._asked.is_set(): some.give(backend, waiting.pop())
+            while waiting and len(some.given) < 2 * self.workers * largest and not self._asked.is_set(): some.give(backend, *waiting.pop())
             if self._asked.is_set():
                 waiting = []
                 backend.interrupt()
             try: some.take(backend, *some.back.get(timeout=0.2))
             except queue.Empty: pass
+
+    def _shares(self, todo: list[str]) -> list[tuple[str, ...]]:
+        "What is given out at once: each run, or a worker's share of the seeds of the same settings."
+        if not self.together: return [(name,) for name in todo]
+        alike: dict[str, list[str]] = {}
+        for name in todo: alike.setdefault(digest(as_dict(self.dispatcher.runs[name].replace(seed=0))), []).append(name)
+        return [tuple(names[first:first + each]) for names in alike.values() if (each := -(-len(names) // self.workers))
+                for first in range(0, len(names), each)]
 
     def wait(
         self,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HOLDS', 'STARTING', 'FromDriver', 'asked', 'Outcome', 'known_run', 'left_alone', 'finished', 'Handed', 'clear_left',
-           'let_go', 'hand_over', 'take_over', 'train_one', 'train_rest', 'prepare', 'watch_driver', 'work',
-           'WorkerProcess', 'WorkerContext', 'WorkerDied', 'Slot', 'Pool']
+           'let_go', 'hand_over', 'take_over', 'train_one', 'train_rest', 'trained_together', 'train_seeds', 'prepare',
+           'watch_driver', 'work', 'WorkerProcess', 'WorkerContext', 'WorkerDied', 'Slot', 'Pool']
 
 # %% ../../nbs/sweeps/01_workers.ipynb #aac7ebc9
 import multiprocessing
@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ..data.sources import hand_in
 from ..journal.files import Lock
 from ..journal.record import is_held
 from ..journal.writer import Writer, has_checkpoint, runs_with
+from ..train.lockstep import train_in_lockstep
 from ..train.trainer import Trainer
 
 # %% ../../nbs/sweeps/01_workers.ipynb #bde1bba1
@@ -195,6 +196,55 @@ def train_rest(
     trainer.wait()
     if trainer.step_count < trainer.run.train.steps: raise KeyboardInterrupt
 
+
+# %% ../../nbs/sweeps/01_workers.ipynb #439c7a50
+def trained_together(
+    runs: Sequence[Settings],  # That differ in their seed alone
+    journal: Writer,  # Where they are recorded
+    facts: Mapping[str, Any],  # More for each record
+    stop: Callable[[], bool],  # Whether to end early
+    handed: Handed | None,  # As in `train_one`
+) -> set[str]:  # Of the runs that are in the journal by that
+    "Train those at once that nobody else trains and that are not finished, from where they stand, if they stand at one step."
+    given, own = handed.given if handed else {}, take_over(handed.path) if handed else {}
+    build = (lambda run, device: run.build(device, **own)) if own else None
+    trainers, claims = [], []
+    try:
+        for run in runs:
+            claim = journal.claim(run, given)
+            if not claim.take(): continue
+            claims.append(claim)
+            if (known := known_run(journal, run, given)) and finished(known, run): continue
+            trainers.append(Trainer(run, journal=journal, build=build))
+            trainers[-1].recorder.facts |= facts
+            if known and has_checkpoint(journal.folder(known["id"])): trainers[-1].resume(known["id"])
+        left = runs[0].train.steps - trainers[0].step_count if trainers else 0
+        if len(trainers) > 1 and left: train_in_lockstep(trainers, left, stop)
+    finally:
+        for claim in claims: claim.release()
+    return {trainer.recorder.id for trainer in trainers}
+
+
+def train_seeds(
+    runs: Sequence[Settings],  # That differ in their seed alone
+    root: str | Path,  # Folder of the journal
+    facts: Mapping[str, Any] = {},  # More for the record: the sweep's name
+    stop: Callable[[], bool] | None = None,  # As in `train_one`
+    handed: Handed | None = None,  # As in `train_one`
+) -> list[Outcome]:  # Of each run
+    "As `train_one` for several seeds, at once where that pays."
+    begun, journal, stop, outcomes = time.monotonic(), Writer(root), stop or asked, []
+    try: ids = trained_together(runs, journal, facts, stop, handed)
+    except Exception: ids = set()  # a run that cannot be built or read again: it meets that below, and its outcome has the words
+    share = (time.monotonic() - begun) / len(runs)
+    for run in runs:
+        known = known_run(journal, run, handed.given if handed else {})
+        if stop() and not (known and finished(known, run)): found = Outcome(state="interrupted", id=known["id"] if known else "")
+        else:
+            try: found = train_one(run, root, facts, stop, handed)
+            except KeyboardInterrupt: found = Outcome(state="interrupted")
+        outcomes.append(replace(found, state="done", seconds=share) if found.state == "found" and found.id in ids else found)
+    return outcomes
 
 # %% ../../nbs/sweeps/01_workers.ipynb #c6d22981
 def prepare(

@@ -42,8 +42,17 @@ class CurveBuffer:
         values: Mapping[str, Tensor],  # Tensors of no dimension on one device
     ) -> None:
         "Keep one step's numbers; nothing is read from the device here unless a block is full."
+        self.write_line(step, tuple(values), torch.stack(list(values.values())))
+
+    def write_line(
+        self,
+        step: int,  # Step that these numbers belong to
+        names: tuple[str, ...],  # Of the numbers
+        line: Tensor,  # As many numbers, on one device
+    ) -> None:
+        "As `write`, of numbers that lie in one tensor."
         with self._lock:
-            self._waiting.append((step, tuple(values), torch.stack(list(values.values()))))
+            self._waiting.append((step, names, line))
             if len(self._waiting) >= self.block: self._drain()
 
     def drain(self) -> None:

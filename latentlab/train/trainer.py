@@ -429,11 +429,9 @@ class Trainer:
     def _turn(self) -> None:
         "What happens between two steps, in this order, and the next step; the commands had their turns before it."
         if self._left > 0:
-            self.recorder.begin(self.session, self._live)  # the measurement before the first step belongs to the run too
-            self._between()
-            self._step()
-            self._left -= 1
-            self._after_step()
+            live, begun = self.before_step(), time.perf_counter()
+            steps_of.step(self.session, live)
+            self.after_step(live, time.perf_counter() - begun)
         if self._left == 0: self._settle()
 
     def _between(self) -> None:
@@ -445,16 +443,26 @@ class Trainer:
             # for the report of a run in progress
             if self.recorder.record: self.recorder.picture("last", self.session, draw_views(self.session, self._live))
 
-    def _step(self) -> None:
+    def before_step(self) -> Live:  # Settings that the step reads
+        "What is due before the next step: the record, a measurement, a picture, a checkpoint."
+        self.recorder.begin(self.session, self._live)  # the measurement before the first step belongs to the run too
+        self._between()
         with self._setting: live, self._next = self._live, self.step_count + 1
-        session = self.session
-        self.recorder.begin(session, live)
-        begun = time.perf_counter()
-        steps_of.step(session, live)
-        session.seconds += time.perf_counter() - begun
-        self.recorder.stepped(session, live)
+        self.recorder.begin(self.session, live)
+        return live
+
+    def after_step(
+        self,
+        live: Live,  # As `before_step` gave them
+        seconds: float,  # That the step took
+    ) -> None:
+        "What follows a step that the session has taken."
+        self.session.seconds += seconds
+        self.recorder.stepped(self.session, live)
         if self.recorder.trouble or self.notices.of("journal"): self.notices.put("journal", self.recorder.trouble)
         self.version += 1
+        self._left -= 1
+        self._after_step()
 
     @property
     def _seen(self) -> bool: return bool(self.session.measurements) and self.session.measurements[-1].step == self.step_count
@@ -585,6 +593,29 @@ class Trainer:
         with self.worker.lock:
             if self.recorder.record: self.recorder.end(self.recorder.record.facts["state"], self.session, self._live)
         return self
+
+    @contextmanager
+    def stepped_by_others(
+        self,
+        steps: int,  # How many are asked for
+    ) -> Iterator[None]:
+        """For steps that somebody else takes, each between `before_step` and `after_step`: inside, the run is on; afterwards it is done,
+        or interrupted with a checkpoint where steps are left. Raises ValueError beside a thread.
+        """
+        if self.busy: raise ValueError("`steps` must not be taken beside the thread: got a trainer that was started. Call stop() first.")
+        self.notices.over("", "build", "load", "end")
+        self.error, self._left, self._open = None, steps, False
+        with self.worker.lock:
+            try:
+                self.recorder.begin(self.session, self._live)
+                self._enter("running")
+                yield
+                self._settle()
+            except BaseException as error:
+                self._fail(error)
+                raise
+            finally:
+                if self.recorder.record: self.recorder.end(self.recorder.record.facts["state"], self.session, self._live)
 
     def serve(self) -> "Trainer":  # Itself
         "Have the thread there without training: commands then have their turns on it, and the caller stays free."
