@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['HOLDS', 'STARTING', 'FromDriver', 'asked', 'Outcome', 'known_run', 'left_alone', 'finished', 'Handed', 'clear_left',
-           'let_go', 'hand_over', 'take_over', 'train_one', 'train_rest', 'trained_together', 'train_seeds', 'prepare',
-           'watch_driver', 'work', 'WorkerProcess', 'WorkerContext', 'WorkerDied', 'Slot', 'Pool']
+           'let_go', 'hand_over', 'take_over', 'train_one', 'open_run', 'failed', 'trained', 'train_rest',
+           'train_seeds', 'ended', 'prepare', 'watch_driver', 'work', 'WorkerProcess', 'WorkerContext', 'WorkerDied',
+           'Slot', 'Pool']
 
 # %% ../../nbs/sweeps/01_workers.ipynb #aac7ebc9
 import multiprocessing
@@ -165,21 +166,43 @@ def train_one(
     begun, journal = time.monotonic(), Writer(root)
     claim = journal.claim(run, handed.given if handed else {})
     if not claim.take(): return Outcome(state="busy")
-    trainer = None
     try:
-        known = known_run(journal, run, handed.given if handed else {})
+        trainer = open_run(run, journal, facts, handed)
+        found = trainer if isinstance(trainer, Outcome) else trained(trainer, stop or asked)
+        return found if found.state == "found" else replace(found, seconds=time.monotonic() - begun)
+    finally: claim.release()
+
+
+def open_run(
+    run: Settings,  # Claimed by this process
+    journal: Writer,  # Where it is recorded
+    facts: Mapping[str, Any],  # More for the record
+    handed: Handed | None,  # As in `train_one`
+) -> Trainer | Outcome:  # Where the run stands, or why there is nothing to train: found or failed
+    "A trainer of a run of a sweep."
+    given, trainer = handed.given if handed else {}, None
+    try:
+        known = known_run(journal, run, given)
         if known and finished(known, run): return Outcome(state="found", id=known["id"])
         own = take_over(handed.path) if handed else {}
         build = (lambda run, device: run.build(device, **own)) if own else None
         trainer = Trainer(run, journal=journal, build=build)
         trainer.recorder.facts |= facts
         if known and has_checkpoint(journal.folder(known["id"])): trainer.resume(known["id"])
-        train_rest(trainer, stop or asked)
-        return Outcome(state="done", id=trainer.recorder.id, seconds=time.monotonic() - begun)
-    except Exception as error:
-        return Outcome(state="failed", id=(trainer and trainer.recorder.id) or "", error=f"{type(error).__name__}: {error}",
-                       seconds=time.monotonic() - begun)
-    finally: claim.release()
+        return trainer
+    except Exception as error: return failed(error, trainer)
+
+
+def failed(error: Exception, trainer: Trainer | None) -> Outcome:
+    "What an error makes of a run."
+    return Outcome(state="failed", id=(trainer and trainer.recorder.id) or "", error=f"{type(error).__name__}: {error}")
+
+
+def trained(trainer: Trainer, stop: Callable[[], bool]) -> Outcome:
+    "What became of a run, trained to its end. An interrupt leaves a checkpoint and is raised."
+    try: train_rest(trainer, stop)
+    except Exception as error: return failed(error, trainer)
+    return Outcome(state="done", id=trainer.recorder.id)
 
 
 def train_rest(
@@ -198,33 +221,6 @@ def train_rest(
 
 
 # %% ../../nbs/sweeps/01_workers.ipynb #439c7a50
-def trained_together(
-    runs: Sequence[Settings],  # That differ in their seed alone
-    journal: Writer,  # Where they are recorded
-    facts: Mapping[str, Any],  # More for each record
-    stop: Callable[[], bool],  # Whether to end early
-    handed: Handed | None,  # As in `train_one`
-) -> set[str]:  # Of the runs that are in the journal by that
-    "Train those at once that nobody else trains and that are not finished, from where they stand, if they stand at one step."
-    given, own = handed.given if handed else {}, take_over(handed.path) if handed else {}
-    build = (lambda run, device: run.build(device, **own)) if own else None
-    trainers, claims = [], []
-    try:
-        for run in runs:
-            claim = journal.claim(run, given)
-            if not claim.take(): continue
-            claims.append(claim)
-            if (known := known_run(journal, run, given)) and finished(known, run): continue
-            trainers.append(Trainer(run, journal=journal, build=build))
-            trainers[-1].recorder.facts |= facts
-            if known and has_checkpoint(journal.folder(known["id"])): trainers[-1].resume(known["id"])
-        left = runs[0].train.steps - trainers[0].step_count if trainers else 0
-        if len(trainers) > 1 and left: train_in_lockstep(trainers, left, stop)
-    finally:
-        for claim in claims: claim.release()
-    return {trainer.recorder.id for trainer in trainers}
-
-
 def train_seeds(
     runs: Sequence[Settings],  # That differ in their seed alone
     root: str | Path,  # Folder of the journal
@@ -232,19 +228,31 @@ def train_seeds(
     stop: Callable[[], bool] | None = None,  # As in `train_one`
     handed: Handed | None = None,  # As in `train_one`
 ) -> list[Outcome]:  # Of each run
-    "As `train_one` for several seeds, at once where that pays."
-    begun, journal, stop, outcomes = time.monotonic(), Writer(root), stop or asked, []
-    try: ids = trained_together(runs, journal, facts, stop, handed)
-    except Exception: ids = set()  # a run that cannot be built or read again: it meets that below, and its outcome has the words
-    share = (time.monotonic() - begun) / len(runs)
-    for run in runs:
-        known = known_run(journal, run, handed.given if handed else {})
-        if stop() and not (known and finished(known, run)): found = Outcome(state="interrupted", id=known["id"] if known else "")
-        else:
-            try: found = train_one(run, root, facts, stop, handed)
-            except KeyboardInterrupt: found = Outcome(state="interrupted")
-        outcomes.append(replace(found, state="done", seconds=share) if found.state == "found" and found.id in ids else found)
-    return outcomes
+    "As `train_one` for several seeds, at once where that pays, from where they stand."
+    begun, journal, stop, claims, opened = time.monotonic(), Writer(root), stop or asked, [], []
+    try:
+        for run in runs:
+            claim = journal.claim(run, handed.given if handed else {})
+            free = claim.take()
+            if free: claims.append(claim)
+            opened.append(open_run(run, journal, facts, handed) if free else Outcome(state="busy"))
+        trainers = [one for one in opened if isinstance(one, Trainer)]
+        left = runs[0].train.steps - trainers[0].step_count if trainers else 0
+        if len(trainers) > 1 and left: train_in_lockstep(trainers, left, stop)
+        outcomes = [one if isinstance(one, Outcome) else ended(one, journal, stop) for one in opened]
+    finally:
+        for claim in claims: claim.release()
+    share = (time.monotonic() - begun) / max(1, len(trainers))
+    return [replace(found, seconds=share) if isinstance(one, Trainer) else found for one, found in zip(opened, outcomes)]
+
+
+def ended(trainer: Trainer, journal: Writer, stop: Callable[[], bool]) -> Outcome:
+    "What became of one of several runs: trained together to their end, or now by itself, or left where it stands."
+    id = trainer.recorder.id or ""
+    if id and finished(next(row for row in journal.rows() if row["id"] == id), trainer.run): return Outcome(state="done", id=id)
+    if stop(): return Outcome(state="interrupted", id=id)
+    try: return trained(trainer, stop)
+    except KeyboardInterrupt: return Outcome(state="interrupted", id=trainer.recorder.id or "")
 
 # %% ../../nbs/sweeps/01_workers.ipynb #c6d22981
 def prepare(
