@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HOLDS', 'STARTING', 'FromDriver', 'asked', 'Outcome', 'known_run', 'left_alone', 'finished', 'Handed', 'clear_left',
            'let_go', 'hand_over', 'take_over', 'train_one', 'open_run', 'failed', 'trained', 'train_rest',
-           'train_seeds', 'ended', 'prepare', 'watch_driver', 'work', 'WorkerProcess', 'WorkerContext', 'WorkerDied',
-           'Slot', 'Pool']
+           'train_seeds', 'what_became', 'prepare', 'watch_driver', 'work', 'WorkerProcess', 'WorkerContext',
+           'WorkerDied', 'Slot', 'Pool']
 
 # %% ../../nbs/sweeps/01_workers.ipynb #aac7ebc9
 import multiprocessing
@@ -239,14 +239,14 @@ def train_seeds(
         trainers = [one for one in opened if isinstance(one, Trainer)]
         left = runs[0].train.steps - trainers[0].step_count if trainers else 0
         if len(trainers) > 1 and left: train_in_lockstep(trainers, left, stop)
-        outcomes = [one if isinstance(one, Outcome) else ended(one, journal, stop) for one in opened]
+        outcomes = [one if isinstance(one, Outcome) else what_became(one, journal, stop) for one in opened]
     finally:
         for claim in claims: claim.release()
     share = (time.monotonic() - begun) / max(1, len(trainers))
     return [replace(found, seconds=share) if isinstance(one, Trainer) else found for one, found in zip(opened, outcomes)]
 
 
-def ended(trainer: Trainer, journal: Writer, stop: Callable[[], bool]) -> Outcome:
+def what_became(trainer: Trainer, journal: Writer, stop: Callable[[], bool]) -> Outcome:
     "What became of one of several runs: trained together to their end, or now by itself, or left where it stands."
     id = trainer.recorder.id or ""
     if id and finished(next(row for row in journal.rows() if row["id"] == id), trainer.run): return Outcome(state="done", id=id)
