@@ -70,7 +70,8 @@ class Answered(TorchFunctionMode):
         kwargs = kwargs or {}
         if kwargs.get("generator") is not self.generator: return func(*args, **kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "generator"}
-        if not self.waiting or any(isinstance(value, Tensor) for value in (*args, *rest.values())) or self.waiting[0][0] != (func, args, rest):
+        told = any(isinstance(value, Tensor) for value in (*args, *rest.values()))
+        if not self.waiting or told or self.waiting[0][0] != (func, args, rest):
             raise NotStackable(f"draws must be those that were heard: got another {func.__name__}. Train each seed alone.")
         return self.waiting.pop(0)[1]
 
@@ -102,8 +103,8 @@ def windows(
     frozen = {name for name, _ in models[0].named_parameters() if not trained(name)}
     kinds = [{name: (value.shape, value.dtype, value.device) for name, value in one.items()} for one in found]
     if any(kind != kinds[0] for kind in kinds): raise NotStackable("models must have one structure: got others. Train each seed alone.")
-    shared = {name: value for name, value in found[0].items() if all(one[name] is value or (name in frozen and torch.equal(one[name], value))
-                                                                     for one in found)}
+    alike = lambda name, value: all(one[name] is value or (name in frozen and torch.equal(one[name], value)) for one in found)
+    shared = {name: value for name, value in found[0].items() if alike(name, value)}
     stacked = {name: torch.stack([one[name].detach() for one in found]) for name in found[0] if name not in shared}
     for index, one in enumerate(found):
         for name, values in stacked.items(): one[name].data = values[index]
@@ -233,7 +234,7 @@ class Stack:
         if self.trained - set(names): raise NotStackable("a group must hold parameters of its model: got others. Train each seed alone.")
         moving = {name for id_, name in names.items() if id_ in self.trained}
         self.weights, self.shared = windows([one.model for one in sessions], moving.__contains__)
-        if moving & set(self.shared): raise NotStackable("models must not share what is trained: got one in two runs. Train each seed alone.")
+        if moving & set(self.shared): raise NotStackable("models must not share what is trained: got one in two. Train each seed alone.")
         self.names = [[names[id(p)] for p in group.parameters if p.requires_grad] for group in first.groups]
         for name in {name for own in self.names for name in own}: self.weights[name].requires_grad_()
         self.own = {name: [one.model.get_parameter(name) for one in sessions] for name in {name for own in self.names for name in own}}
@@ -329,8 +330,8 @@ class Stack:
                                    f" ({told[0][:120] if told else ''}). Train each seed alone.") from error
             errors = [self.unlike(number, index, values[index], batches, live) for number in (0, -1) for index in every]
             if not max(errors) < FURTHEST:
-                raise NotStackable(f"gradients must be those of each seed alone: got {max(errors):.1e} of their size apart. Train each seed "
-                                   "alone.")
+                raise NotStackable(f"gradients must be those of each seed alone: got {max(errors):.1e} of their size apart. Train each "
+                                   "seed alone.")
             works = [lambda: [self.gradients(index, batches, live) for index in every],
                      lambda: [alone_gradients(first, index, batches[0], live) for index in every]]
             together, alone = timed_in_turns(works, first.device)
@@ -348,7 +349,8 @@ class Stack:
         apart = lambda a, b: (a - b).norm().item() / max(b.norm().item(), 1e-12)
         if len(found) != len(own): return math.inf
         flat = lambda several: torch.cat([one.flatten() for one in several])
-        return max(apart(flat(found), flat(own)), apart(torch.stack([values[name][number] for name in told]), torch.stack([*told.values()])))
+        mine = torch.stack([values[name][number] for name in told])
+        return max(apart(flat(found), flat(own)), apart(mine, torch.stack([*told.values()])))
 
     def free(self) -> None:
         "Give every session its own memory and its own moments again."
