@@ -44,7 +44,7 @@ def train_in_lockstep(
     steps: int,  # More
     stop: Callable[[], bool] = lambda: False,  # Asked between steps whether to end early
 ) -> str:  # "" when they were trained together as far as `stop` let them; else why not, or why not to the end
-    "Train runs at once where that pays. What is left over, each trainer can go on with alone. An interrupt is raised, with checkpoints left."
+    "Train runs at once where that pays; what is left over, each can go on with alone. An interrupt is raised, with checkpoints left."
     stack, reason = stack_that_pays(trainers)
     if stack is None: return reason
     for trainer in trainers: trainer.recorder.facts["together"] = len(trainers)
