@@ -400,6 +400,9 @@ def test_views_and_probe_of_images(kind):
     expected |= {"shown": (8, 1, 28, 28), "plants": (4, 1, 28, 28)} | {name: (8, 28, 28) for name in ("strange", "changed", "strokes")}
     expected |= {f"usual_{name}": (3,) for name in maps} | {f"map_{name}": (28, 28) for name in (*maps, "slope")[:2 if len(maps) == 2 else 5]}
     expected |= {f"edit_{name}": () for name in ("image", "k", "share", "plant", "threshold", "map")}
+    channels = model.shapes[min(2, len(model.sizes))][0]
+    expected |= {"film_each": (min(channels, 8), 1, 28, 28), "film_moved": (7, 1, 28, 28), "film_more": (4, 7, 1, 28, 28)}
+    expected |= {"latent_order": (min(channels, 8),)} | {f"latent_{name}": () for name in ("layer", "latent", "place", "chosen", "map", "places")}
     views = views_of(model, setup.diagnostics)
     assert shapes(views) == expected and sound(views) and skippable_layers(model) == layers
     for name in ("generated", *(f"recon{k}" for k in range(layers))): assert ((views[name] > 0) & (views[name] < 1)).all()

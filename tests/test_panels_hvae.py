@@ -182,3 +182,21 @@ def test_a_threshold_or_a_k_that_is_not_there_is_refused_in_words(open_panel: Ca
     one.tick()
     assert {name for name in one.last.views if name.startswith("map_")} == {"map_error", "map_cost"}
     assert not any(getattr(part, "name", "") == "skipped" for part in one.display.layout(one.last).pictures)
+
+
+def test_a_latent_is_moved_and_nothing_else(open_panel: Callable[..., Panel], unchecked: None) -> None:
+    "Not moved is the reconstruction from that layer; a layer that is not there, and a latent that is not shown, are refused."
+    panel = open_panel(IMAGES)
+    for layer in (3, 1, 2):
+        assert tell(panel, "layer", "slide", layer) == ""
+        views = panel.last.views
+        assert views["latent_layer"] == layer and len(views["film_each"]) == {1: 8, 2: 4, 3: 2}[layer]
+        np.testing.assert_allclose(views["film_moved"][3], views[f"recon{layer - 1}"][int(views["edit_image"])], atol=1e-5)
+        check_arrays(panel.display.layout(panel.last), sorted(sent_keys(panel.view)))
+    chosen = views["latent_latent"]
+    assert tell(panel, "film_each", "click", 3) == "" and panel.last.views["latent_latent"] != chosen
+    assert np.array_equal(panel.last.views["in_elbo"], views["in_elbo"]) and np.array_equal(panel.last.views["recon0"], views["recon0"])
+    assert tell(panel, "temperature", "slide", 0.0) == ""
+    assert not np.array_equal(panel.last.views["film_more"][2], views["film_more"][2])
+    assert "a whole number from 1 to 3: got 4" in tell(panel, "layer", "slide", 4)
+    assert "an index from 0 to 3: got 4" in tell(panel, "film_each", "click", 4)

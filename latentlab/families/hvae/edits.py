@@ -34,8 +34,13 @@ class ImageEdits:
     k: int = 1  # Lowest layers that the maps skip
     map: str = "above"  # Which map is drawn of all of them, one of `latents.where.MAPS`
     share: float = 0.05  # Of ordinary pixels that lie above the threshold
+    layer: int = 2  # Whose latents are moved; the highest there is where there are fewer
+    latent: int | None = None  # Which of them; None for the one that differs most between images
+    place: int = 0  # Of a map: 0 moves all places, 1 and more one of them, row by row
+    temperature: float = 1.0  # Of that layer in the model's own images
+    order: tuple[int, ...] = ()  # Latents as they are shown, the widest first
     painted: dict[int, Bool[Tensor, "height width"]] = field(default_factory=dict)  # Image -> strokes
-    version: int = 0  # Rises with every edit
+    version: int = 0  # Rises with every plant and stroke
     _planted: dict[str, Tensor] = field(default_factory=dict)
 
     def planted(self) -> dict[str, Float[Tensor, "image channel height width"]]:  # Kind -> all images
@@ -78,7 +83,8 @@ class ImageEdits:
         if not 0 <= (image := changes.get("image", self.image)) < len(self.images):
             raise ValueError(f"`image` must be from 0 to {len(self.images) - 1}: got {image}. Choose one that is shown.")
         for name, value in changes.items(): setattr(self, name, value)
-        self.version += 1
+        if "layer" in changes: self.latent, self.place = changes.get("latent"), changes.get("place", 0)
+        self.version += "plant" in changes
 
     def paint(
         self,
@@ -91,6 +97,7 @@ class ImageEdits:
                              "on these images.")
         self.painted[image] = pixels
         self.set(image=image)
+        self.version += 1
 
 # %% ../../../nbs/families/hvae/05_edits.ipynb #1500526a
 SCALE_SETTINGS = ("scale_kind", "decoder_scale", "anneal_steps", "scale_floor")  # Live settings that change what a model says

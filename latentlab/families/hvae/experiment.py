@@ -22,7 +22,7 @@ from ...data.binarise import make_prepare
 from ...data.images import known_set
 from ...data.sources import check_source, fixed_bits, one_of_each, read_labels, source_setting, training_images, trial_images
 from ...data.toys import expected_log_density, make_toy
-from .diagnostics import IMAGE_DRAWS, ORDINARY, POINT_DRAWS, ImageDiagnostics, point_diagnostics
+from .diagnostics import IMAGE_DRAWS, POINT_DRAWS, ImageDiagnostics, point_diagnostics
 from .edits import ImageEdits
 from .model import make_model
 from .stored import RECIPE, check_start, take_stored
@@ -193,7 +193,7 @@ def build_images(
     shown = one_of_each(test.subset(rows), 8) if data.name not in LEARNT else torch.tensor([int((labels == k).nonzero()[0])
                                                                                             for k in labels.unique()])[:8]
     diagnostics = ImageDiagnostics(held_out=x[:half], preview=x[shown], labels=labels[half:][:drawn].to(device), reference=reference,
-                                   inside=x[half:][:drawn], outside=other[:drawn], bits=data.bits, ordinary=grey[half:][:ORDINARY],
+                                   inside=x[half:][:drawn], outside=other[:drawn], bits=data.bits, ordinary=grey[half:][:drawn],
                                    edits=ImageEdits(images=grey[shown], labels=labels[shown], image=len(shown) - 1))
     columns = " | ".join(test.classes[int(labels[i])] for i in shown)
     info = {"data": train.name, "source": train.source, "outside": left_out or outside.name, "device": str(device), "held_out": f"{half}"}
