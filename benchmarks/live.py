@@ -1,6 +1,7 @@
 """What looking costs and how soon it answers: a family's panel (NEM on Fashion-MNIST) in a real JupyterLab and Chromium, everything in one run.
 
-python benchmarks/live.py [--family nem] [--slider kl_scale] [--seconds 15] [--pairs 8] [--block 6] [--moves 20] [--reloads 3] [--memory] [--steps 10000]
+python benchmarks/live.py [--family nem] [--slider kl_scale] [--picture weight] [--seconds 15] [--pairs 8] [--block 6] [--moves 20] [--reloads 3] [--memory] [--steps 10000]
+python benchmarks/live.py --set 'preset="whole range of weights"' --picture weight --parts sweep
 python benchmarks/live.py --family csvae --slider beta --set side=64 --parts "frames painted at 10" "training rate"
 """
 
@@ -129,6 +130,34 @@ def slider_latency(lab: Notebook, name: str, moves: int) -> list[tuple[str, str,
             ("  spread", f"10 % {low:.0f}, 90 % {high:.0f}, longest {found[-1]:.0f} ms", "")]
 
 
+def swept(lab: Notebook, name: str, seconds: float, fps: int) -> list[tuple[str, str, str]]:
+    "A slider of the picture, moved to and fro by a key that is held: frames painted a second, paused and while training."
+    rows, slider = [], lab.page.locator(f"[data-slide={name}]").first
+    lab.execute(f"panel.pump.fps = {fps}")
+    try:
+        for paused in (True, False):
+            lab.execute("panel.trainer.pause()" if paused else "panel.trainer.start()")
+            lab.wait_data("d.state === 'paused'" if paused else "d.state === 'running'", 30)
+            slider.focus()
+            slider.press("Home")
+            lab.page.wait_for_timeout(1500)
+            begun, first, way = time.time(), int(lab.execute("print(panel.trainer.step_count)")), "ArrowRight"
+            moved = 0
+            while time.time() < begun + seconds:
+                lab.page.keyboard.press(way)
+                lab.page.wait_for_timeout(25)
+                if (moved := moved + 1) % 60 == 0: way = "ArrowLeft" if way == "ArrowRight" else "ArrowRight"
+            ended = time.time()
+            times = [t for t in paint_times(lab) if begun + 1 <= t <= ended]
+            steps = (int(lab.execute("print(panel.trainer.step_count)")) - first) / (time.time() - begun)
+            rate, gaps = (len(times) - 1) / (times[-1] - times[0]), np.diff(times)
+            rows += [(f"{name} swept {'while paused' if paused else 'while training'}, {fps} asked for", f"{rate:.2f} fps", "at least 10 fps"),
+                     ("  longest gap; moves of the slider; training meanwhile",
+                      f"{1e3 * gaps.max():.0f} ms; {moved / (ended - begun):.0f} a second; {steps:.1f} steps/s", "")]
+    finally: lab.execute("panel.trainer.start(); panel.pump.fps = 10")
+    return rows
+
+
 def picture_back(lab: Notebook, reloads: int) -> list[tuple[str, str, str]]:
     "The page is loaded anew; the kernel and its training go on."
     seconds, fresh = [], []
@@ -214,6 +243,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="nem")
     parser.add_argument("--slider", default="kl_scale", help="setting that is moved; it must be live and not folded away")
+    parser.add_argument("--picture", default="", help="slider of the picture that is swept: weight, with the preset of a whole range")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the lab, as in a cell: side=64")
     parser.add_argument("--parts", nargs="*", default=[], help="first words of the parts to measure; nothing for all")
     parser.add_argument("--seconds", type=float, default=15, help="of painting that are counted")
@@ -236,6 +266,7 @@ def main():
             lab.execute(METER)
             attempt("frames painted at 10", lambda: painted_rate(lab, 10, a.seconds, "at least 9 fps"))
             attempt("slider to picture", lambda: slider_latency(lab, a.slider, a.moves))
+            for fps in (10, 30) if a.picture else (): attempt("sweep", lambda fps=fps: swept(lab, a.picture, a.seconds, fps))
             attempt("training rate kept", lambda: rate_kept(lab, a.pairs, a.block))
             attempt("page reload", lambda: picture_back(lab, a.reloads))
             attempt("page closed", lambda: closed_page(lab, a.closed))
