@@ -46,6 +46,7 @@ def main():
     words.add_argument("--steps", type=int, default=600)
     words.add_argument("--workers", type=int, default=2)
     words.add_argument("--rounds", type=int, default=2)
+    words.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of runs in turn")
     words.add_argument("--device", default="cpu")
     words.add_argument("--set", default="{}", help="more settings, as JSON")
     words.add_argument("--trial", action="store_true", help="only what a trial of a few steps says, for every family's start settings")
@@ -64,12 +65,12 @@ def main():
     plan = Plan(base=base, seeds=range(asked.seeds), name="seeds")
     print(f"{asked.family}, {plan}, {asked.device}; {os.cpu_count()} cores")
     for number in range(asked.rounds):
-        times = {"in turn, 1 thread": in_turn(plan, 1), "in turn, 2 threads": in_turn(plan, 2)}
+        times = {f"in turn, {threads} thread{'s' * (threads > 1)}": in_turn(plan, threads) for threads in asked.threads}
         torch.set_num_threads(1)
         times[f"pool of {asked.workers}"], _ = swept(plan, asked.workers, False)
         times[f"at once in {asked.workers}"], together = swept(plan, asked.workers, True)
         times["at once in 1"], _ = swept(plan, 1, True)
-        first = times["in turn, 1 thread"]
+        first = min(seconds for name, seconds in times.items() if name.startswith("in turn"))
         print(f"round {number}, load {os.getloadavg()[0]:.1f}, together {together}: "
               + ", ".join(f"{name} {seconds:.1f} s ({seconds / first:.2f})" for name, seconds in times.items()), flush=True)
 

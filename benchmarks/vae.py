@@ -1,6 +1,7 @@
 """How fast latent-variable models train and how good a short training is; each ratio is measured in one run.
 
 `--parts step` trainer's step of a 784-512-512-64 VAE, batch 256, as a share of the float32 matrix rate measured in turns with it, beside a bare loop
+    with fused Adam, and pythae's own trainer where it is installed
 `--parts bfloat16` the same step in bfloat16 against float32, and the test ELBO of both after one epoch
 `--parts frame` one frame of the toy lab: heat map of 100 x 100 points, latents, samples
 `--parts mnist` test ELBO after 10 epochs of dynamic MNIST, three seeds (needs $LATENTLAB_DATA with MNIST, as the next two)
@@ -12,6 +13,7 @@ import math
 import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def matrix_rate(device, seconds=0.5):
 def bare_loop(x, device):
     "A hand-written loop of the same network: what a script would do."
     layers = [torch.nn.Linear(a, b, device=device) for a, b in SIZES]
-    optimiser = torch.optim.Adam([p for layer in layers for p in layer.parameters()], 1e-3)
+    optimiser = torch.optim.Adam([p for layer in layers for p in layer.parameters()], 1e-3, fused=True)
 
     def step(i):
         bits = torch.bernoulli(x[torch.randint(len(x), (BATCH,), device=device)])
@@ -79,6 +81,42 @@ def bare_loop(x, device):
     return step
 
 
+def pythae_epoch(x, device, steps):
+    "One epoch of pythae's trainer on as many batches of grey images; None where it is not installed."
+    try:
+        from pythae.data.datasets import BaseDataset
+        from pythae.models import VAE, VAEConfig
+        from pythae.models.base.base_utils import ModelOutput
+        from pythae.models.nn import BaseDecoder, BaseEncoder
+        from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    except ImportError: return None
+    line = lambda *sizes: [part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), torch.nn.LeakyReLU())]
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.net, self.loc, self.log_var = torch.nn.Sequential(*line(784, 512, 512)), torch.nn.Linear(512, 64), torch.nn.Linear(512, 64)
+
+        def forward(self, x):
+            h = self.net(x.flatten(1))
+            return ModelOutput(embedding=self.loc(h), log_covariance=self.log_var(h))
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(*line(64, 512, 512), torch.nn.Linear(512, 784), torch.nn.Sigmoid())
+
+        def forward(self, z): return ModelOutput(reconstruction=self.net(z).unflatten(1, (1, 28, 28)))
+
+    images = x[:steps * BATCH] if len(x) >= steps * BATCH else x.repeat(-(-steps * BATCH // len(x)), 1)[:steps * BATCH]
+    model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=64, reconstruction_loss="bce"), encoder=Encoder(), decoder=Decoder())
+    config = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=1e-3, num_epochs=1,
+                               no_cuda=device == "cpu")
+    trainer = BaseTrainer(model, BaseDataset(images.unflatten(1, (1, 28, 28)), torch.zeros(len(images))), training_config=config)
+    trainer.prepare_training()
+    return lambda i: trainer.train_step(1)
+
+
 def timed(work, steps, device):
     begun = waited(device)
     for i in range(steps): work(i)
@@ -90,16 +128,22 @@ def timed_fit(trainer, steps, device): return timed(lambda i: trainer.fit(steps,
 
 def step(device, rounds=8, steps=60):
     trainer = Trainer(vae_run(device)).fit(10, progress=False)
-    bare, shares = bare_loop(trainer.setup.batches.images.flatten(1).float() / 255, device), {"trainer": [], "bare loop": []}
+    x = trainer.setup.batches.images.flatten(1).float() / 255
+    bare, peer, shares = bare_loop(x, device), pythae_epoch(x, device, steps), {"trainer": [], "bare loop": []}
     timed(bare, 10, device)
+    if peer is not None: timed(peer, 1, device)
     for _ in range(rounds):
         before = matrix_rate(device)
         ours, theirs = timed_fit(trainer, steps, device), timed(bare, steps, device)
         rate = (before + matrix_rate(device)) / 2
         for name, seconds in (("trainer", ours), ("bare loop", theirs)): shares[name].append(FLOP / seconds / rate)
+        if peer is not None: shares.setdefault("pythae", []).append(FLOP / (timed(peer, 1, device) / steps) / rate)
     for name, found in shares.items():
         middle = f"median {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}, {rounds} rounds)"
         print(f"step of a 784-512-512-64 VAE, batch {BATCH}, {name:10s} share of the matrix rate: {middle}")
+    for name in list(shares)[1:]:
+        found = [theirs / ours for ours, theirs in zip(shares["trainer"], shares[name])]  # of the rate: the inverse of the times
+        print(f"the trainer takes {statistics.median(found):.2f} of the time of {name} ({min(found):.2f} to {max(found):.2f}, in turns)")
     print(f"matrix rate {rate / 1e9:.0f} GFLOP/s, step {1e3 * ours:.1f} ms in the last round")
 
 

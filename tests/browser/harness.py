@@ -198,6 +198,9 @@ def notebooks(lab: Lab, browser: Browser) -> Iterator[Callable[..., Notebook]]:
         notebook = Notebook(lab, page, session, path, [])
         opened.append(notebook)
         page.on("pageerror", lambda error: notebook.errors.append(str(error)))
+        # two writes within the resolution of a slow disk's clock: JupyterLab asks which one counts
+        page.add_locator_handler(page.locator("dialog.jp-Dialog", has_text="File Changed"),
+                                 lambda dialog: dialog.get_by_role("button", name="Overwrite").click())
         page.goto(f"{lab.url}/lab/tree/{path}?reset&token={lab.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         page.wait_for_function("() => window.jupyterapp?.commands.hasCommand('notebook:run-all-cells')", timeout=120_000)
