@@ -384,7 +384,7 @@ def test_views_and_probe_of_points(kind):
             and probe.live == model.live.values)
     assert shapes(views_of(model, setup.diagnostics)) == expected | {f"pockets{layers}": (PLANE_SIDE, PLANE_SIDE)}
     checks = setup.diagnostics.checks
-    assert len({check(probe).name for check in checks}) == len(checks) == 9
+    assert len({check(probe).name for check in checks}) == len(checks) == 11
 
 
 @every_kind

@@ -1,0 +1,45 @@
+"Checks of a run over time, on runs that were really trained, of seeds on which no threshold was set."
+
+import functools
+
+import pytest
+
+from latentlab.families.hvae.diagnostics import HVAE_CHECKS
+from latentlab.families.hvae.experiment import HVAERun
+from latentlab.latents.checks import LATENT_CHECKS
+from latentlab.latents.progress import PROGRESS_CHECKS, far_from_oracle, rise_of, standstill
+from latentlab.train.trainer import Trainer
+
+
+@functools.cache
+def trained(name: str, seed: int, steps: int, every: int, **changes: object) -> tuple:
+    "The last measurement of a run, and the bounds of all of them."
+    run = HVAERun().replace({"data.name": name, "train.seed": seed, "train.steps": steps, "check_every": every,
+                             "train.device": "cpu", **changes})
+    trainer = Trainer(run).fit(steps, progress=False)
+    return trainer.session.measurements[-1], tuple(trainer.setup.diagnostics.history.elbos)
+
+
+def levels(measured: tuple) -> dict[str, str]: return {verdict.name: verdict.level for verdict in measured[0].verdicts}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [5, 6])
+def test_spirals_that_settled_for_a_disc_are_caught(seed: int) -> None:
+    found = trained("spirals", seed, 4000, 100)
+    said = levels(found)
+    assert found[0].figures["oracle_gap"] > 0.8 and said["far_from_oracle"] == "bad", found[0].verdicts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [5, 6])
+def test_moons_that_learn_are_left_alone(seed: int) -> None:
+    assert levels(trained("moons", seed, 3000, 100, layers=2))["far_from_oracle"] == "ok"
+
+
+def test_a_young_run_is_not_judged_and_a_rising_one_has_not_stopped() -> None:
+    assert PROGRESS_CHECKS == (far_from_oracle, standstill) and len(HVAE_CHECKS) == len(LATENT_CHECKS) + 2
+    measured, history = trained("moons", 7, 160, 8)
+    assert levels((measured,))["far_from_oracle"] == levels((measured,))["standstill"] == "ok"
+    rise = rise_of(history)
+    assert rise is not None and rise.mean > 0 and not rise.stopped and rise_of(history[:19]) is None
