@@ -32,9 +32,11 @@ def test_spirals_that_settled_for_a_disc_are_caught(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [5, 6])
-def test_moons_that_learn_are_left_alone(seed: int) -> None:
-    assert levels(trained("moons", seed, 3000, 100, layers=2))["far_from_oracle"] == "ok"
+@pytest.mark.parametrize(("seed", "level"), [(6, "ok"), (5, "bad")], ids=["still rising", "at rest"])
+def test_moons_far_from_the_oracle_are_judged_by_whether_they_still_rise(seed: int, level: str) -> None:
+    "One draw a step leaves both .5 nats and more below the oracle after 4,000 steps; one of them is on its way."
+    found = trained("moons", seed, 4000, 100, layers=2)
+    assert found[0].figures["oracle_gap"] > 0.4 and levels(found)["far_from_oracle"] == level, found[0].verdicts
 
 
 def test_a_young_run_is_not_judged_and_a_rising_one_has_not_stopped() -> None:

@@ -92,7 +92,8 @@ def far_from_oracle(
     words = f"the bound of {probe.samples} draws is {brief(gap)} ± {brief(error)} nats below the oracle"
     if rise is None: return quiet("far_from_oracle", f"{words}, after fewer than {WINDOW} measurements")
     if rise.mean + 2 * rise.error > PACE * gap and not rise.stopped: return quiet("far_from_oracle", f"{words}, and it still rises")
-    limit, words = PROGRESS_LIMITS["far"], f"{words}, and within {rise.count} measurements it rose by {brief(rise.mean)} ± {brief(rise.error)}"
+    limit = PROGRESS_LIMITS["far"]
+    words += f", and within {rise.count} measurements it rose by {brief(rise.mean)} ± {brief(rise.error)}"
     grade = "ok" if gap < limit.warn or gap < 3 * error else "warn" if gap < limit.bad else "bad"
     return judge("far_from_oracle", grade, gap, limit, words,
                  "set objective to iw with samples 8 and gradient dreg, add layers or widen hidden, or raise learning_rate")
