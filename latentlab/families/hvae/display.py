@@ -270,7 +270,7 @@ def score_picture(
                        note=f"ELBO − L>{k}: what z1{f' to z{k}' if k > 1 else ''} had to add", help="skipped layers by their mode")
                        for k in llr)
     inside, outside = (ScoreGroup(label=f"{word}: {name}", short=name) for word, name in zip(("in", "out"), names))
-    return Histogram(place="right", title="In or out", tabs=(bound, *ratios), inside=inside, outside=outside)
+    return Histogram(place="right", title="In or out", tabs=(*ratios, bound), inside=inside, outside=outside)
 
 # %% ../../../nbs/families/hvae/03_display.ipynb #21e40561
 def run_words(
