@@ -362,3 +362,12 @@ def test_a_file_of_arrays_and_one_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="whole .npz file"): ll.images(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", a=BYTES, b=BYTES)
     with pytest.raises(ValueError, match="must hold an array called images: got a, b"): ll.images(tmp_path / "c.npz")
+
+
+def test_labels_that_come_with_a_folder_are_one_for_each_file_in_the_order_of_their_names(tmp_path):
+    for name, value in (("b.png", 200), ("a.png", 10), ("c.png", 90)): Image.new("L", (8, 8), value).save(tmp_path / name)
+    found = ll.images(tmp_path, labels=["dark", "bright", "middle"], split="all", quiet=True)
+    told = {found.classes[label]: int(image.float().mean()) for image, label in zip(found.images, found.labels.tolist(), strict=True)}
+    assert told == {"dark": 10, "bright": 200, "middle": 90}
+    for wrong in (["dark"], ["dark"] * 4, []):
+        with pytest.raises(ValueError, match=f"`labels` must be one for each of the 3 images: got {len(wrong)}"): ll.images(tmp_path, labels=wrong)
