@@ -223,7 +223,7 @@ def test_parts_of_images(bits):
             and torch.equal(images, load("fashion-mnist", "train", limit=500).images))
     assert (setup.preview.shape == (8, 1, 28, 28) and setup.held_out.shape == (1000, 1, 28, 28)
             and torch.equal(setup.held_out[500:], diagnostics.inside))
-    assert len(diagnostics.checks) == 9
+    assert len(diagnostics.checks) == 11
     assert (diagnostics.inside.shape == diagnostics.outside.shape == diagnostics.reference.shape == (500, 1, 28, 28)
             and diagnostics.labels.shape == (500,))
     fed = setup.batches.prepare(setup.batches.images, torch.arange(500), 0)
