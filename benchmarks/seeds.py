@@ -16,6 +16,7 @@ from latentlab.journal.journal import Journal
 from latentlab.sweeps.plan import Plan
 from latentlab.sweeps.sweep import Sweep
 from latentlab.train.lockstep import stack_that_pays
+from latentlab.train.stacked import try_out
 from latentlab.train.trainer import Trainer
 
 
@@ -58,7 +59,7 @@ def main():
 
         for family in family_names():
             stack, reason = stack_that_pays([make_trainer(family, {**changes, "seed": seed}) for seed in range(asked.seeds)])
-            found = None if stack is None else stack.trial(make_trainer(family, changes).live)
+            found = None if stack is None else try_out(stack, make_trainer(family, changes).live)
             print(f"{family}: {reason or f'{found.gain:.2f} times as fast at once, gradients {found.error:.0e} apart'}")
         return
     base = make_trainer(asked.family, {**changes, "steps": asked.steps}).run

@@ -8,12 +8,14 @@ from latentlab.core.batch import Batch, Context
 from latentlab.core.settings import Live, Range
 from latentlab.core.terms import weighted_sum
 from latentlab.facade import make_run
+from latentlab.families.nem import diagnostics
 from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.families.nem.model import weight_place
 from latentlab.metrics.masks import unique_ranks
 from latentlab.panels.layout import check_arrays
 from latentlab.panels.protocol import Event
+from latentlab.train.session import draw_views
 from latentlab.train.trainer import Trainer
 from test_nem import make, pictures, seeded
 from torch import nn
@@ -171,3 +173,23 @@ def test_one_price_goes_back_where_a_whole_range_is_switched_on():
 def test_the_preset_is_the_one_that_was_measured():
     run = make_run("nem", {"preset": "whole range of weights"})
     assert (run.get("complement_scale"), run.get("penalty_weight"), run.get("fill")) == (0.3, Range(0.03, 1.5, "log"), "mean")
+
+
+def test_the_curve_is_a_second_old_at_most_while_training_goes_on_and_exact_at_rest(monkeypatch):
+    trainer = Trainer(NEMRun().replace({"images": 64, "seed": 0, "frontier": True, "layers": 2, "width": 4, "batch": 8}))
+    monkeypatch.setattr(diagnostics, "OLD_ENOUGH", 1e9)
+    curve = lambda moving: torch.from_numpy(draw_views(trainer.session, trainer.live, moving=moving)["curve"])
+    first = curve(True)
+    trainer.fit(5, progress=False)
+    assert torch.equal(curve(True), first)  # young
+    trainer.set(fill="mean")
+    filled = curve(True)
+    assert not torch.equal(filled, first)  # a person's own change is seen at once
+    trainer.fit(5, progress=False)
+    monkeypatch.setattr(diagnostics, "OLD_ENOUGH", 0.0)
+    later = curve(True)
+    assert not torch.equal(later, filled)
+    trainer.fit(5, progress=False)
+    monkeypatch.setattr(diagnostics, "OLD_ENOUGH", 1e9)
+    exact = curve(False)
+    assert not torch.equal(exact, later) and torch.equal(curve(True), exact)

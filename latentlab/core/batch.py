@@ -59,3 +59,4 @@ class Context:
     step: int = 0  # Training steps done
     group: str | None = None  # Name of the group whose terms are wanted; None for all terms
     early: bool = False  # Whether a measurement is the one before the first step, for which nobody should wait long
+    moving: bool = False  # Whether a picture is one of many while training goes on: what is dear may then be a second old

@@ -54,6 +54,7 @@ def setting(
     suggest: tuple[str, ...] = (),  # Usual values of a free text, for a menu
     typed: tuple[str, str] = ("other", ""),  # What that menu calls a value that is typed, and how such a value begins
     folded: bool = False,  # Whether a panel may fold its control away
+    seen_only: bool = False,  # Whether it changes what is shown and nothing that is learnt, so that an optimiser need not begin anew
     # Tells values that name code or downloads from outside, best in words: what would be run; None where no value does
     outside: Callable[[Any], Any] | None = None,
     state: Callable[[Any], str] | None = None,  # Digest of what a value names on the disk, "" for nothing; None where none does
@@ -67,7 +68,7 @@ def setting(
         raise ValueError("`outside` must stand at a setting that builds: got a live one. Make it build, so that it is asked for first.")
     meta = dict(
         kind=kind, low=low, high=high, scale=scale, step=step, unit=unit, label=label, help=help, reason=reason, when=when,
-        suggest=suggest, typed=typed, folded=folded, outside=outside, state=state, read_old=read_old,
+        suggest=suggest, typed=typed, folded=folded, seen_only=seen_only, outside=outside, state=state, read_old=read_old,
     )
     return field(default=default, metadata=meta)
 
@@ -95,6 +96,7 @@ class FieldInfo:
     suggest: tuple[str, ...] = ()  # Usual values of a free text
     typed: tuple[str, str] = ("other", "")  # What a menu calls a value that is typed, and how such a value begins
     folded: bool = False  # Whether a panel may fold its control away
+    seen_only: bool = False  # Whether it changes what is shown and nothing that is learnt
     outside: Callable[[Any], Any] | None = None  # Tells values that name code or downloads from outside
     state: Callable[[Any], str] | None = None  # Digest of what a value names on the disk
     read_old: Callable[[Any], Any] | None = None  # Old form of the value -> today's form

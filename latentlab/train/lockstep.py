@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from ..core.runtime import gradients_on, memory_budget
 from .signals import signals_between_steps
-from .stacked import NotStackable, Stack
+from .stacked import NotStackable, Stack, try_out
 from .trainer import Trainer
 
 # %% ../../nbs/train/12_lockstep.ipynb #0913e33e
@@ -26,7 +26,7 @@ def stack_that_pays(
     live = trainers[0].live
     try:
         stack = Stack([trainer.session for trainer in trainers])
-        try: found = stack.trial(live)
+        try: found = try_out(stack, live)
         except NotStackable:
             stack.free()
             raise

@@ -401,8 +401,11 @@ def measure(
 def draw_views(
     session: Session,  # Drawn on the preview of its diagnostics
     live: Live,  # Settings in force
+    *,
+    moving: bool = False,  # Whether training goes on and another picture follows
 ) -> dict[str, np.ndarray]:  # Name -> float32 pictures
     "The model's pictures of the preview, on the host."
     session.generator.manual_seed(stream_seed(session.run.train.seed, "views"))
-    views = session.setup.diagnostics.views(session.model, Context(live=live, generator=session.generator, step=session.step))
+    context = Context(live=live, generator=session.generator, step=session.step, moving=moving)
+    views = session.setup.diagnostics.views(session.model, context)
     return {name: view.float().cpu().numpy().copy() for name, view in views.items()}  # a view may be a weight itself

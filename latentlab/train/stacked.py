@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FURTHEST', 'NotStackable', 'Heard', 'Answered', 'refuse_unlike', 'windows', 'Lossy', 'Trial', 'kept',
-           'timed_in_turns', 'saved_bytes', 'alone_gradients', 'clip_each', 'Stack']
+           'timed_in_turns', 'saved_bytes', 'alone_gradients', 'clip_each', 'Stack', 'try_out', 'unlike']
 
 # %% ../../nbs/train/11_stacked.ipynb #4c33f8c2
 import math
@@ -219,7 +219,7 @@ def clip_each(
 class Stack:
     """Sessions that differ in their seed alone, stepped as one model.
 
-    stack = Stack(sessions); stack.trial(live); stack.step(live)
+    stack = Stack(sessions); try_out(stack, live); stack.step(live)
     """
 
     def __init__(
@@ -314,46 +314,53 @@ class Stack:
             parts = [None] * len(self.sessions) if grad is None else grad.unbind(0)
             for own, part in zip(self.own[name], parts): own.grad = part
 
-    def trial(self, live: Live) -> Trial:
-        """Gradients of one step, together and alone, with no weight moved: what it gains, how far they are apart, what it takes. Raises
-        NotStackable where the model cannot be batched or says something else.
-        """
-        first, batches = self.sessions[0], [next_batch(one, live)[0] for one in self.sessions]
-        every = range(len(first.groups))
-        with kept([values for values in self.weights.values() if not values.requires_grad]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # the trial measures it
-            try: values = [self.gradients(index, batches, live) for index in every]
-            except NotStackable: raise
-            except Exception as error:
-                told = str(error).strip().splitlines()
-                raise NotStackable(f"`losses` must be such that torch.func.vmap can run them: got {type(error).__name__}"
-                                   f" ({told[0][:120] if told else ''}). Train each seed alone.") from error
-            errors = [self.unlike(number, index, values[index], batches, live) for number in (0, -1) for index in every]
-            if not max(errors) < FURTHEST:
-                raise NotStackable(f"gradients must be those of each seed alone: got {max(errors):.1e} of their size apart. Train each "
-                                   "seed alone.")
-            works = [lambda: [self.gradients(index, batches, live) for index in every],
-                     lambda: [alone_gradients(first, index, batches[0], live) for index in every]]
-            together, alone = timed_in_turns(works, first.device)
-            saved = saved_bytes(lambda: [alone_gradients(first, index, batches[0], live) for index in every])
-        weights = sum(values[0].nbytes for values in self.weights.values())
-        return Trial(seeds=len(self.sessions), alone=alone, together=together, error=max(errors), memory=saved + 4 * weights)
-
-    def unlike(self, number: int, index: int, values: Mapping[str, Tensor], batches: Sequence[Batch], live: Live) -> float:
-        "How far a group's gradients and numbers of one session are from those that it has alone, as a share of their size."
-        session = self.sessions[number]
-        names = self.names[index]
-        found = [self.weights[name].grad[number] for name in names if self.weights[name].grad is not None]
-        told = alone_gradients(session, index, batches[number], live)
-        own = [p.grad for name in names if (p := session.model.get_parameter(name)).grad is not None]
-        apart = lambda a, b: (a - b).norm().item() / max(b.norm().item(), 1e-12)
-        if len(found) != len(own): return math.inf
-        flat = lambda several: torch.cat([one.flatten() for one in several])
-        mine = torch.stack([values[name][number] for name in told])
-        return max(apart(flat(found), flat(own)), apart(mine, torch.stack([*told.values()])))
-
     def free(self) -> None:
         "Give every session its own memory and its own moments again."
         for one in self.sessions:
             for value in (*one.model.parameters(), *one.model.buffers()): value.data = value.data.clone()
             for optimiser in one.optimisers: optimiser.state = {p: optimiser.state[p] for p in optimiser.parameters if p in optimiser.state}
+
+
+def try_out(
+    stack: Stack,  # Before its first step
+    live: Live,  # Settings in force
+) -> Trial:
+    """Gradients of one step, together and alone, with no weight moved: what it gains, how far they are apart, what it takes. Raises
+    NotStackable where the model cannot be batched or says something else.
+    """
+    first, batches = stack.sessions[0], [next_batch(one, live)[0] for one in stack.sessions]
+    together = lambda: [stack.gradients(index, batches, live) for index in range(len(first.groups))]
+    alone = lambda: [alone_gradients(first, index, batches[0], live) for index in range(len(first.groups))]
+    with kept([values for values in stack.weights.values() if not values.requires_grad]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # the trial measures it
+        try: values = together()
+        except NotStackable: raise
+        except Exception as error:
+            told = str(error).strip().splitlines()
+            raise NotStackable(f"`losses` must be such that torch.func.vmap can run them: got {type(error).__name__}"
+                               f" ({told[0][:120] if told else ''}). Train each seed alone.") from error
+        far = max(unlike(stack, number, index, one, batches, live) for number in (0, -1) for index, one in enumerate(values))
+        if not far < FURTHEST:
+            raise NotStackable(f"gradients must be those of each seed alone: got {far:.1e} of their size apart. Train each seed alone.")
+        seconds, saved = timed_in_turns([together, alone], first.device), saved_bytes(alone)
+    weights = sum(values[0].nbytes for values in stack.weights.values())
+    return Trial(seeds=len(stack.sessions), together=seconds[0], alone=seconds[1], error=far, memory=saved + 4 * weights)
+
+
+def unlike(
+    stack: Stack,  # With gradients of a group
+    number: int,  # Of a session
+    index: int,  # Of the group
+    values: Mapping[str, Tensor],  # Its numbers, as the stack gave them
+    batches: Sequence[Batch],  # Of all sessions
+    live: Live,  # Settings in force
+) -> float:
+    "How far a group's gradients and numbers of one session are from those that it has alone, as a share of their size."
+    session, names = stack.sessions[number], stack.names[index]
+    found = [stack.weights[name].grad[number] for name in names if stack.weights[name].grad is not None]
+    told = alone_gradients(session, index, batches[number], live)
+    own = [p.grad for name in names if (p := session.model.get_parameter(name)).grad is not None]
+    if len(found) != len(own): return math.inf
+    apart = lambda a, b: (a - b).norm().item() / max(b.norm().item(), 1e-12)
+    flat, mine = lambda several: torch.cat([one.flatten() for one in several]), torch.stack([values[name][number] for name in told])
+    return max(apart(flat(found), flat(own)), apart(mine, torch.stack([*told.values()])))

@@ -241,7 +241,7 @@ class Trainer:
                 self.recorder.changed(self._next + 1, path, old, new)
             apply_live(self.session, run)
             self._live = Live(run, self.device)
-            if changed: self.session.forget_gradients()
+            if any(not fields[path].seen_only for path in changed): self.session.forget_gradients()
             self.say("build", "")
         self._tell_watchers()
         return self
@@ -496,7 +496,7 @@ class Trainer:
 
     def _picture(self) -> Snapshot:
         session, live, version, now = self.session, self._live, self.version, time.perf_counter()
-        views = draw_views(session, live)
+        views = draw_views(session, live, moving=self.state == "running")
         if self.state == "running" and now - self._mark[0] > 0.5:
             recent = (session.step - self._mark[1]) / (now - self._mark[0])
             self.rate, self._mark = recent if self.rate == 0 else 0.5 * (self.rate + recent), (now, session.step)

@@ -132,7 +132,7 @@ class NEMSettings(Settings):
         reason="off: undecided pixels carry the order")
     beside: Literal["none", "painted", "relax", "u_relax", "rise", "channel_mean", "gradient", "gradient_x_input", "integrated_gradients",
                     "edges", "centre_blob", "random"] = setting(
-        "none", kind="live", label="beside the mask",
+        "none", kind="live", label="beside the mask", seen_only=True,
         help="What stands beside the learned mask on screen, at its area: the map of a method that needs no training, with what it "
              "costs; or painted, a mask of your own by hand on a pad below the pictures, whose distances and nearest neighbours are "
              "shown at once. It changes the picture and nothing that is trained.",

@@ -87,7 +87,7 @@ class SSLSettings(Settings):
         help="How often a view is blurred.",
         reason="fine grain alone should not tell images apart")
     explain: int = setting(
-        0, kind="live", low=0, high=50, unit="steps a picture", label="explanation",
+        0, kind="live", low=0, high=50, unit="steps a picture", label="explanation", seen_only=True,
         help="Shows beside the images which pixels the embedding of the current weights depends on. A masking network is trained so many "
              "steps on a copy of the weights each time a picture is drawn; 0 shows none and costs nothing. The encoder learns the same.",
         reason="off: a step of it costs about as much as one of the encoder on 32 images")
