@@ -45,6 +45,7 @@ def test_a_stroke_on_the_pad_moves_the_numbers_and_another_start_moves_the_pad(o
     pad.page.locator("[data-command=pause]").click()
     pad.wait_data("d.state === 'paused'", 10)
     pad.page.locator("[data-source=pad] [data-tab=erase]").click()
+    pad.page.wait_for_selector("[data-numbers=beside_units] span:not(:empty)", timeout=20_000)  # the numbers of the frame after the pause
     before, size = float(pad.page.evaluate(LOST)), pad.page.locator("[data-source=pad] [data-brush-size]")
     size.focus()
     size.press("End")

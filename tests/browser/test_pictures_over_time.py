@@ -6,9 +6,9 @@ CELLS = ["""import latentlab as ll
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
 base = NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, device="cpu", steps=50, check_every=50)
-def train(**changes): return Trainer(base.replace(changes), journal="runs").fit(progress=False).recorder.id
+def train(**changes): return Trainer(base.replace(changes), journal="over_time").fit(progress=False).recorder.id
 first, other, shapes = train(), train(kl_scale=0.05), train(data="scenes")""",
-         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=40, journal="runs")\npanel',
+         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=40, journal="over_time")\npanel',
          'panel.trainer.pause()\nprint(first, other, shapes)']
 
 

@@ -7,11 +7,11 @@ from latentlab.core.settings import Range
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.train.trainer import Trainer
 base = NEMRun().replace(encoder="untrained", images=64, batch=8, layers=2, width=4, device="cpu", steps=40, check_every=40)
-def train(**changes): return Trainer(base.replace(changes), journal="runs").fit(progress=False).recorder.id
+def train(**changes): return Trainer(base.replace(changes), journal="beside").fit(progress=False).recorder.id
 first, again = train(), train(seed=1)
 other = train(kl_scale=0.05, mask_bias=1.0, fill="mean")
-for width in (4, 8, 4, 8): Trainer(base.replace(width=width, steps=2000), journal="runs").fit(9, progress=False)""",
-         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=40, journal="runs")\npanel',
+for width in (4, 8, 4, 8): Trainer(base.replace(width=width, steps=2000), journal="beside").fit(9, progress=False)""",
+         'panel = ll.lab("nem", encoder="untrained", images=64, batch=8, layers=2, width=4, check_every=40, journal="beside")\npanel',
          'panel.trainer.pause()\nprint(first, again, other)']
 
 

@@ -1,6 +1,6 @@
 "What an encoder in training looks at, in the lab itself: its row comes and goes with the setting, and says how old it is."
 
-CELLS = ['import latentlab as ll\npanel = ll.lab("ssl", method="supervised", images=256, batch=32, check_every=1000, explain=3, journal="runs")\npanel',
+CELLS = ['import latentlab as ll\npanel = ll.lab("ssl", method="supervised", images=256, batch=32, check_every=1000, explain=3, journal="explained")\npanel',
          "panel.trainer.pause()\nprint(panel.trainer.step_count)"]
 
 

@@ -201,7 +201,7 @@ def test_images_and_a_threshold_that_stays_in_the_browser(panel):
     line = "document.querySelector('[data-row=recon0] canvas').getContext('2d').getImageData(0, 14, 28, 1).data"
     row = panel.page.evaluate(f"Array.from({line}).filter((_, i) => i % 4 === 0)")
     assert np.abs(np.array(row) - 255 * np.array(kernel(panel, "feeder.last.views['recon0'][0, 14].tolist()"))).max() < 1
-    panel.page.locator("[data-tab='LLR>1']").click()
+    panel.page.locator("button[data-tab='LLR>1']").click()
     inside, outside = (np.array(kernel(panel, f"feeder.last.views['{side}_llr1'].tolist()")) for side in ("in", "out"))
     assert float(of(panel, "hist", "auroc")) == pytest.approx((outside[:, None] > inside).mean() + 0.5
                                                               * (outside[:, None] == inside).mean(), abs=1e-3)
