@@ -22,6 +22,7 @@ from latentlab.metrics.ood import auroc
 from latentlab.families.hvae.model import make_model
 from latentlab.data.sources import fixed_bits, read_labels
 from latentlab.families.hvae.diagnostics import PLANE_SIDE, ProbeHistory
+from latentlab.families.hvae.display import HVAEDisplay
 from latentlab.families.hvae.experiment import HVAEData, HVAERun
 from latentlab.latents.evaluate import evaluate, has_closed_form, latent_views, probe_latents, skippable_layers
 from latentlab.latents.model import VAESettings
@@ -269,6 +270,16 @@ def test_the_set_outside_has_its_name(name):
     assert setup.info["outside"] == name and setup.diagnostics.outside.shape == (500, 1, 28, 28) and len(setup.batches.images) == 500
 
 
+def test_a_decoder_of_bits_takes_no_scale():
+    "A setting that nothing would read is refused in code; in the panel it goes when bits come, and stays with grey levels."
+    sharp = HVAERun().replace(decoder_scale=0.2, scale_kind="fixed")
+    assert "`scale_kind` must be left at its default" in refusal(lambda: sharp.replace({"data.name": "mnist"}))
+    bits, grey = (HVAEDisplay().match(run, "data.name", "mnist") for run in (sharp, sharp.replace({"bits": "grey"})))
+    assert sharp.replace(bits).model.scale_kind == "learnt" and set(bits) == {"data.name", "scale_kind", "decoder_scale"}
+    assert sharp.replace({"bits": "grey"}).replace(grey).model.scale_kind == "fixed"
+    with pytest.raises(ValueError, match="`decoder_scale` must be left at its default"): Trainer(IMAGES).set(decoder_scale=0.2)
+
+
 def test_noise_and_a_folder_are_tried_as_foreign(tmp_path):
     "A folder in colour becomes grey, 28 x 28; `inverted:` goes before it too; one that is not there is refused by its path."
     stream = torch.Generator().manual_seed(0)
@@ -279,6 +290,8 @@ def test_noise_and_a_folder_are_tried_as_foreign(tmp_path):
     plain, turned = (built(IMAGES.replace(outside=f"{before}folder:{tmp_path}", bits="grey")) for before in ("", "inverted:"))
     x, y = plain.diagnostics.outside, turned.diagnostics.outside
     assert x.shape[1:] == (1, 28, 28) and 10 <= len(x) < 80 and torch.allclose(x, 1 - y, atol=1e-6) and turned.info["outside"].startswith("inverted:")
+    said = [note["text"] for note in HVAEDisplay().notes(Trainer(IMAGES.replace(outside=f"folder:{tmp_path}", bits="grey")).snapshot())]
+    assert any("brought to 28 x 28 px, grey" in text for text in said), "resized in silence"
     noise = built(IMAGES.replace(outside="noise", bits="grey")).diagnostics.outside
     assert noise.shape == (500, 1, 28, 28) and abs(noise.mean() - 0.5) < 4.5 * (1 / 12 / noise.numel()) ** 0.5 + 1 / 512
     assert "nowhere" in refusal(IMAGES.replace(outside=f"folder:{tmp_path / 'nowhere'}").build)

@@ -318,7 +318,8 @@ def foreign_images(
     elif not owned(plain): return ood_set(name, "test", limit)
     else:
         found = open_images(plain, "test", limit, side=IMAGE_SIDE)
-        found = replace(found, images=luma(found.images))
+        fitted = f"{found.source}; brought to {IMAGE_SIDE} x {IMAGE_SIDE} px, grey"
+        found = replace(found, images=luma(found.images), source=fitted)
     return inverted(found) if plain != name else found
 
 
