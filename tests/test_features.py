@@ -3,6 +3,7 @@ import pytest
 import torch
 from latentlab.contract import all_weights, same_weights
 from latentlab.data.sources import with_images
+from latentlab.families.nem import experiment
 from latentlab.families.nem.experiment import NEMRun
 from latentlab.nn.features import FeatureCache
 from latentlab.train.trainer import Trainer
@@ -31,10 +32,13 @@ def test_a_run_with_a_cache_is_the_run_without_one_to_the_bit(more, monkeypatch,
     broken.checkpoint()
     again = Trainer(run, folder=tmp_path / "cut").resume().fit(4, progress=False)  # whose cache is empty
     assert not cache_of(again).full
+    monkeypatch.setattr(experiment, "IN_MEMORY", 0)
+    filed = Trainer(run).fit(12, progress=False)
+    assert cache_of(filed).full and cache_of(filed).on_disk and filed.session.setup.info["features"].endswith(" in a temporary file")
     monkeypatch.setenv("LATENTLAB_MEMORY", "0.0005")
     plain = Trainer(run).fit(12, progress=False)
     assert not cache_of(plain).kept and "not kept: " in plain.session.setup.info["features"] and "0 MB" in plain.session.setup.info["features"]
-    for one in (kept, again):
+    for one in (kept, again, filed):
         assert terms(one) == terms(plain) and same_weights(all_weights(one), all_weights(plain))
         assert one.measure().figures == plain.measure().figures
 
