@@ -488,9 +488,12 @@ def test_forged_headers(tmp_path, about):
 
 
 @pytest.mark.parametrize("kind", ["timm", "torchvision"])
-def test_torch_and_torchvision_of_two_builds_are_named(kind, monkeypatch, tmp_path):
+@pytest.mark.parametrize("build", ["+cpu", ""])
+def test_torch_and_torchvision_of_two_builds_are_named(build, kind, monkeypatch, tmp_path):
+    "With the command that mends it: the index of the same build, for an upgrade from elsewhere brings 2 GB of CUDA, or finds nothing to do."
+    monkeypatch.setattr(torch, "__version__", f"2.13.0{build}")
     (tmp_path / f"{kind}.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, kind, raising=False)
-    with pytest.raises(ImportError, match=r"needs a torchvision that was built with torch 2.*nms does not exist.*pip install --upgrade"):
-        load_encoder(f"{kind}:resnet18")
+    told = r"needs a torchvision that was built with torch 2\.13\.0.*nms does not exist.*pip install --force-reinstall torch==2\.13\.0 torchvision"
+    with pytest.raises(ImportError, match=told + (r" --index-url \S+/whl/cpu$" if build else "$")): load_encoder(f"{kind}:resnet18")

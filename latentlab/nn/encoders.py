@@ -1019,9 +1019,11 @@ def outside_module(
                            name=kind) from error
     except RuntimeError as error:
         if "torchvision::" not in str(error): raise
+        version, _, build = torch.__version__.partition("+")  # "cpu" or "cu130", whose index has the pair; PyPI's own builds say nothing
+        index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
         raise ImportError(f"an encoder named {kind}: needs a torchvision that was built with torch {torch.__version__}: got one of another "
-                          f"build ({error}). Install both in one command, from one index: pip install --upgrade torch "
-                          "torchvision.") from error
+                          f"build ({error}). Install both in one command, from one index: pip install --force-reinstall "
+                          f"torch=={version} torchvision{index}") from error
     if kind == "torchvision":
         models = importlib.import_module("torchvision.models")
         module, said = models.get_model(model, weights="DEFAULT"), dict(IMAGENET)
