@@ -254,6 +254,23 @@ def test_an_event_is_answered_between_two_steps_and_by_one_frame(opened):
             and panel.view.positions == {"light": 0.5})
 
 
+def test_a_hand_on_a_slider_of_the_picture_goes_before_the_next_step(opened, monkeypatch):
+    "Held for ten minutes it still answers; let go, it trains on. A click holds nothing."
+    monkeypatch.setattr("latentlab.panels.panel.HELD", 600.0)
+    panel = opened().run()
+    until(lambda: panel.trainer.step_count > 3)
+    say(panel, kind="event", source="film", type="click", value=1)
+    until(lambda: panel.display.asked == [("film", "click", 1)])
+    at = panel.trainer.step_count
+    until(lambda: panel.trainer.step_count > at + 3)
+    say(panel, kind="event", source="light", type="slide", value=0.5)
+    until(lambda: panel.display.light == 0.5)
+    steps = {panel.trainer.snapshot().step for _ in range(4)}
+    assert len(steps) == 1 and panel.trainer.state == "running", "a step began under the hand"
+    panel.trainer.hold(0)
+    until(lambda: panel.trainer.step_count > max(steps) + 3)
+
+
 def test_a_refused_event_comes_back_to_its_picture(opened):
     panel = opened().run()
     say(panel, kind="event", source="film", type="scrub", value=2)

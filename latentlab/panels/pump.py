@@ -6,8 +6,10 @@
 __all__ = ['Watched', 'FramePump']
 
 # %% ../../nbs/panels/05_pump.ipynb #7b7bab69
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -41,7 +43,8 @@ class FramePump:
     ):
         if not 0 < fps <= 60: raise ValueError(f"`fps` must be above 0 and at most 60: got {fps}. 10 is smooth for training.")
         self.trainer, self.sink, self.fps, self.seen, self.on_error = trainer, sink, fps, seen or (lambda: True), on_error
-        self.frames, self.cost, self.error = 0, 0.0, None  # Frames so far; processor seconds of one; the last failure
+        self.frames, self.error = 0, None  # Frames so far; the last failure
+        self._costs: deque[float] = deque(maxlen=5)  # Processor seconds of the last frames
         self._version, self._stop, self._thread = None, threading.Event(), None
 
     def tick(self) -> bool:  # Whether a frame was drawn
@@ -52,8 +55,18 @@ class FramePump:
         begun = time.thread_time()
         self.sink(snapshot)
         self._version, self.frames = snapshot.version, self.frames + 1
-        self.cost = 0.8 * self.cost + 0.2 * (time.thread_time() - begun) if self.frames > 1 else time.thread_time() - begun
+        self._costs.append(time.thread_time() - begun)
         return True
+
+    @property
+    def cost(self) -> float:  # Processor seconds; 0 before the first
+        "Of a frame: the middle one of the last five, for now and then one is kept as a picture too, which takes twenty times as long."
+        return statistics.median(self._costs) if self._costs else 0.0
+
+    @property
+    def gap(self) -> float:  # Seconds
+        "From one frame to the next: a running training keeps three quarters of a thread's time, one at rest needs none."
+        return max(1 / self.fps, (4 if self.trainer.state == "running" else 1) * self.cost)
 
     def start(self) -> "FramePump":  # Itself
         "Draw frames on a daemon thread until `stop`."
@@ -82,6 +95,6 @@ class FramePump:
                 self.on_error(error)
                 self._stop.wait(1.0)  # whatever fails is asked again, once a second
             now = time.monotonic()
-            if drawn: due = max(due + max(1 / self.fps, 4 * self.cost), now)
+            if drawn: due = max(due + self.gap, now)
             else: due = now + (self.LOOK_SECONDS if looked else self.IDLE_SECONDS)
             self._stop.wait(due - now)

@@ -643,6 +643,13 @@ class Trainer:
 
     def step(self, n: int = 1) -> "Trainer": return self.start(n)  # `n` more steps on the thread, then pause
 
+    def hold(
+        self,
+        seconds: float,  # From now
+    ) -> None:
+        "Begin no step for so long, while pictures are asked for; what is trained stays the same."
+        self.worker.hold(seconds)
+
     def pause(self) -> "Trainer":  # Itself
         "Stop after the step in progress and leave a checkpoint; `start()` goes on."
         if self.state == "running":

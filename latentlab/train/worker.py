@@ -37,6 +37,7 @@ class Worker:
         self._queue: deque[tuple[Any, Future]] = deque()
         self._looping: int | None = None  # Identity of the thread whose loop runs
         self._ending, self._thread = False, None
+        self._held = 0.0  # time.monotonic() until which no turn begins
 
     @property
     def alive(self) -> bool: return self._thread is not None  # Whether its thread is there
@@ -107,6 +108,18 @@ class Worker:
             while not condition() and time.monotonic() < limit: self._change.wait(min(0.05, max(0.0, limit - time.monotonic())))
         return condition()
 
+    def hold(
+        self,
+        seconds: float,  # From now; 0 lets it go on at once
+    ) -> None:
+        "Begin no turn for so long; commands are carried out meanwhile. Of several calls the last one counts."
+        with self._change:
+            self._held = time.monotonic() + seconds
+            self._change.notify_all()
+
+    @property
+    def _turns(self) -> bool: return self._busy() and time.monotonic() >= self._held  # Whether a turn is due
+
     @contextmanager
     def _taken(self) -> Iterator[None]:
         with self._change:
@@ -133,10 +146,11 @@ class Worker:
 
     def _once(self) -> bool:  # False when the loop shall end
         with self._change:
-            if not self._queue and not self._busy() and not self._ending: self._change.wait(0.5)
+            if not self._queue and not self._turns and not self._ending:
+                self._change.wait(min(0.5, max(0.0, self._held - time.monotonic())) if self._busy() else 0.5)
         self._answer_all(self._waiting())
         with self.lock:
-            if self._busy() and not self._ending: self._turn()
+            if self._turns and not self._ending: self._turn()
         if not self._busy():
             with self._change: self._change.notify_all()
         return not self._ending
