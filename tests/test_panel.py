@@ -256,7 +256,7 @@ def test_an_event_is_answered_between_two_steps_and_by_one_frame(opened):
 
 def test_a_hand_on_a_slider_of_the_picture_goes_before_the_next_step(opened, monkeypatch):
     "Held for ten minutes it still answers; let go, it trains on. A click holds nothing."
-    monkeypatch.setattr("latentlab.panels.panel.HELD", 600.0)
+    monkeypatch.setattr("latentlab.panels.panel.IN_HAND", 600.0)
     panel = opened().run()
     until(lambda: panel.trainer.step_count > 3)
     say(panel, kind="event", source="film", type="click", value=1)
