@@ -200,3 +200,17 @@ def test_a_latent_is_moved_and_nothing_else(open_panel: Callable[..., Panel], un
     assert not np.array_equal(panel.last.views["film_more"][2], views["film_more"][2])
     assert "a whole number from 1 to 3: got 4" in tell(panel, "layer", "slide", 4)
     assert "an index from 0 to 3: got 4" in tell(panel, "film_each", "click", 4)
+
+
+def test_a_layout_rests_while_the_model_trains(open_panel: Callable[..., Panel]) -> None:
+    "Each new layout makes all pictures of the page anew: latents in an order that changed with every picture cost two frames of three."
+    panel = open_panel({"data.name": "fashion-mnist", "data.images": 500, "layers": 2, "latents": (16, 8), "hidden": (32,), "check_every": 1000})
+    panel.pump.stop()
+    panel.trainer.start(30).wait()
+    panel.push(panel.trainer.snapshot())
+    plans: list[Any] = []
+    panel.view.observe(plans.append, "plan")
+    for _ in range(10):
+        panel.trainer.start(3).wait()
+        panel.push(panel.trainer.snapshot())
+    assert len(plans) <= 2, f"{len(plans)} layouts in ten pictures"

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['POINT_DRAWS', 'IMAGE_DRAWS', 'HVAE_CHECKS', 'PLANE_SIDE', 'MAP_DRAWS', 'ORDINARY', 'MOVES', 'EACH', 'ProbeHistory',
-           'judge_probe', 'PointDiagnostics', 'point_diagnostics', 'score_rows', 'ImageDiagnostics']
+           'judge_probe', 'PointDiagnostics', 'point_diagnostics', 'steady_order', 'score_rows', 'ImageDiagnostics']
 
 # %% ../../../nbs/families/hvae/01_diagnostics.ipynb #43dd470f
 import dataclasses
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +131,21 @@ def point_diagnostics(
 # %% ../../../nbs/families/hvae/01_diagnostics.ipynb #373cc9bd
 MAP_DRAWS, ORDINARY = 3, 12  # Draws of the bits that a map averages; held-out images whose pixels count as ordinary
 MOVES, EACH = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0), 8  # Deviations that a latent is moved by; latents shown beside each other
+
+
+def steady_order(
+    known: Sequence[int],  # The order of the last picture; () for none
+    width: Float[Tensor, " latent"],  # How much each latent differs between images
+    *,
+    slack: float = 0.5,  # By which share a latent must have overtaken another
+) -> tuple[int, ...]:  # At most `EACH` of them
+    "The widest latents, the widest first. The last order stays until it is clearly wrong: latents that change places cannot be followed."
+    best = width.argsort(descending=True)[:EACH].tolist()
+    if len(known) != len(best) or max(known) >= len(width): return tuple(best)
+    shown, others = width[list(known)], width.clone()
+    others[list(known)] = 0
+    rising = torch.cat([shown[1:], others.amax()[None]])  # what must not stand above the one before it
+    return tuple(known) if (rising <= (1 + slack) * shown).all() else tuple(best)
 
 
 @torch.no_grad()
@@ -277,7 +293,7 @@ class ImageDiagnostics:
             model, self.seen(seed), live=live))
         one, pair = ([code[rows] for code in codes] for rows in ([edits.image], [edits.image, (edits.image + 1) % len(edits.images)]))
         width = code_widths(model, [pool] * layer, layer).clamp_min(1e-6)
-        edits.order = tuple(width.argsort(descending=True)[:EACH].tolist())
+        edits.order = steady_order(edits.order, width)
         latent = edits.latent if edits.latent is not None and edits.latent < len(width) else edits.order[0]
         shape = model.shapes[layer]
         place = divmod(edits.place - 1, shape[2]) if len(shape) == 3 and 0 < edits.place <= shape[1] * shape[2] else None

@@ -83,7 +83,7 @@ class ImageEdits:
         if not 0 <= (image := changes.get("image", self.image)) < len(self.images):
             raise ValueError(f"`image` must be from 0 to {len(self.images) - 1}: got {image}. Choose one that is shown.")
         for name, value in changes.items(): setattr(self, name, value)
-        if "layer" in changes: self.latent, self.place = changes.get("latent"), changes.get("place", 0)
+        if "layer" in changes: self.order, self.latent, self.place = (), changes.get("latent"), changes.get("place", 0)
         self.version += "plant" in changes
 
     def paint(

@@ -83,6 +83,8 @@ LL.render = ({ model, el }) => {
       header.status(status(), now.step ?? status().step, stale, closed());
       if (now.seq !== undefined && now.seq !== lastSeq) {
         lastSeq = now.seq; painted += 1;
+        const beat = String(Math.floor(performance.now() / 800) % 2);
+        if (root.dataset.beat !== beat) root.dataset.beat = beat;
         root.dataset.painted = String(painted); root.dataset.step = String(now.step ?? ""); root.dataset.values = JSON.stringify(now.values ?? {});
         const t = performance.now();
         note(record.paints, { t, seq: now.seq, step: now.step });
