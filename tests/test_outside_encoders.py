@@ -496,4 +496,4 @@ def test_torch_and_torchvision_of_two_builds_are_named(build, kind, monkeypatch,
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, kind, raising=False)
     told = r"needs a torchvision that was built with torch 2\.13\.0.*nms does not exist.*pip install --force-reinstall torch==2\.13\.0 torchvision"
-    with pytest.raises(ImportError, match=told + (r" --index-url \S+/whl/cpu$" if build else "$")): load_encoder(f"{kind}:resnet18")
+    with pytest.raises(ImportError, match=told + (" --index-url INDEX, where INDEX is that of PyTorch's cpu builds" if build else "$")): load_encoder(f"{kind}:resnet18")

@@ -1019,8 +1019,8 @@ def outside_module(
                            name=kind) from error
     except RuntimeError as error:
         if "torchvision::" not in str(error): raise
-        version, _, build = torch.__version__.partition("+")  # "cpu" or "cu130", whose index has the pair; PyPI's own builds say nothing
-        index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+        version, _, build = torch.__version__.partition("+")  # "cpu" or "cu130", whose index has the pair
+        index = f" --index-url INDEX, where INDEX is that of PyTorch's {build} builds, which its page 'Get started' names" if build else ""
         raise ImportError(f"an encoder named {kind}: needs a torchvision that was built with torch {torch.__version__}: got one of another "
                           f"build ({error}). Install both in one command, from one index: pip install --force-reinstall "
                           f"torch=={version} torchvision{index}") from error
