@@ -237,8 +237,8 @@ LL.help = (side, box) => {
     node.hidden = false; control.input.setAttribute("aria-describedby", node.id); place();
   };
   side.addEventListener("scroll", hide, { passive: true });
-  side.addEventListener("input", hide); // who moves a slider wants to see the picture, which the help may cover
-  side.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); }, true);
+  side.addEventListener("input", hide, true); // who moves a slider wants to see the picture, which the help may cover
+  side.addEventListener("keydown", (event) => { if (/^(Escape|Arrow|Page|Home|End)/.test(event.key)) hide(); }, true);
   return { hide, watch: (control) => {
     control.node.addEventListener("pointerenter", (event) => { if (event.pointerType === "touch") return; clearTimeout(timer); timer = setTimeout(() => open(control), node.hidden ? 300 : 0); });
     control.node.addEventListener("pointerleave", () => { if (control.node.contains(document.activeElement) && control.node.querySelector(":focus-visible")) return; hide(); });
