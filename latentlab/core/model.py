@@ -29,6 +29,8 @@ class Group:
     rate: float = 1.0  # Times the learning rate of the run
     every: int = 1  # Steps from one update to the next; 2 skips every second step
     optimiser: str | None = None  # adamw, adam or sgd; None for the one of the run
+    # Ends the names of its loss and gradient norm; None for its own name where there are several groups. "" for what another stands beside
+    suffix: str | None = None
 
     def __post_init__(self):
         if not self.parameters:

@@ -59,8 +59,8 @@ class Part:
             if not fits(value, hints[one.name]):
                 wanted = getattr(hints[one.name], "__name__", str(hints[one.name])).replace("latentlab.panels.layout.", "")
                 raise ValueError(f"`{one.name}` of {type(self).__name__} must be {wanted}: got {value!r:.80}. See `panels.layout`.")
-            if one.name == "colour" and value and not (len(value) == 7 and value[0] == "#"):
-                raise ValueError(f"`colour` of {type(self).__name__} must be written #rrggbb: got {value!r}. Use plots.style.term_colour.")
+            if one.name.endswith("colour") and value and not (len(value) == 7 and value[0] == "#"):
+                raise ValueError(f"`{one.name}` of {type(self).__name__} must be written #rrggbb: got {value!r}. Use plots.style.term_colour.")
 
     def draws(self) -> tuple[str, ...]:  # Keys
         "Arrays without which it stays empty."
@@ -89,8 +89,8 @@ class Row(Part):
     """
     key: str  # Array, and name of the row on the page
     label: str  # Beside the row
-    # As it comes; kept pixels tinted; what is left of the image; order of the pixels
-    kind: Literal["image", "keep", "seen", "rank"] = "image"
+    # As it comes; kept pixels tinted; what is left of the image; order of the pixels; where one mask keeps more than another
+    kind: Literal["image", "keep", "seen", "rank", "difference"] = "image"
     note: str = ""  # Below the label, small
     help: str = ""  # When the pointer rests on it
     mask: str | None = None  # Array of the mask; None for the key itself, and for "keep" under kind seen
@@ -98,12 +98,17 @@ class Row(Part):
     original: str | None = None  # Images below the mask; None for the array "image"
     rank: str | None = None  # Order of the pixels for hard masks; None for the array "rank" of the mask "keep"
     colour: str | None = None  # Of what is kept; None for the colour chosen on the page
+    minus: str | None = None  # Array of the mask that is taken off, for a difference
+    minus_colour: str | None = None  # Of what that mask keeps more of; None for the colour chosen on the page
+    ends: tuple[str, ...] = ()  # What the two ends of a difference are called, the first of `mask`
+    valid: str | None = None  # Array of a number an image: where it is 0, no difference is drawn and `void` stands below
+    void: str = "–"  # Below such an image
     places: str | None = None  # Array of a number a pixel, [n, height, width], said in words when the pointer rests on it, in any row
     words: tuple[str, ...] = ()  # What 0, 1, ... of `places` mean
     numbers: tuple[tuple[str, str], ...] = ()  # Array of a number an image, and what it is called, one line each below the images
 
     def draws(self) -> tuple[str, ...]:
-        said = (*((self.places,) if self.places else ()), *(key for key, _ in self.numbers))
+        said = (*filter(None, (self.places, self.minus, self.valid)), *(key for key, _ in self.numbers))
         if self.kind == "image": return (self.key, *said)
         return (self.original or "image", self.rank or self.key if self.kind == "rank" else self.mask
                 or ("keep" if self.kind == "seen" else self.key), *said)

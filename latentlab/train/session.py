@@ -51,6 +51,8 @@ def check_groups(
     names, owners = [group.name for group in groups], {}
     if not groups or len(set(names)) < len(names):
         raise ValueError(f"`groups` must have one name each: got {', '.join(names) or 'none'}. Rename them.")
+    plain = [group.name for group in groups if group.suffix == ""]
+    if len(plain) > 1: raise ValueError(f"`suffix` must be empty for one group at most: got {', '.join(plain)}. Their curves would have one name.")
     for group in groups:
         for parameter in group.parameters:
             if (other := owners.setdefault(id(parameter), group.name)) != group.name:
@@ -271,7 +273,8 @@ def own_curves(
     index: int,  # Of a group
 ) -> tuple[str, str]:  # "loss", "gradient_norm"; with the group's name where there are several
     "Names of the curves of a group's loss and gradient norm."
-    suffix = "" if len(session.groups) == 1 else f"_{session.groups[index].name}"
+    group = session.groups[index]
+    suffix = group.suffix if group.suffix is not None else "" if len(session.groups) == 1 else f"_{group.name}"
     return f"loss{suffix}", f"gradient_norm{suffix}"
 
 

@@ -63,3 +63,33 @@ def test_a_stroke_on_the_pad_moves_the_numbers_and_another_start_moves_the_pad(o
     slide.press("End")
     pad.page.wait_for_function(f"() => {share} === '784'", timeout=20_000)
     assert not pad.errors
+
+
+TWO = ["""import latentlab as ll
+panel = ll.lab("nem", preset="two encoders", images=256, device="cpu", journal=None)
+panel"""]
+REACHED = "() => [...document.querySelectorAll('[data-numbers$=_reached] span')].map((cell) => Number(cell.textContent))"
+TINTED = """() => { const c = document.querySelector('[data-row=difference] canvas'), data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let first = 0, second = 0; for (let i = 0; i < data.length; i += 4) { first += data[i] > data[i + 2] + 8; second += data[i + 2] > data[i] + 8; }
+    return [first, second]; }"""
+
+
+def test_dragging_the_distance_moves_the_masks_of_both_encoders_and_what_each_reached(open_notebook):
+    two = open_notebook(TWO, name="two", width=1280, height=900)
+    two.wait_data("Number(d.step) >= 30", 60)
+    two.page.locator("[data-command=pause]").click()
+    two.wait_data("d.state === 'paused'", 10)
+    near = lambda far: f"() => {{ const all = ({REACHED})(); return all.length === 16 && all.filter((one) => Math.abs(one - {far}) <= .05).length >= 12; }}"
+    two.page.wait_for_function(near(0.3), timeout=20_000)
+    assert [row.get_attribute("data-row") for row in two.page.locator("[data-row]").all()] == ["image", "keep", "second", "difference"]
+    step, kept, tinted = two.data("step"), two.page.locator("[data-row=keep] + * + .amounts").first.inner_text(), two.page.evaluate(TINTED)
+    assert min(tinted) > 20, "the difference has one colour alone"
+    box = two.place("[data-slide=far]")
+    two.press("[data-slide=far]")
+    two.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + box["height"] / 2, steps=8)
+    two.page.mouse.up()
+    far = float(two.page.locator("[data-source=far]").first.get_attribute("data-value"))
+    assert 0.5 < far < 0.75
+    two.page.wait_for_function(near(far), timeout=20_000)
+    assert two.page.locator("[data-row=keep] + * + .amounts").first.inner_text() != kept and two.page.evaluate(TINTED) != tinted
+    assert two.data("step") == step and not two.errors

@@ -12,16 +12,16 @@ LL.grid = (host, picture) => {
   };
 
   const legend = (row) => {
-    if (row.kind !== "rank" && row.kind !== "keep") return null;
-    const bar = LL.el("span", { class: `ll-ramp ${row.kind}`, style: row.colour && row.kind === "keep" ? `--ll-tint:${row.colour}` : null });
-    const ends = row.kind === "rank" ? ["first to go", "last"] : ["hidden", "kept"];
+    if (!["rank", "keep", "difference"].includes(row.kind)) return null;
+    const bar = LL.el("span", { class: `ll-ramp ${row.kind}`, style: row.colour && row.kind !== "rank" ? `--ll-tint:${row.colour};--ll-minus:${row.minus_colour}` : null });
+    const ends = row.kind === "rank" ? ["first to go", "last"] : row.kind === "keep" ? ["hidden", "kept"] : row.ends ?? ["more", "less"];
     return LL.el("div", { class: "ll-legend-ramp" }, LL.el("span", { text: ends[0] }), bar, LL.el("span", { text: ends[1] }));
   };
 
   // the arrays of a row by what they are for
   const parts = (row) => {
     const mask = row.mask ?? (row.kind === "seen" ? "keep" : row.key), rank = row.kind === "rank" ? row.rank ?? row.key : row.rank ?? (mask === "keep" ? "rank" : null);
-    return { original: row.kind === "image" ? row.key : row.original ?? "image", mask: row.kind === "image" || (row.kind === "rank" && !row.mask) ? null : mask, fill: row.fill ?? "fill", rank };
+    return { original: row.kind === "image" ? row.key : row.original ?? "image", mask: row.kind === "image" || (row.kind === "rank" && !row.mask) ? null : mask, minus: row.kind === "difference" ? row.minus : null, fill: row.fill ?? "fill", rank };
   };
 
   // n, height, width, channels of the pictures that a row draws; null while they have not come
@@ -53,9 +53,9 @@ LL.grid = (host, picture) => {
       strip.append(cross);
       body.append(head, strip);
       const entry = { ...row, n, height, width, channels, gap, canvas, context, cross, data: context.createImageData(canvas.width, height), amounts: null, lines: [] };
-      if (row.kind === "keep") {
+      if (row.kind === "keep" || row.kind === "difference") {
         const amounts = columns(Array(n).fill(""), "amounts");
-        body.append(LL.el("span", { class: "ll-amount-head", text: "share kept" }), amounts);
+        body.append(LL.el("span", { class: "ll-amount-head", text: row.kind === "keep" ? "share kept" : "differs by" }), amounts);
         entry.amounts = [...amounts.children];
       }
       for (const [key, label] of row.numbers ?? []) {
@@ -107,14 +107,21 @@ LL.grid = (host, picture) => {
     build();
     const strength = picture.opacity;
     for (const row of rows) {
-      const { n, height, width, channels, gap } = row, pixels = height * width, named = parts(row), [images, keep, fill, rank] = [named.original, named.mask, named.fill, named.rank].map((key) => blocks[key]?.data), tint = LL.rgb(row.colour ?? picture.colour);
-      const live = row.kind === "rank" ? rank?.length === n * pixels : keep?.length === n * pixels, ordered = rank?.length === n * pixels ? rank : null, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
+      const { n, height, width, channels, gap } = row, pixels = height * width, named = parts(row), [images, keep, fill, rank, minus] = [named.original, named.mask, named.fill, named.rank, named.minus].map((key) => blocks[key]?.data), tints = [row.colour ?? picture.colour, row.minus_colour ?? picture.colour].map(LL.rgb);
+      const live = [row.kind === "rank" ? rank : keep, row.kind === "difference" ? minus : keep ?? rank].every((one) => one?.length === n * pixels), other = new Uint8Array(row.kind === "difference" ? pixels : 0), ordered = rank?.length === n * pixels ? rank : null, mask = new Uint8Array(pixels), fills = fill && images && fill.length === images.length ? fill : null;
       for (const [key, cells] of row.lines) cells.forEach((cell, i) => LL.put(cell, LL.number((row.kind === "keep" && picture.mask === "top" ? null : blocks[key]?.data[i]) ?? null, 2).replace("0.", "."))); // a number is of the mask, not of its top share
       if (!images || images.length !== n * pixels * channels || (!live && row.kind !== "image")) continue;
       const data = row.data.data, stride = row.data.width;
       for (let i = 0; i < n; i++) {
+        const void_ = row.valid && !blocks[row.valid]?.data[i];
+        let signs = null; // 1 where the second mask keeps more
         if (row.kind === "keep" || row.kind === "seen") shown(mask, i, keep, ordered);
-        if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], LL.kept(sum / (255 * pixels))); }
+        if (row.kind === "difference") {
+          shown(mask, i, keep, null); shown(other, i, minus, null); signs = other;
+          for (let p = 0; p < pixels; p++) { const d = void_ ? 0 : mask[p] - other[p]; mask[p] = Math.abs(d); signs[p] = d < 0 ? 1 : 0; }
+        }
+        if (row.amounts && void_) LL.put(row.amounts[i], row.void ?? "–");
+        else if (row.amounts) { let sum = 0; for (let p = 0; p < pixels; p++) sum += mask[p]; LL.put(row.amounts[i], LL.kept(sum / (255 * pixels))); }
         for (let y = 0, p = 0; y < height; y++) {
           let at = 4 * (y * stride + i * (width + gap));
           for (let x = 0; x < width; x++, p++, at += 4) {
@@ -135,7 +142,7 @@ LL.grid = (host, picture) => {
             }
             // keep: hidden pixels lose colour and light, kept ones take the tint and keep their texture
             const light = 0.299 * r + 0.587 * g + 0.114 * b, dim = 1 - 0.85 * strength * (1 - k), grey = strength * (1 - k);
-            const a = Math.min(1, 1.15 * strength) * k, texture = 0.42 + (0.58 * light) / 255;
+            const tint = tints[signs ? signs[p] : 0], a = Math.min(1, 1.15 * strength) * k, texture = 0.42 + (0.58 * light) / 255;
             data[at] = (1 - a) * dim * (r + (light - r) * grey) + a * tint[0] * texture;
             data[at + 1] = (1 - a) * dim * (g + (light - g) * grey) + a * tint[1] * texture;
             data[at + 2] = (1 - a) * dim * (b + (light - b) * grey) + a * tint[2] * texture;
@@ -149,12 +156,12 @@ LL.grid = (host, picture) => {
   const point = (event, row) => {
     const { n, height, width, channels, gap } = row, box = row.canvas.getBoundingClientRect();
     const x = Math.floor(((event.clientX - box.left) / box.width) * row.canvas.width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
-    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap), named = parts(row), keep = blocks[named.mask]?.data, rank = blocks[named.rank]?.data, plain = blocks[named.original]?.data;
+    const i = Math.floor(x / (width + gap)), inside = x - i * (width + gap), named = parts(row), keep = blocks[named.mask]?.data, minus = blocks[named.minus]?.data, rank = blocks[named.rank]?.data, plain = blocks[named.original]?.data;
     if (i < 0 || i >= n || inside >= width || y < 0 || y >= height || !plain) { leave(); return; }
     const at = i * height * width + y * width + inside, value = (k) => (plain[at * channels + k] / 255).toFixed(2);
     tip.hidden = false;
     const owned = rows.find((other) => blocks[other.places]?.data.length === other.n * other.height * other.width), whose = owned && i < owned.n && owned.height === height && owned.width === width ? owned.words?.[blocks[owned.places].data[at]] : "";
-    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${whose ? `${whose} · ` : ""}${[keep ? `keep ${(keep[at] / 255).toFixed(2)}` : "", rank ? `ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels` : "", keep || rank ? "" : Array.from({ length: channels }, (_, k) => value(k)).join(", ")].filter(Boolean).join(" · ")}`;
+    tip.textContent = `image ${i + 1}, pixel ${inside}, ${y} · ${whose ? `${whose} · ` : ""}${[keep ? `keep ${(keep[at] / 255).toFixed(2)}${minus ? ` against ${(minus[at] / 255).toFixed(2)}` : ""}` : "", rank ? `ranked above ${((100 * rank[at]) / 256).toFixed(0)} % of the pixels` : "", keep || rank ? "" : Array.from({ length: channels }, (_, k) => value(k)).join(", ")].filter(Boolean).join(" · ")}`;
     const home = host.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(event.clientX - home.left + 12, home.width - tip.offsetWidth - 6))}px`;
     tip.style.top = `${event.clientY - home.top + 16}px`;

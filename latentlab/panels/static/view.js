@@ -160,7 +160,7 @@ LL.render = ({ model, el }) => {
     const placeOf = (spec) => (wide && ["scatter", "bars"].includes(spec.kind) ? "wide" : spec.place ?? LL.PLACES[spec.kind] ?? "left");
     const side = (name) => shown.filter((_, i) => placeOf(chosen[i]) === name).map((one) => one.node);
     leftHost.replaceChildren(rowHost, ...side("left")); rightHost.replaceChildren(...side("right")); wideHost.replaceChildren(...side("wide"));
-    rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0);
+    rightHost.hidden = !rightHost.children.length; wideHost.hidden = !wide; pictures.classList.toggle("two", !rightHost.hidden); pictures.classList.toggle("rows", masked || (layout.rows ?? []).length > 0); pictures.classList.toggle("difference", (layout.rows ?? []).some((row) => row.kind === "difference"));
     numbers = LL.numbers(cardHost, layout.table); copies();
     room(); blocks(); readPositions(); repaint(true, true);
   };
