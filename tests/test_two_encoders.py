@@ -131,7 +131,7 @@ def test_the_slider_moves_the_pictures_and_nothing_that_is_trained():
     assert np.array_equal(after["needs"], before["needs"])  # no path was computed for it
     for name in ("keep", "second"):  # what is said below an image is what its mask costs
         good = after["matched"] > 0
-        assert good.sum() > 4 and abs(after[f"{name}_reached"] - 0.6)[good].max() <= 0.05
+        assert good.any() and abs(after[f"{name}_reached"] - 0.6)[good].max() <= 0.05
     assert any("cost D~ 0.6" in note["text"] for note in display.notes(snapshot))
     lost = 1 + np.flatnonzero(after["matched"] == 0)
     assert all(any(str(i) in note["text"] and "Not compared" in note["text"] for note in display.notes(snapshot)) for i in lost)
