@@ -13,7 +13,7 @@ from latentlab.facade import make_run
 from latentlab.families.nem import experiment
 from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.families.nem.matched import FAR, Comparison
+from latentlab.families.nem.matched import FAR, ComparedMasks
 from latentlab.nn.encoders import FrozenEncoder
 from latentlab.panels.layout import check_arrays
 from latentlab.panels.protocol import Event
@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_matched_is_said_so():
 
 def test_while_training_goes_on_paths_are_a_second_old_at_most():
     trainer = Trainer(NEMRun().replace({**SMALL, "against": "swav"})).fit(2, progress=False)
-    screen = Comparison(preview=trainer.setup.preview, every=1000.0)
+    screen = ComparedMasks(preview=trainer.setup.preview, every=1000.0)
     seen = lambda moving: screen.views(trainer.model, Context(live=trainer.live, generator=seeded(), moving=moving))
     first = seen(True)
     trainer.fit(3, progress=False)

@@ -60,7 +60,8 @@ class Part:
                 wanted = getattr(hints[one.name], "__name__", str(hints[one.name])).replace("latentlab.panels.layout.", "")
                 raise ValueError(f"`{one.name}` of {type(self).__name__} must be {wanted}: got {value!r:.80}. See `panels.layout`.")
             if one.name.endswith("colour") and value and not (len(value) == 7 and value[0] == "#"):
-                raise ValueError(f"`{one.name}` of {type(self).__name__} must be written #rrggbb: got {value!r}. Use plots.style.term_colour.")
+                raise ValueError(f"`{one.name}` of {type(self).__name__} must be written #rrggbb: got {value!r}. Use "
+                                 "plots.style.term_colour.")
 
     def draws(self) -> tuple[str, ...]:  # Keys
         "Arrays without which it stays empty."

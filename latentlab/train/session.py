@@ -52,7 +52,8 @@ def check_groups(
     if not groups or len(set(names)) < len(names):
         raise ValueError(f"`groups` must have one name each: got {', '.join(names) or 'none'}. Rename them.")
     plain = [group.name for group in groups if group.suffix == ""]
-    if len(plain) > 1: raise ValueError(f"`suffix` must be empty for one group at most: got {', '.join(plain)}. Their curves would have one name.")
+    if len(plain) > 1: raise ValueError(f"`suffix` must be empty for one group at most: got {', '.join(plain)}. Their curves would "
+                                        "have one name.")
     for group in groups:
         for parameter in group.parameters:
             if (other := owners.setdefault(id(parameter), group.name)) != group.name:

@@ -20,7 +20,7 @@ from ...core.settings import Live
 from ...core.snapshot import Measurement
 from .beside import Beside
 from .checks import NEM_CHECKS, MaskProbe
-from .matched import Comparison, matched_figures
+from .matched import ComparedMasks, matched_figures
 from .model import NEM, name_second
 from ...losses.masks import area
 from ...metrics.masks import hard_keep, move
@@ -92,7 +92,7 @@ class MaskDiagnostics:
     def __post_init__(self):
         gallery = self.held_out if self.gallery is None else self.gallery
         self.beside = Beside(preview=self.preview, gallery=gallery, slow=self.glance > 0)  # What a person wants to see beside the masks
-        self.comparison = Comparison(preview=self.preview, every=OLD_ENOUGH)  # Where there is a second explainer
+        self.comparison = ComparedMasks(preview=self.preview, every=OLD_ENOUGH)  # Where there is a second explainer
 
     @torch.no_grad()
     def measure(self, model: NEM, context: Context) -> Measurement:

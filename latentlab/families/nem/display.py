@@ -22,7 +22,7 @@ from .beside import METHODS
 from .checks import describe, loud_switches
 from .diagnostics import POINTS
 from .matched import FAR, FARS, TOLERANCE
-from .model import SECOND, read_target
+from .model import SECOND_ENCODER, read_target
 from ...losses.distances import DISTANCES
 from ...metrics.attribution import COUNTED
 from ...panels.controls import keep_to_uint8, rank_to_uint8
@@ -171,9 +171,10 @@ def two_rows(
     "The image, what each of two encoders keeps at one D~, and the difference."
     words = "The mask of {} that costs the D~ of the slider: what is kept is needed for so much likeness"
     mine = [Row(key=key, label=name, kind="keep", colour=colour, help=words.format(name),
-                numbers=((f"{key}_reached", "D~, soft"), (f"{key}_hard", "D~, hard"))) for key, name, colour in zip(("keep", SECOND), names, TWO_COLOURS)]
+                numbers=((f"{key}_reached", "D~, soft"), (f"{key}_hard", "D~, hard")))
+            for key, name, colour in zip(("keep", SECOND_ENCODER), names, TWO_COLOURS)]
     return (mask_rows(*size[1:], size[0])[0], *mine,
-            Row(key="difference", label="difference", kind="difference", mask="keep", minus=SECOND, colour=TWO_COLOURS[0],
+            Row(key="difference", label="difference", kind="difference", mask="keep", minus=SECOND_ENCODER, colour=TWO_COLOURS[0],
                 minus_colour=TWO_COLOURS[1], ends=names, valid="matched", void="no match",
                 help="Coloured where one keeps a pixel that the other does without, at equal D~. No match: one of them has no mask there"))
 
@@ -199,9 +200,9 @@ def two_plots(
     plots = [CurvePlot(title=f"Distance, {name}", note="how far the masked image is",
                        terms=(Curve(name=f"{prefix}distance", label="trained mask", unit=unit, colour=colour),
                               Curve(name=f"held_out/{prefix}distance_hard", label="hard mask, held out", unit=unit, colour=colour,
-                                    dash=True))) for prefix, name, colour in zip(("", f"{SECOND}_"), names, TWO_COLOURS)]
+                                    dash=True))) for prefix, name, colour in zip(("", f"{SECOND_ENCODER}_"), names, TWO_COLOURS)]
     areas = tuple(Curve(name=f"{prefix}area", label=name, unit="share", colour=colour)
-                  for prefix, name, colour in zip(("", f"{SECOND}_"), names, TWO_COLOURS))
+                  for prefix, name, colour in zip(("", f"{SECOND_ENCODER}_"), names, TWO_COLOURS))
     return (*plots, CurvePlot(title="Penalty", note="what is kept", terms=areas))
 
 
@@ -214,7 +215,8 @@ def two_table(
         TableRow(name="matched_area", label=f"needed {far}", unit="area", colour=term_colour("area"),
                  help=f"held-out images: area kept {far}, mean of those that are matched"),
         TableRow(name="matched_alone", label="more than the other", unit="area", help="what each keeps where the other keeps less"),
-        TableRow(name="matched_hard", label="hard mask", unit="D~", help="the same masks' top pixels of equal area: thresholding costs this"),
+        TableRow(name="matched_hard", label="hard mask", unit="D~",
+                 help="the same masks' top pixels of equal area: thresholding costs this"),
         TableRow(name="matched", label="images with a mask", unit="share", help=f"held-out images that reach D~ {FAR:g}, to {TOLERANCE:g}; "
                                                                                 "those that do for both encoders are matched")))
 
@@ -225,8 +227,8 @@ def two_words(
 ) -> list[dict[str, Any]]:  # text, and whether it changes the meaning of the picture
     "What the picture compares, and which images it cannot."
     far, lost = float(views["needs_here"][0]), [i for i, one in enumerate(views["matched"]) if not one]
-    words = [dict(text=f"Both masks of an image cost D~ {far:.2g}, each in its encoder's own unit, whatever the weight. Held-out figures are "
-                       f"at D~ {FAR:g}.", loud=False)]
+    words = [dict(text=f"Both masks of an image cost D~ {far:.2g}, each in its encoder's own unit, whatever the weight. Held-out figures "
+                       f"are at D~ {FAR:g}.", loud=False)]
     if names[1] == f"{names[0]} again":
         words.append(dict(text=f"Both encoders are {names[0]}: what differs is the training of two explainers.", loud=True))
     if not lost: return words
@@ -251,7 +253,7 @@ class NEMDisplay(Display):
         "What stands where."
         info, (_, channels, height, width) = snapshot.info, snapshot.images.shape
         unit = DISTANCES[snapshot.values["distance"]].label
-        if SECOND in snapshot.views: return self.layout_of_two(snapshot, unit)
+        if SECOND_ENCODER in snapshot.views: return self.layout_of_two(snapshot, unit)
         question, paired = question_of(info, snapshot.run.model.target), "partner" in snapshot.views
         rows = mask_rows(height, width, channels, paired)
         own = snapshot.run.model
@@ -283,10 +285,10 @@ class NEMDisplay(Display):
     ) -> Mapping[str, np.ndarray]:  # image, fill, keep, rank: bytes
         "Images, what fills their hidden pixels, what is kept, and the order of the pixels."
         views = snapshot.views
-        if SECOND in views:
+        if SECOND_ENCODER in views:
             return {"image": image_bytes(snapshot.images), "fill": image_bytes(views["fill"]),
-                    "keep": keep_to_uint8(views["keep"].clip(0, 1)), SECOND: keep_to_uint8(views[SECOND].clip(0, 1)),
-                    **{f"{mask}_{cost}": views[cost][i] for cost in ("reached", "hard") for i, mask in enumerate(("keep", SECOND))},
+                    "keep": keep_to_uint8(views["keep"].clip(0, 1)), SECOND_ENCODER: keep_to_uint8(views[SECOND_ENCODER].clip(0, 1)),
+                    **{f"{mask}_{cost}": views[cost][i] for cost in ("reached", "hard") for i, mask in enumerate(("keep", SECOND_ENCODER))},
                     **{name: views[name].astype(np.float32) for name in ("matched", "needs", "needs_here")}}
         partner = {"partner": image_bytes(views["partner"])} if "partner" in views else {}
         whole = {name: views[name].astype(np.float32) for name in ("curve", "here") if name in views}
@@ -315,7 +317,7 @@ class NEMDisplay(Display):
         if not snapshot.measurements: return {}
         if not (found := snapshot.measurements[-1].figures): return {}  # a first look
         if "matched" in found:
-            return {row.name: [found[row.name], found[f"{SECOND}_{row.name}"]] for row in two_table(("", "")).rows}
+            return {row.name: [found[row.name], found[f"{SECOND_ENCODER}_{row.name}"]] for row in two_table(("", "")).rows}
         blank = max(found["distance_blank"], 1e-9)
         return {"distance": [found["distance_soft"], found["distance_hard"]],
                 "relative": [found["distance_soft"] / blank, found["distance_hard"] / blank],
@@ -328,12 +330,12 @@ class NEMDisplay(Display):
         "What the settings mean for the picture, in words."
         loud = loud_switches(snapshot.values)
         cost = [dict(text=snapshot.info["cost"], loud=False)] if "slow" in snapshot.info else []
-        if SECOND in snapshot.views: cost += two_words(snapshot.views, two_names(snapshot.info))
+        if SECOND_ENCODER in snapshot.views: cost += two_words(snapshot.views, two_names(snapshot.info))
         elif snapshot.run.model.frontier:
             shown, trained = float(snapshot.views["weight"]), snapshot.run.model.penalty_weight
             cost.append(dict(text=f"The masks are those of weight {shown:.3g}; one network was trained for {trained}. Numbers and checks "
                                   f"of held-out images are at weight {trained.middle:.3g}.", loud=False))
-        asked = "none" if SECOND in snapshot.views else snapshot.values.get("beside", "none")
+        asked = "none" if SECOND_ENCODER in snapshot.views else snapshot.values.get("beside", "none")
         if asked != "none" and "beside" not in snapshot.views:
             cost.append(dict(text=f"No map of {METHODS[asked]} here: an image on screen has an embedding without a direction.", loud=True))
         elif asked not in ("none", "painted") and snapshot.run.model.target != "embedding":
@@ -353,9 +355,10 @@ class NEMDisplay(Display):
         snapshot: Snapshot,  # Any
     ) -> Figure:
         "Image, what is kept, what is left and the rank, one column per image; what two encoders keep, and the difference."
-        if SECOND in snapshot.views:
+        if SECOND_ENCODER in snapshot.views:
             views, names = snapshot.views, two_names(snapshot.info)
-            return plot_two_masks(snapshot.images, views["keep"].clip(0, 1), views[SECOND].clip(0, 1), names, matched=[bool(one) for one in views["matched"]],
+            return plot_two_masks(snapshot.images, views["keep"].clip(0, 1), views[SECOND_ENCODER].clip(0, 1), names,
+                                  matched=[bool(one) for one in views["matched"]],
                                   notes=tuple(f"D~ {np.median(one):.2f}" for one in views["reached"]), tint=TWO_COLOURS,
                                   columns=snapshot.info["columns"].split(" | "))
         keep, views = snapshot.views["keep"].clip(0, 1), snapshot.views

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'TOLERANCE', 'FAR', 'FARS', 'PATH', 'MaskAt', 'MaskRange', 'masks_at', 'bracket_of', 'nearer_of', 'weight_of',
-           'MatchedMasks', 'compare_at', 'match_masks', 'matched_figures', 'Comparison']
+           'MatchedMasks', 'compare_at', 'match_masks', 'matched_figures', 'ComparedMasks']
 
 # %% ../../../nbs/families/nem/06_matched.ipynb #2136446f
 import time
@@ -232,7 +232,7 @@ def matched_figures(
 
 # %% ../../../nbs/families/nem/06_matched.ipynb #8eb8c792
 @dataclass(kw_only=True, eq=False)
-class Comparison:
+class ComparedMasks:
     "Two explainers on the images on screen, at a D~ that a person chooses."
     preview: Float[Tensor, "preview channel height width"]  # In [0, 1]
     far: float = FAR  # D~
@@ -276,5 +276,6 @@ class Comparison:
         both, hard = self._shown[1]
         needs = [torch.stack([torch.tensor(far).to(self.preview), *(path.area_at(far).mean() for path in ranges)]) for far in FARS]
         here = torch.stack([torch.tensor(self.far).to(self.preview), both.first.keep.mean(), both.second.keep.mean()])
-        return {"keep": both.first.keep, "second": both.second.keep, "reached": torch.stack([both.first.reached, both.second.reached]), "hard": hard,
+        return {"keep": both.first.keep, "second": both.second.keep, "reached": torch.stack([both.first.reached, both.second.reached]),
+                "hard": hard,
                 "matched": both.matched.float(), "needs": torch.stack(needs), "needs_here": here}
