@@ -114,8 +114,8 @@ class NEMRun(Settings):
     against: str = setting(
         "none", kind="build", suggest=("none", "simclr", "swav", "untrained"), outside=runs_outside, label="against",
         help="A second encoder, explained beside the first on the same images: the panel shows the masks of both at one D~, what they "
-             "cost, and where they differ. It needs a whole range of weights, and a step takes about twice as long. The same name again shows "
-             "how much two trainings differ.",
+             "cost, and where they differ. It needs a whole range of weights, and a step takes about twice as long. The same name again "
+             "shows how much two trainings differ.",
         reason="one encoder at a time")
     images: int = setting(
         4000, kind="build", low=64, high=100_000, scale="log", label="training images",
