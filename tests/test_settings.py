@@ -28,8 +28,8 @@ RUNS = (NEMRun, SceneSettings, SSLSettings, MeanRun, HVAERun)  # With every clas
 PAIRS = ("objects_low", "objects_high", "size_low", "size_high")  # Bound to one another
 # Points have no other likelihood; longer lists would move `layers` too
 ALONE = {"likelihood": "gaussian", "latents": (3,), "hidden": (8, 4), "maps": 1}
-# Points have no classes to leave out; maps are of residual blocks, and stored weights of one structure
-WITH = {"exclude": {"name": "fashion-mnist"}, "maps": {"net": "residual"}}
+# Points have no classes to leave out; maps are of residual blocks, a second encoder needs a whole range of weights, and stored weights of one structure
+WITH = {"exclude": {"name": "fashion-mnist"}, "maps": {"net": "residual"}, "against": {"model.frontier": True}}
 STORED = {"data.name": "fashion-mnist", **{f"model.{name}": value for name, value in RECIPE.items() if name != "kernel"}}
 # A ladder, a gradient of its own and a closed form exclude one another; so do a pair and a batch of one, a whole range and one price
 APART = {HVAERun: 2, VAESettings: 3, NEMRun: 2, NEMSettings: 2}
