@@ -137,14 +137,14 @@ LL.render = ({ model, el }) => {
     controls.refresh();
   }, 1000);
 
-  let pressed = false, late = false;
+  let pressed = false, late = false, drawn = null, rests = null; // bytes that were read last
   const blocks = () => {
     if (late) return; // what comes now belongs to the layout that waits
-    const all = { ...held, ...LL.blocks(meta().blocks, model.get("frame")) };
+    const all = { ...held, ...LL.blocks(meta().blocks, drawn = model.get("frame")) };
     grid.frame(all); for (const one of shown) one.frame(all);
     repaint(true, false);
   };
-  const readHeld = () => { held = LL.blocks((model.get("held_meta") ?? {}).blocks, model.get("held")); blocks(); };
+  const readHeld = () => { held = LL.blocks((model.get("held_meta") ?? {}).blocks, rests = model.get("held")); blocks(); };
   const press = () => { pressed = true; }, release = (event) => { if (pressed && !event.buttons) { pressed = false; if (late) requestAnimationFrame(readLayout); } };
   const readLayout = () => {
     if ((late = pressed)) return; // a new layout has new elements: a click or a stroke that has begun would be lost with the old ones
@@ -222,6 +222,8 @@ LL.render = ({ model, el }) => {
 
   const watch = {
     "change:plan": readLayout, "change:schema": () => controls.build(model.get("schema") ?? []), "change:values": () => controls.values(model.get("values") ?? {}),
+    // marimo says that a word has changed before the bytes that came with it are there
+    "change:held": () => { if (model.get("held") !== rests) readHeld(); }, "change:frame": () => { if (model.get("frame") !== drawn) blocks(); },
     "change:held_meta": readHeld, "change:frame_meta": readFrame, "change:curves": () => repaint(false, true),
     "change:status": readStatus, "change:checks": readChecks, "change:notes": readNotes, "change:differs": readDiffers,
     "change:positions": readPositions, "change:journal": readJournal, "change:runs": readRuns, "change:report_meta": readReport, "msg:custom": readMessage,
