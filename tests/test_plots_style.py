@@ -41,6 +41,8 @@ FACTS = {"title": "t", "state": "done", "id": "x", "when": "w", "steps": "1", "t
          "changes": [], "checks": [{"label": "c", "level": "bad", "sentence": "s"}], "error": ""}
 FIGURES = {  # Every function of the package that makes a figure
     masks.plot_picture_rows: partial(masks.plot_picture_rows, [np.zeros((3, 4, 4, 1), np.uint8)], "three"),
+    masks.draw_mask_rows: partial(masks.draw_mask_rows, [("image", "8 px", PICTURES[:, 0], None)], ("a", "b", "c"), "t", style.LIGHT, 0.9),
+    masks.plot_two_masks: partial(masks.plot_two_masks, PICTURES, KEEP, KEEP[::-1], ("one", "two"), columns=("a", "b", "c"), title="t"),
     masks.plot_explanations: partial(masks.plot_explanations, PICTURES, KEEP, PICTURES, KEEP, columns=("a", "b", "c"), title="t"),
     latents.plot_latents: partial(latents.plot_latents, PLANE, title="t"),
     curves.plot_curves: partial(curves.plot_curves, STEPS, {"area": STEPS / 100.0, "loss": STEPS * -1.0}, units={"area": "share of pixels"}),
@@ -66,12 +68,16 @@ def saved(figure):
 
 
 def makers():
-    "Functions and methods of the package that call `new_figure`, by module and name, and whether they do so under our style."
+    """Functions and methods of the package that call `new_figure`, or a drawing that two figures share, by module and name, and
+    whether they do so under our style.
+    """
+    shared = {"new_figure", "draw_mask_rows"}
     for path in sorted(Path(latentlab.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.FunctionDef) or node.name == "new_figure": continue
-            calls = [c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "new_figure"]
-            if calls: yield path.stem, node.name, any("own_style()" in ast.unparse(one) for one in (*node.decorator_list, *(
+            calls = [c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") in shared]
+            begun = any(c.func.id == "new_figure" for c in calls)
+            if calls: yield path.stem, node.name, not begun or any("own_style()" in ast.unparse(one) for one in (*node.decorator_list, *(
                 item.context_expr for held in ast.walk(node) if isinstance(held, ast.With) for item in held.items)))
 
 

@@ -106,6 +106,7 @@ def both_tints(
     return ListedColormap([*tints(second).colors[::-1], *tints(first).colors])
 
 # %% ../../nbs/plots/02_masks.ipynb #08db053b
+@own_style()
 def draw_mask_rows(
     rows: Sequence[tuple[str, str, np.ndarray, tuple | None]],  # Name, a note, pictures as matplotlib draws them, and a scale or None
     columns: Sequence[str],  # Names above the images, or none
@@ -135,7 +136,6 @@ def draw_mask_rows(
     return figure
 
 
-@own_style()
 def plot_explanations(
     images: Images,  # Grey or RGB
     keep: Maps,  # In [0, 1], 1 = kept
@@ -158,7 +158,6 @@ def plot_explanations(
     return draw_mask_rows(rows, columns, title, theme, cell)
 
 
-@own_style()
 def plot_two_masks(
     images: Images,  # Grey or RGB
     first: Maps,  # What the first keeps, in [0, 1]
