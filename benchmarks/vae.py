@@ -123,18 +123,22 @@ def timed(work, steps, device):
     return (waited(device) - begun) / steps
 
 
-def timed_fit(trainer, steps, device): return timed(lambda i: trainer.fit(steps, progress=False), 1, device) / steps
+def timed_fit(trainer, steps, device):
+    "Seconds of a step, and of what a `fit` does around its steps (held-out figures at its end): from a long and a short one."
+    short, whole = (timed(lambda i, n=n: trainer.fit(n, progress=False), 1, device) for n in (1, steps + 1))
+    return (whole - short) / steps, short - (whole - short) / steps
 
 
 def step(device, rounds=8, steps=60):
     trainer = Trainer(vae_run(device)).fit(10, progress=False)
     x = trainer.setup.batches.images.flatten(1).float() / 255
-    bare, peer, shares = bare_loop(x, device), pythae_epoch(x, device, steps), {"trainer": [], "bare loop": []}
+    bare, peer, shares, around = bare_loop(x, device), pythae_epoch(x, device, steps), {"trainer": [], "bare loop": []}, []
     timed(bare, 10, device)
     if peer is not None: timed(peer, 1, device)
     for _ in range(rounds):
         before = matrix_rate(device)
-        ours, theirs = timed_fit(trainer, steps, device), timed(bare, steps, device)
+        (ours, end), theirs = timed_fit(trainer, steps, device), timed(bare, steps, device)
+        around.append(end)
         rate = (before + matrix_rate(device)) / 2
         for name, seconds in (("trainer", ours), ("bare loop", theirs)): shares[name].append(FLOP / seconds / rate)
         if peer is not None: shares.setdefault("pythae", []).append(FLOP / (timed(peer, 1, device) / steps) / rate)
@@ -144,12 +148,13 @@ def step(device, rounds=8, steps=60):
     for name in list(shares)[1:]:
         found = [theirs / ours for ours, theirs in zip(shares["trainer"], shares[name])]  # of the rate: the inverse of the times
         print(f"the trainer takes {statistics.median(found):.2f} of the time of {name} ({min(found):.2f} to {max(found):.2f}, in turns)")
-    print(f"matrix rate {rate / 1e9:.0f} GFLOP/s, step {1e3 * ours:.1f} ms in the last round")
+    print(f"matrix rate {rate / 1e9:.0f} GFLOP/s, step {1e3 * ours:.1f} ms in the last round; held-out figures at the end of a fit "
+          f"{1e3 * statistics.median(around):.0f} ms, not in a step")
 
 
 def bfloat16(device, rounds=5, steps=30):
     runs = {name: Trainer(vae_run(device, precision=name)).fit(10, progress=False) for name in ("float32", "bfloat16")}
-    ratios = [timed_fit(runs["float32"], steps, device) / timed_fit(runs["bfloat16"], steps, device) for _ in range(rounds)]
+    ratios = [timed_fit(runs["float32"], steps, device)[0] / timed_fit(runs["bfloat16"], steps, device)[0] for _ in range(rounds)]
     print(f"bfloat16: {statistics.median(ratios):.2f} times as fast as float32 ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
     run = vae_run(device)
     x = fixed_bits(trial_images(run.data.name, outside=run.data.outside).kept, "dynamic", torch.device(device), "test")

@@ -256,7 +256,8 @@ class LatentModel(nn.Module):
     ) -> Float[Tensor, "sample batch"]:  # Nats
         "-log p(x|z) of each datum under what the decoder says."
         likelihood = self.likelihood(live)
-        return -likelihood.log_prob(x, raw[..., :likelihood.parameters, :])
+        if raw.shape[-2] > likelihood.parameters: raw = raw[..., :likelihood.parameters, :]
+        return -likelihood.log_prob(x, raw)
 
     def beta(self, live: Live) -> Tensor: return live.beta * ramp(self.steps, live.warmup_steps)
 

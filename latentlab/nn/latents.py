@@ -142,9 +142,14 @@ class Dense(nn.Module):
         if len(inputs) != len(self.first):
             raise ValueError(f"`inputs` must be as many as the network was built for, {len(self.first)}: got {len(inputs)}. A skip "
                              "connection must not get lost.")
+        lead = torch.broadcast_shapes(*(one.shape[:-1] for one in inputs))
+        if len(inputs) == 1: inputs = (inputs[0].reshape(-1, inputs[0].shape[-1]),)
         total = self.first[0](inputs[0])
         for layer, more in zip(self.first[1:], inputs[1:]): total = total + layer(more)
-        return self.rest(total)
+        after, *rest = self.rest
+        rows = after(total).reshape(-1, total.shape[-1])  # a view changed in place, as `linear` gives for 3 axes, is copied going back
+        for layer in rest: rows = layer(rows)
+        return rows.reshape(*lead, rows.shape[-1])
 
 # %% ../../nbs/nn/03_latents.ipynb #d74fd69a
 FLOOR, CEILING = 1e-5, 10.0  # Standard deviations of latents; the prior's is 1
