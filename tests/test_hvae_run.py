@@ -411,7 +411,8 @@ def test_views_and_probe_of_images(kind):
     for side in ("in", "out"): expected |= {f"{side}_elbo": (500,)} | {f"{side}_llr{k}": (500,) for k in range(1, layers)}
     maps = ("error", "cost", *(("above", "llr") if len(model.sizes) > 1 else ()))
     expected |= {"shown": (8, 1, 28, 28), "plants": (4, 1, 28, 28)} | {name: (8, 28, 28) for name in ("strange", "changed", "strokes")}
-    expected |= {f"usual_{name}": (3,) for name in maps} | {f"map_{name}": (28, 28) for name in (*maps, "slope")[:2 if len(maps) == 2 else 5]}
+    expected |= {f"usual_{name}": (3,) for name in maps} | {
+        f"map_{name}": (28, 28) for name in (*maps, *(("slope",) if len(maps) > 2 else ()), "hidden")}
     expected |= {f"edit_{name}": () for name in ("image", "k", "share", "plant", "threshold", "map")}
     channels = model.shapes[min(2, len(model.sizes))][0]
     expected |= {"film_each": (min(channels, 8), 1, 28, 28), "film_moved": (7, 1, 28, 28), "film_more": (4, 7, 1, 28, 28)}

@@ -163,6 +163,9 @@ def test_what_is_planted_and_painted_is_shown_and_changes_nothing_of_the_run(ope
     now = panel.last.views
     assert len(set(now["changed"].nonzero()[0])) == 8 and (now["edit_image"], now["edit_map"], now["edit_plant"]) == (5, 0, 2)
     check_arrays(panel.display.layout(panel.last), sorted(sent_keys(panel.view)))
+    assert "finds_hidden" not in now and tell(panel, "maps", "click", 5) == "" and panel.last.views["edit_map"] == 5
+    assert np.array_equal(panel.last.views["strange"][5], panel.last.views["map_hidden"]), "of all images where it is chosen"
+    assert any("hidden ." in note["text"] for note in panel.view.notes), "and how well it finds what was planted is told"
     assert all(torch.equal(part, weights[name]) for name, part in panel.trainer.model.state_dict().items())
     assert panel.trainer.step_count == 0 and panel.trainer.run.diff() == TINY.replace(IMAGES).diff()
 
@@ -180,7 +183,9 @@ def test_a_threshold_or_a_k_that_is_not_there_is_refused_in_words(open_panel: Ca
     assert "784 bytes" in tell(panel, "painted", "paint", 0, bytes(100))
     one = open_panel(IMAGES | {"layers": 1, "latents": (4,)})
     one.tick()
-    assert {name for name in one.last.views if name.startswith("map_")} == {"map_error", "map_cost"}
+    assert {name for name in one.last.views if name.startswith("map_")} == {"map_error", "map_cost", "map_hidden"}
+    assert tell(one, "maps", "click", 2) == "" and int(one.last.views["edit_map"]) == 5, "the third that it has is the sixth there is"
+    assert "usual_hidden" in one.last.views
     assert not any(getattr(part, "name", "") == "skipped" for part in one.display.layout(one.last).pictures)
 
 

@@ -106,7 +106,7 @@ def map_names(
     k: int,  # Layers that the maps skip
 ) -> dict[str, str]:  # Map -> its name on screen
     "What the maps are called."
-    return {"error": "error", "cost": "−L>0", "above": f"−L>{k}", "llr": f"LLR>{k}", "slope": "slope"}
+    return {"error": "error", "cost": "−L>0", "above": f"−L>{k}", "llr": f"LLR>{k}", "slope": "slope", "hidden": "hidden"}
 
 
 def known_maps(views: Views) -> tuple[str, ...]: return tuple(name for name in MAPS if f"map_{name}" in views)  # In the order of MAPS

@@ -74,7 +74,9 @@ class ImageEdits:
         "The places that are known to be strange."
         return (self.edited() != self.images).any(1)
 
-    def maps(self, model: LatentModel) -> tuple[str, ...]: return tuple(MAPS)[:None if len(model.sizes) > 1 else 2]  # That a model has
+    def maps(self, model: LatentModel) -> tuple[str, ...]:  # In the order of MAPS
+        "Those that a model has: one layer has nothing to skip."
+        return tuple(MAPS) if len(model.sizes) > 1 else ("error", "cost", "hidden")
 
     def set(self, **changes: Any) -> None:
         "Change what is looked at, or planted. Raises ValueError for a plant that is not offered, and for an image that is not there."
