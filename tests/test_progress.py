@@ -1,13 +1,20 @@
 "Checks of a run over time, on runs that were really trained, of seeds on which no threshold was set."
 
 import functools
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from latentlab.families.hvae.diagnostics import HVAE_CHECKS
+from latentlab.data.images import load
+from latentlab.data.sources import fixed_bits, foreign_images
 from latentlab.families.hvae.experiment import HVAERun
+from latentlab.families.hvae.stored import RECIPE
 from latentlab.latents.checks import LATENT_CHECKS
-from latentlab.latents.progress import PROGRESS_CHECKS, far_from_oracle, rise_of, standstill
+from latentlab.latents.detection import score_table
+from latentlab.latents.progress import PROGRESS_CHECKS, far_from_oracle, k_choice, rise_of, standstill
 from latentlab.train.trainer import Trainer
 
 
@@ -53,3 +60,53 @@ def test_a_young_run_is_not_judged_and_a_rising_one_has_not_stopped() -> None:
     assert levels((measured,))["far_from_oracle"] == levels((measured,))["standstill"] == "ok"
     rise = rise_of(history)
     assert rise is not None and rise.mean > 0 and not rise.stopped and rise_of(history[:19]) is None
+
+
+STORED = {"data.name": "fashion-mnist", "data.images": 500, "train.device": "cpu", "start": "stored", **RECIPE}
+
+
+def folder_of(images: torch.Tensor, place: Path) -> str:
+    "Grey images as files, and what a setting calls them."
+    place.mkdir()
+    for i, image in enumerate(images): Image.fromarray(image[0].numpy()).save(place / f"{i:03d}.png")
+    return f"folder:{place}"
+
+
+@pytest.mark.parametrize(("planted", "level"), [(False, "ok"), (True, "warn")], ids=["foreign digits", "the same clothes"])
+def test_llr_at_chance_is_said_of_a_set_that_is_not_foreign(planted: bool, level: str, tmp_path: Path) -> None:
+    "The stored hierarchy: digits are foreign to it, and clothes from a folder, which it was told were foreign, are not."
+    outside = folder_of(load("fashion-mnist", "train").images[-80:], tmp_path / "clothes") if planted else "mnist"
+    trainer = Trainer(HVAERun().replace({**STORED, "data.outside": outside}))
+    verdict = trainer.setup.diagnostics.judge_scores(trainer.model, trainer.model.live, early=False)
+    assert (verdict.name, verdict.level) == ("llr_at_chance", level), verdict
+
+
+@functools.cache
+def llr_of(outside: str) -> dict:
+    "k -> what LLR>k of the stored hierarchy is worth, 100 images a side."
+    model = Trainer(HVAERun().replace(STORED)).model.eval()
+    ours, theirs = (fixed_bits(images.subset(torch.arange(100)), "dynamic", torch.device("cpu"), "test")
+                    for images in (load("fashion-mnist", "test"), foreign_images(outside)))
+    return score_table(model, ours, theirs, names=["llr"], resamples=50).figures_of("llr")
+
+
+def test_a_k_that_another_pair_would_not_have_chosen_is_named() -> None:
+    "Omniglot chooses the k that is best on digits; inverted clothes, which every score finds, choose the other."
+    digits, letters, inverted = map(llr_of, ("mnist", "omniglot", "inverted:fashion-mnist"))
+    assert digits[1].auroc.value > 0.9 > 0.7 > digits[2].auroc.value and inverted[2].auroc.value > inverted[1].auroc.value
+    assert k_choice(digits, letters).level == "ok" and k_choice(digits).level == "warn"
+    wrong = k_choice(digits, inverted)
+    assert wrong.level == "warn" and "chooses k = 2; reported is k = 1" in wrong.sentence, wrong
+    assert k_choice(digits, inverted, reported=2).level == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [5, 6, 7])
+@pytest.mark.parametrize(("planted", "level"), [(False, "ok"), (True, "warn")], ids=["foreign digits", "the same clothes"])
+def test_llr_at_chance_of_dense_hierarchies_that_were_trained(seed: int, planted: bool, level: str, tmp_path: Path) -> None:
+    "Four epochs of the hierarchy of questions/hvae_outside; no threshold was set on these seeds."
+    model = dict(layers=3, latents=(64, 8, 4), hidden=((256, 256), (128, 128), (64, 64)), activation="leaky_relu", skips=True, free_nats=2.0,
+                 batch=128, learning_rate=1e-3, **{"data.images": 60000})
+    outside = folder_of(load("fashion-mnist", "train").images[-80:], tmp_path / "clothes") if planted else "mnist"
+    found = trained("fashion-mnist", seed, 1872, 1872, **model, **{"data.outside": outside})
+    assert levels(found)["llr_at_chance"] == level, found[0].verdicts

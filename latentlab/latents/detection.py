@@ -375,6 +375,17 @@ class ScoreTable:
     best: Mapping[str, OODFigures]  # Score -> figures of its best k, marked as chosen afterwards; scores with more than one k
     left_out: Mapping[str, str]  # Score -> why it was not asked
 
+    def figures_of(
+        self,
+        score: str = "llr",  # One of those that were asked
+    ) -> dict[int, OODFigures]:  # k -> figures
+        "Every k of a score, as `latents.progress.k_choice` reads them from two tables. Raises ValueError for a score that was not asked."
+        found = {row.k: row.figures for row in self.rows if row.score == score}
+        if not found:
+            raise ValueError(f"`score` must be one of {', '.join(dict.fromkeys(row.score for row in self.rows))}: got {score!r}. Ask for "
+                             "it in `names`.")
+        return found
+
     def lines(self) -> list[dict[str, Any]]:  # One for each row
         "Plain values, for a data frame or a journal."
         chosen = {(name, figures.k) for name, figures in self.best.items()}
