@@ -12,6 +12,9 @@ CELLS = ["from feeder import Feeder\nfeeder = Feeder().start()\nfeeder.view"]
 CUT = """[...document.querySelectorAll('.ll *')].filter((e) => !e.closest('.uplot') && e.clientWidth && e.scrollWidth > e.clientWidth + 1
     && getComputedStyle(e).overflowX === 'hidden').map((e) => e.className + ': ' + e.textContent.slice(0, 60))"""  # Elements whose text does not fit
 
+ENDLESS = """[...document.getAnimations()].filter((a) => a.effect.target.closest('.ll') && a.effect.getTiming().iterations === Infinity)
+    .map((a) => a.animationName ?? String(a))"""  # A dot that pulsed had the whole page composed sixty times a second, half a core without a GPU
+
 
 @pytest.fixture(scope="module")
 def panel(open_notebook):
@@ -29,7 +32,7 @@ def test_frames_are_painted(panel):
     before, start = int(panel.data("painted")), time.monotonic()
     panel.wait_data(f"Number(d.painted) >= {before + 15}")  # how many a second is the benchmark's affair
     print(f"painted {15 / (time.monotonic() - start):.1f} frames/s of 10")
-    assert panel.page.evaluate("window.latentlab.sent") == sent
+    assert panel.page.evaluate("window.latentlab.sent") == sent and panel.page.evaluate(ENDLESS) == [], "nothing moves by itself"
     assert panel.data("state") == "running" and panel.data("stale") == "false"
 
 
@@ -70,6 +73,7 @@ def test_pause_and_threshold_without_a_message(panel):
     panel.page.locator("[data-command=pause]").click()
     panel.wait_data("d.state === 'paused'", 5)
     panel.page.wait_for_timeout(400)
+    assert panel.page.evaluate(ENDLESS) == []
     soft, seen, sent, step = picture(panel), picture(panel, "seen"), panel.page.evaluate("window.latentlab.sent"), panel.data("step")
     panel.page.locator("[data-mask=area]").click()
     panel.page.wait_for_timeout(150)
