@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAD', 'TWO_COLOURS', 'encoder_name', 'question_of', 'mask_rows', 'mask_plots', 'mask_table', 'frontier_pictures',
            'beside_rows', 'loss_lines', 'two_names', 'two_rows', 'two_pictures', 'two_plots', 'two_table', 'two_words',
-           'NEMDisplay']
+           'TwoMasks', 'OneMask', 'NEMDisplay']
 
 # %% ../../../nbs/families/nem/04_display.ipynb #575d68fd
 from collections.abc import Mapping, Sequence
@@ -238,22 +238,51 @@ def two_words(
     return [dict(text=f"Not compared at D~ {far:.2g}: {whose} {', '.join(str(i + 1) for i in lost)} ({'; '.join(why)}). Train on, or move "
                       "D~.", loud=False), *words]
 
+
+class TwoMasks:
+    "What two encoders need of one image: the parts of a display."
+
+    def layout(self, snapshot: Snapshot) -> Layout:  # Of two explainers
+        "Two encoders beside each other."
+        names, data = two_names(snapshot.info), display_name(snapshot.info["data"])
+        return Layout(title="NEM", question=f"where do **{names[0]}** and **{names[1]}** need different pixels of **{data}**?",
+                      columns=tuple(snapshot.info["columns"].split(" | ")), rows=two_rows(names, snapshot.images.shape[1:]),
+                      plots=two_plots(names, DISTANCES[snapshot.values["distance"]].label), table=two_table(names),
+                      pictures=two_pictures(names), hidden=("kl_scale", "area_scale", "beside"))
+
+    def arrays(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        "Images, what fills their hidden pixels, what each keeps, what it reached, and the areas at each D~."
+        views = snapshot.views
+        return {"image": image_bytes(snapshot.images), "fill": image_bytes(views["fill"]),
+                "keep": keep_to_uint8(views["keep"].clip(0, 1)), SECOND_ENCODER: keep_to_uint8(views[SECOND_ENCODER].clip(0, 1)),
+                **{f"{mask}_{cost}": views[cost][i] for cost in ("reached", "hard") for i, mask in enumerate(("keep", SECOND_ENCODER))},
+                **{name: views[name].astype(np.float32) for name in ("matched", "needs", "needs_here")}}
+
+    def table(self, found: Mapping[str, float]) -> dict[str, list[float]]:  # Row name -> one, the other
+        "Numbers of the held-out images; none from a measurement of one explainer alone."
+        if "matched" not in found: return {}
+        return {row.name: [found[row.name], found[f"{SECOND_ENCODER}_{row.name}"]] for row in two_table(("", "")).rows}
+
+    def words(self, snapshot: Snapshot) -> list[dict[str, Any]]:  # text, loud
+        "What the picture compares."
+        return two_words(snapshot.views, two_names(snapshot.info))
+
+    def figure(self, snapshot: Snapshot) -> Figure:
+        "What two encoders keep, and the difference."
+        views, names = snapshot.views, two_names(snapshot.info)
+        return plot_two_masks(snapshot.images, views["keep"].clip(0, 1), views[SECOND_ENCODER].clip(0, 1), names,
+                              matched=[bool(one) for one in views["matched"]],
+                              notes=tuple(f"D~ {np.median(one):.2f}" for one in views["reached"]), tint=TWO_COLOURS,
+                              columns=snapshot.info["columns"].split(" | "))
+
 # %% ../../../nbs/families/nem/04_display.ipynb #dbd21c67
-class NEMDisplay(Display):
-    "Explanation masks: rows of images, distance against area, and what the settings mean for the picture."
+class OneMask:
+    "What one encoder needs of an image, and what stands beside it: the parts of a display."
 
-    hidden = (*Display.hidden, "grid")
-    replaced = ("data", "encoder")
-    data = ("data", "encoder", "against", "images")  # Parts of paths whose controls stand under "data"
-
-    def layout(
-        self,
-        snapshot: Snapshot,  # For names, sizes and the distance in force
-    ) -> Layout:
-        "What stands where."
+    def layout(self, snapshot: Snapshot) -> Layout:  # For names, sizes and the distance in force
+        "Image, what is kept, what is left and the rank."
         info, (_, channels, height, width) = snapshot.info, snapshot.images.shape
         unit = DISTANCES[snapshot.values["distance"]].label
-        if SECOND_ENCODER in snapshot.views: return self.layout_of_two(snapshot, unit)
         question, paired = question_of(info, snapshot.run.model.target), "partner" in snapshot.views
         rows = mask_rows(height, width, channels, paired)
         own = snapshot.run.model
@@ -271,25 +300,9 @@ class NEMDisplay(Display):
         return Layout(title="NEM", question=question, columns=names, rows=rows, plots=mask_plots(unit), table=mask_table(unit),
                       pictures=pictures, hidden=hidden)
 
-    def layout_of_two(self, snapshot: Snapshot, unit: str) -> Layout:
-        "Two encoders beside each other."
-        names, data = two_names(snapshot.info), display_name(snapshot.info["data"])
-        return Layout(title="NEM", question=f"where do **{names[0]}** and **{names[1]}** need different pixels of **{data}**?",
-                      columns=tuple(snapshot.info["columns"].split(" | ")), rows=two_rows(names, snapshot.images.shape[1:]),
-                      plots=two_plots(names, unit), table=two_table(names), pictures=two_pictures(names),
-                      hidden=("kl_scale", "area_scale", "beside"))
-
-    def arrays(
-        self,
-        snapshot: Snapshot,  # With the model's views
-    ) -> Mapping[str, np.ndarray]:  # image, fill, keep, rank: bytes
+    def arrays(self, snapshot: Snapshot) -> dict[str, np.ndarray]:  # image, fill, keep, rank: bytes
         "Images, what fills their hidden pixels, what is kept, and the order of the pixels."
         views = snapshot.views
-        if SECOND_ENCODER in views:
-            return {"image": image_bytes(snapshot.images), "fill": image_bytes(views["fill"]),
-                    "keep": keep_to_uint8(views["keep"].clip(0, 1)), SECOND_ENCODER: keep_to_uint8(views[SECOND_ENCODER].clip(0, 1)),
-                    **{f"{mask}_{cost}": views[cost][i] for cost in ("reached", "hard") for i, mask in enumerate(("keep", SECOND_ENCODER))},
-                    **{name: views[name].astype(np.float32) for name in ("matched", "needs", "needs_here")}}
         partner = {"partner": image_bytes(views["partner"])} if "partner" in views else {}
         whole = {name: views[name].astype(np.float32) for name in ("curve", "here") if name in views}
         return dict(image=image_bytes(snapshot.images), fill=image_bytes(views["fill"]), keep=keep_to_uint8(views["keep"].clip(0, 1)),
@@ -309,19 +322,74 @@ class NEMDisplay(Display):
         if "beside_units" in views: found |= {"beside_units": views["beside_units"][1], "keep_units": views["beside_units"][3]}
         return found
 
-    def table(
-        self,
-        snapshot: Snapshot,  # With its measurements
-    ) -> Mapping[str, Sequence[float]]:  # Row name -> soft, hard
-        "Numbers of the last measurement."
-        if not snapshot.measurements: return {}
-        if not (found := snapshot.measurements[-1].figures): return {}  # a first look
-        if "matched" in found:
-            return {row.name: [found[row.name], found[f"{SECOND_ENCODER}_{row.name}"]] for row in two_table(("", "")).rows}
+    def table(self, found: Mapping[str, float]) -> dict[str, list[float]]:  # Row name -> soft, hard
+        "Numbers of the held-out images; none from a measurement of two explainers."
+        if "matched" in found: return {}
         blank = max(found["distance_blank"], 1e-9)
         return {"distance": [found["distance_soft"], found["distance_hard"]],
                 "relative": [found["distance_soft"] / blank, found["distance_hard"] / blank],
                 "moved": [float("nan"), found["distance_moved"]], "area": [found["area"], found["area"]]}
+
+    def words(self, snapshot: Snapshot) -> list[dict[str, Any]]:  # text, loud
+        "Which weight is shown, and what the map beside the mask cannot say."
+        found, asked = [], snapshot.values.get("beside", "none")
+        if snapshot.run.model.frontier:
+            shown, trained = float(snapshot.views["weight"]), snapshot.run.model.penalty_weight
+            found.append(dict(text=f"The masks are those of weight {shown:.3g}; one network was trained for {trained}. Numbers and checks "
+                                   f"of held-out images are at weight {trained.middle:.3g}.", loud=False))
+        if asked != "none" and "beside" not in snapshot.views:
+            found.append(dict(text=f"No map of {METHODS[asked]} here: an image on screen has an embedding without a direction.", loud=True))
+        elif asked not in ("none", "painted") and snapshot.run.model.target != "embedding":
+            found.append(dict(text=f"{METHODS[asked]} explains the whole embedding, and the learned mask {snapshot.run.model.target}.",
+                              loud=True))
+        if "beside_step" in snapshot.views and "slow" in snapshot.info:
+            found.append(dict(text=f"What each mask loses was taken at step {snapshot.views['beside_step']:.0f}: this encoder takes long. "
+                                   "Choose again to take it anew.", loud=False))
+        if "beside_same" in snapshot.views:
+            same = ", ".join(f"{count:.0f}" for count in snapshot.views["beside_same"])
+            found.append(dict(text=f"Of the five nearest training images, what is painted keeps {same}.", loud=False))
+        return found
+
+    def figure(self, snapshot: Snapshot) -> Figure:
+        "Image, what is kept, what is left and the rank, one column per image."
+        keep, views = snapshot.views["keep"].clip(0, 1), snapshot.views
+        seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * views["fill"]
+        return plot_explanations(snapshot.images, keep, seen, views.get("rank", views["logits"]))
+
+
+class NEMDisplay(Display):
+    "Explanation masks: rows of images, distance against area, and what the settings mean for the picture."
+
+    hidden = (*Display.hidden, "grid")
+    replaced = ("data", "encoder")
+    data = ("data", "encoder", "against", "images")  # Parts of paths whose controls stand under "data"
+
+    def of(self, snapshot: Snapshot) -> OneMask | TwoMasks:  # By whether a second explainer was trained
+        "The display of a picture."
+        return TwoMasks() if SECOND_ENCODER in snapshot.views else OneMask()
+
+    def layout(
+        self,
+        snapshot: Snapshot,  # For names, sizes and the distance in force
+    ) -> Layout:
+        "What stands where."
+        return self.of(snapshot).layout(snapshot)
+
+    def arrays(
+        self,
+        snapshot: Snapshot,  # With the model's views
+    ) -> Mapping[str, np.ndarray]:
+        "What is drawn."
+        return self.of(snapshot).arrays(snapshot)
+
+    def table(
+        self,
+        snapshot: Snapshot,  # With its measurements
+    ) -> Mapping[str, Sequence[float]]:  # Row name -> two numbers
+        "Numbers of the last measurement."
+        if not snapshot.measurements: return {}
+        if not (found := snapshot.measurements[-1].figures): return {}  # a first look
+        return self.of(snapshot).table(found)
 
     def notes(
         self,
@@ -330,40 +398,15 @@ class NEMDisplay(Display):
         "What the settings mean for the picture, in words."
         loud = loud_switches(snapshot.values)
         cost = [dict(text=snapshot.info["cost"], loud=False)] if "slow" in snapshot.info else []
-        if SECOND_ENCODER in snapshot.views: cost += two_words(snapshot.views, two_names(snapshot.info))
-        elif snapshot.run.model.frontier:
-            shown, trained = float(snapshot.views["weight"]), snapshot.run.model.penalty_weight
-            cost.append(dict(text=f"The masks are those of weight {shown:.3g}; one network was trained for {trained}. Numbers and checks "
-                                  f"of held-out images are at weight {trained.middle:.3g}.", loud=False))
-        asked = "none" if SECOND_ENCODER in snapshot.views else snapshot.values.get("beside", "none")
-        if asked != "none" and "beside" not in snapshot.views:
-            cost.append(dict(text=f"No map of {METHODS[asked]} here: an image on screen has an embedding without a direction.", loud=True))
-        elif asked not in ("none", "painted") and snapshot.run.model.target != "embedding":
-            cost.append(dict(text=f"{METHODS[asked]} explains the whole embedding, and the learned mask {snapshot.run.model.target}.",
-                             loud=True))
-        if "beside_step" in snapshot.views and "slow" in snapshot.info:
-            cost.append(dict(text=f"What each mask loses was taken at step {snapshot.views['beside_step']:.0f}: this encoder takes long. "
-                                  "Choose again to take it anew.", loud=False))
-        if "beside_same" in snapshot.views:
-            same = ", ".join(f"{count:.0f}" for count in snapshot.views["beside_same"])
-            cost.append(dict(text=f"Of the five nearest training images, what is painted keeps {same}.", loud=False))
-        return [*cost, *(dict(text=text, loud=text in loud) for text in describe(snapshot.values))]
+        return [*cost, *self.of(snapshot).words(snapshot), *(dict(text=text, loud=text in loud) for text in describe(snapshot.values))]
 
     @own_style()
     def figure(
         self,
         snapshot: Snapshot,  # Any
     ) -> Figure:
-        "Image, what is kept, what is left and the rank, one column per image; what two encoders keep, and the difference."
-        if SECOND_ENCODER in snapshot.views:
-            views, names = snapshot.views, two_names(snapshot.info)
-            return plot_two_masks(snapshot.images, views["keep"].clip(0, 1), views[SECOND_ENCODER].clip(0, 1), names,
-                                  matched=[bool(one) for one in views["matched"]],
-                                  notes=tuple(f"D~ {np.median(one):.2f}" for one in views["reached"]), tint=TWO_COLOURS,
-                                  columns=snapshot.info["columns"].split(" | "))
-        keep, views = snapshot.views["keep"].clip(0, 1), snapshot.views
-        seen = keep[:, None] * snapshot.images + (1 - keep[:, None]) * views["fill"]
-        return plot_explanations(snapshot.images, keep, seen, views.get("rank", views["logits"]))
+        "One column per image."
+        return self.of(snapshot).figure(snapshot)
 
     def on_event(
         self,
