@@ -30,13 +30,14 @@ LL.header = (host, send, lead) => {
   let timer = null;
   const press = (name) => { send(name); host.classList.add("asked"); clearTimeout(timer); timer = setTimeout(() => host.classList.remove("asked"), 1500); };
   const layout = (next) => { LL.put(title, next.title ?? ""); question.replaceChildren(...LL.rich(next.question)); };
-  const status = (now, step, stale, closed = false) => {
+  const status = (now, step, stale, closed = false, slides = false) => {
     const name = LL.STATES[now.state] ? now.state : "idle", running = name === "running";
     pill.dataset.state = stale ? "stale" : name;
     LL.put(state, closed ? "closed" : stale ? "no frames" : LL.STATES[name]);
     const parts = [];
     if (step !== null && step !== undefined) parts.push(`step ${LL.number(step)}`);
-    if (running && !stale && now.rate > 0) parts.push(`${LL.number(now.rate, now.rate < 10 ? 2 : 3)} steps/s`);
+    if (running && !stale && slides) parts.push("waits for the slider");
+    else if (running && !stale && now.rate > 0) parts.push(`${LL.number(now.rate, now.rate < 10 ? 2 : 3)} steps/s`);
     if (now.device) parts.push(now.device);
     LL.put(detail, parts.join(" · "));
     toggle.dataset.command = running ? "pause" : "run";

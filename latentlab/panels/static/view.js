@@ -26,7 +26,8 @@ LL.render = ({ model, el }) => {
   const note = (list, item) => { list.push(item); if (list.length > 2000) list.shift(); };
   const waiting = new Map();
   const send = (content) => { record.sent += 1; model.send(content); };
-  const event = (source, type, value, buffer) => { record.sent += 1; model.send({ kind: "event", source, type, value }, undefined, buffer ? [buffer.buffer] : undefined); };
+  let slid = -Infinity; // when a slider of the picture was moved last: no step begins for a moment, and the top line says so
+  const event = (source, type, value, buffer) => { if (type === "slide") slid = performance.now(); record.sent += 1; model.send({ kind: "event", source, type, value }, undefined, buffer ? [buffer.buffer] : undefined); };
   const asks = new Map();
   const set = (name, value) => { asks.set(name, value); send({ kind: "set", name, value }); };
 
@@ -80,7 +81,7 @@ LL.render = ({ model, el }) => {
       const now = meta();
       grid.paint(); for (const one of shown) one.paint();
       numbers(now.table, now.measured, now.step);
-      header.status(status(), now.step ?? status().step, stale, closed());
+      header.status(status(), now.step ?? status().step, stale, closed(), performance.now() - slid < 400);
       if (now.seq !== undefined && now.seq !== lastSeq) {
         lastSeq = now.seq; painted += 1;
         const beat = String(Math.floor(performance.now() / 800) % 2);
