@@ -100,8 +100,8 @@ def test_dragging_the_distance_moves_the_masks_of_both_encoders_and_what_each_re
     slide.focus()
     for key in ["ArrowLeft", "ArrowRight"] * 30:  # training stands still for a moment after each move, and says so
         slide.press(key)
-        if "waits for the slider" in pill.inner_text(): break
+        if "waits for the slider" in (said := pill.inner_text()): break
         two.page.wait_for_timeout(100)
-    assert "waits for the slider" in pill.inner_text() and "steps/s" not in pill.inner_text()
+    assert "waits for the slider" in said and "steps/s" not in said
     two.page.wait_for_function("() => document.querySelector('.ll-pill').innerText.includes('steps/s')", timeout=60_000)
     assert int(two.data("step")) > int(step) and not two.errors
