@@ -1,11 +1,13 @@
 "Features that are computed once: the same run to the bit as one that computes them at every step, over a resume, within a budget."
+import tempfile
+
 import pytest
 import torch
 from latentlab.contract import all_weights, same_weights
 from latentlab.data.sources import with_images
 from latentlab.families.nem import experiment
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.nn.features import FeatureCache
+from latentlab.nn.features import DiskRows, FeatureCache
 from latentlab.train.trainer import Trainer
 
 SMALL = {"train.batch": 16, "train.steps": 12, "model.layers": 2, "model.width": 4, "train.check_every": 6, "train.device": "cpu", "encoder": "simclr"}
@@ -62,3 +64,12 @@ def test_a_batch_of_other_images_is_not_taken_for_one_of_the_run():
     other = replace(batch, x=1 - batch.x, extra={})
     terms_of = lambda one: trainer.model.losses(one, Context(live=trainer.live, generator=torch.Generator().manual_seed(0), step=9))["distance"]
     assert not torch.equal(terms_of(other), terms_of(batch)) and torch.equal(terms_of(replace(batch, extra={})), terms_of(batch))
+
+
+def test_rows_in_a_file_are_gone_with_their_process(monkeypatch, tmp_path):
+    "They have no name in the folder even while they are read, so that no end of the process leaves them there."
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = DiskRows(5, 2, 3)
+    rows[torch.tensor([4, 1])] = torch.arange(12.0).view(2, 2, 3)
+    assert rows.index_select(0, torch.tensor([1, 4])).flatten().tolist() == [*range(6, 12), *range(6)]
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from latentlab.facade import make_run
 from latentlab.families.nem import experiment
 from latentlab.families.nem.display import NEMDisplay
 from latentlab.families.nem.experiment import NEMRun
-from latentlab.families.nem.matched import FAR, ComparedMasks
+from latentlab.families.nem.matched import FAR, ComparedMasks, match_masks
 from latentlab.nn.encoders import FrozenEncoder
 from latentlab.panels.layout import check_arrays
 from latentlab.panels.protocol import Event
@@ -67,6 +67,8 @@ def test_the_difference_lies_where_the_encoders_differ(monkeypatch):
     upper, lower = share(apart, slice(0, 8)), share(-apart, slice(8, 16))
     assert views["matched"].all() and min(upper, lower) > 0.9 and apart[:, :8].mean() > 0.2, (upper, lower)
     assert abs(views["reached"] - FAR).max() < 0.02
+    found = match_masks(trainer.model, trainer.model.second, trainer.setup.preview, FAR)
+    assert found.difference[:, :8].mean() > 0.2 and found.difference[:, 8:].mean() < -0.2 and found.matched.all()
     figures = trainer.measure().figures
     assert min(figures["matched"], figures["second_matched"]) > 0.9 and min(figures["matched_alone"], figures["second_matched_alone"]) > 0.1
 
@@ -136,6 +138,7 @@ def test_the_slider_moves_the_pictures_and_nothing_that_is_trained():
     lost = 1 + np.flatnonzero(after["matched"] == 0)
     assert all(any(str(i) in note["text"] and "Not compared" in note["text"] for note in display.notes(snapshot)) for i in lost)
     assert trainer.measure().figures == measured  # figures have a D~ of their own
+    for name, (one, other) in display.table(trainer.snapshot()).items(): assert (one, other) == (measured[name], measured[f"second_{name}"]) and one != other
     assert same_weights(all_weights(trainer.fit(2, progress=False)), all_weights(still.fit(2, progress=False)))
     with pytest.raises(ValueError, match="`far` must be above 0 and below 2: got 0"): display.on_event(Event("far", "slide", 0.0), trainer)
 
@@ -150,7 +153,9 @@ def test_an_image_that_cannot_be_matched_is_said_so():
     assert "images 1, 2, 3, 4, 5, 6, 7, 8 (SimCLR is at" in note["text"]
     figures = trainer.measure().figures
     assert figures["matched"] == 0 and np.isnan(figures["matched_area"]) and figures["second_area"] > 0.9
-    assert NEMDisplay().figure(snapshot).axes
+    figure = NEMDisplay().figure(snapshot)
+    words, notes = [text.get_text() for text in figure.texts], [f"D~ {np.median(one):.2f}" for one in snapshot.views["reached"]]
+    assert [words[words.index(name) + 1] for name in ("SimCLR", "SwAV")] == notes and notes[0] != notes[1] and figure.axes
 
 
 def test_while_training_goes_on_paths_are_a_second_old_at_most():
