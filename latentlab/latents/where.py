@@ -140,11 +140,12 @@ PASSES = 5  # Pictures for each window: the first sees the image as it is
 def hidden_windows(
     height: int,  # Pixels
     width: int,  # Pixels
-) -> list[tuple[slice, slice]]:  # Rows and columns; every pixel lies in one at least
+) -> Bool[Tensor, "window height width"]:  # True in a window; every pixel lies in one at least
     "Windows half as high and wide as an image, about a sixth of it apart: 25 for most sizes."
     starts = lambda side: sorted({*range(0, side // 2 + side % 2, max(1, side // 6)), side // 2})
-    sides = [[slice(start, start + side - side // 2) for start in starts(side)] for side in (height, width)]
-    return [(rows, columns) for rows in sides[0] for columns in sides[1]]
+    inside = lambda side: torch.stack([(torch.arange(side) >= start) & (torch.arange(side) < start + side - side // 2)
+                                       for start in starts(side)])
+    return (inside(height)[:, None, :, None] & inside(width)[None, :, None]).flatten(0, 1)
 
 
 def fill_in(
@@ -162,11 +163,13 @@ def fill_in(
         draws = ByDatum(datum_keys(model.rows(x), generator(seed, "hidden", turn, device=x.device)))
         raw = model.trace(x, samples=1, generator=draws, live=live, above=k, skip=skip).raw[..., :likelihood.parameters, :]
         mean = likelihood.mean(raw).mean(0).reshape(x.shape).to(x)
-        if turn == PASSES - 1: return mean
+        if turn == PASSES - 1: break
+        filling = mean
         if likelihood.discrete:
             bits = draws.normal((len(x), model.event), x).view_as(x) < torch.special.ndtri(mean)
-            x = torch.where(windows, torch.where(binary, bits.to(x), mean), x)
-        else: x = torch.where(windows, mean, x)
+            filling = torch.where(binary, bits.to(x), mean)
+        x = torch.where(windows, filling, x)
+    return mean
 
 
 @torch.no_grad()
@@ -185,13 +188,9 @@ def hidden_map(
     app. F; to judge by it, Zavrtanik et al. 2021, without their training.
     """
     check_mapped(model, x, judged)
-    k, shape = (min(1, len(model.sizes) - 1) if k is None else k), model.shape[-2:]
+    k = min(1, len(model.sizes) - 1) if k is None else k
     check_above(k, len(model.sizes))
-    places = torch.zeros(0, 1, *shape, dtype=torch.bool, device=x.device)
-    for rows, columns in hidden_windows(*shape):
-        one = torch.zeros(1, 1, *shape, dtype=torch.bool, device=x.device)
-        one[..., rows, columns] = True
-        places = torch.cat([places, one])
+    places = hidden_windows(*model.shape[-2:])[:, None].to(x.device)
     found, n = [], max(1, CHUNK // len(places))
     for part, target in zip(x.split(n), (x if judged is None else judged).split(n)):
         windows = places.repeat(len(part), 1, 1, 1)

@@ -234,7 +234,7 @@ FRONTIER = {"model.frontier": True, "model.fill": "mean", "model.complement_scal
 
 # Two encoders at one D~: trained in D~ too, so that the range of weights means the same for both
 TWO_ENCODERS = {"against": "swav", "model.frontier": True, "model.fill": "mean", "model.distance": "calibrated",
-       "model.penalty_weight": Range(0.05, 9.0, "log"), "train.steps": 4000}
+                "model.penalty_weight": Range(0.05, 9.0, "log"), "train.steps": 4000}
 
 FAMILY = Family(name="nem", title="Explanation masks: which pixels does an "
                                   "encoder look at?", experiment=NEMRun, display="latentlab.families.nem.display:NEMDisplay",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'TOLERANCE', 'FAR', 'FARS', 'PATH', 'MaskAt', 'MaskRange', 'masks_at', 'bracket_of', 'nearer_of', 'weight_of',
-           'MatchedMasks', 'compare_at', 'match_masks', 'matched_figures', 'ComparedMasks']
+           'MatchedMasks', 'check_far', 'compare_at', 'match_masks', 'matched_figures', 'ComparedMasks']
 
 # %% ../../../nbs/families/nem/06_matched.ipynb #2136446f
 import time
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...core.batch import Context
 from ...core.settings import Live
-from .model import NEM
+from .model import NEM, SECOND_ENCODER
 from ...losses.masks import area
 from ...metrics.masks import hard_keep
 from ...nn.masking import blend
@@ -181,6 +181,13 @@ class MatchedMasks:
         return (mask.reached - self.far).abs() <= self.tolerance
 
 
+def check_far(
+    far: float,  # D~
+) -> None:
+    "Refuse a D~ at which nothing can be compared. Raises ValueError."
+    if not 0 < far < 2: raise ValueError(f"`far` must be above 0 and below 2: got {far}. 0 is a re-photograph, 1 a stranger.")
+
+
 def compare_at(
     first: MaskRange,  # Of the first explainer
     second: MaskRange,  # Of the second, on the same images
@@ -189,7 +196,7 @@ def compare_at(
     tolerance: float = TOLERANCE,  # Of D~
 ) -> MatchedMasks:
     "Masks of both at one D~."
-    if not 0 < far < 2: raise ValueError(f"`far` must be above 0 and below 2: got {far}. 0 is a re-photograph, 1 a stranger.")
+    check_far(far)
     return MatchedMasks(first=first.at(far), second=second.at(far), far=far, tolerance=tolerance)
 
 
@@ -224,7 +231,7 @@ def matched_figures(
     paths = tuple(MaskRange(one, x, points=PATH) for one in (model, model.second))
     both = compare_at(*paths, FAR)
     mean, found = (lambda values: values[both.matched].mean().item()), {}
-    for prefix, path, mask, sign in (("", paths[0], both.first, 1), ("second_", paths[1], both.second, -1)):
+    for prefix, path, mask, sign in (("", paths[0], both.first, 1), (f"{SECOND_ENCODER}_", paths[1], both.second, -1)):
         found |= {f"{prefix}matched": both.near(mask).float().mean().item(), f"{prefix}matched_area": mean(area(mask.keep)),
                   f"{prefix}matched_alone": mean((sign * both.difference).clamp_min(0).mean((-2, -1))),
                   f"{prefix}matched_hard": mean(path.hard_cost(mask))}
@@ -237,16 +244,16 @@ class ComparedMasks:
     preview: Float[Tensor, "preview channel height width"]  # In [0, 1]
     far: float = FAR  # D~
     every: float = 1.0  # Seconds between two paths while training goes on
-    # What the paths were computed from, the paths, and when; the masks of one D~, what their top pixels cost, and of which paths they are
+    # What the paths were computed from, the paths, and when; of which paths and D~ the masks are, the masks, what their top pixels cost
     _ranges: tuple[Any, Sequence[MaskRange], float] = (None, (), 0.0)
-    _shown: tuple[Any, Any] = (None, None)
+    _shown: tuple[Any, ...] = (None, None, None, None)
 
     def move(
         self,
         far: float,  # Above 0 and below 2
     ) -> None:
         "Ask for another D~."
-        if not 0 < far < 2: raise ValueError(f"`far` must be above 0 and below 2: got {far}. 0 is a re-photograph, 1 a stranger.")
+        check_far(far)
         self.far = far
 
     def ranges(self, model: NEM, context: Context) -> Sequence[MaskRange]:
@@ -269,13 +276,13 @@ class ComparedMasks:
         matched [batch]; what each keeps on average at each D~ [far, 3], and here [3].
         """
         ranges = self.ranges(model, context)
-        if self._shown[0] != (id(ranges), self.far):
+        known, far, *_ = self._shown
+        if known is not ranges or far != self.far:
             both = compare_at(*ranges, self.far)
             hard = torch.stack([path.hard_cost(mask) for path, mask in zip(ranges, (both.first, both.second))])
-            self._shown = (id(ranges), self.far), (both, hard)
-        both, hard = self._shown[1]
+            self._shown = ranges, self.far, both, hard
+        *_, both, hard = self._shown
         needs = [torch.stack([torch.tensor(far).to(self.preview), *(path.area_at(far).mean() for path in ranges)]) for far in FARS]
         here = torch.stack([torch.tensor(self.far).to(self.preview), both.first.keep.mean(), both.second.keep.mean()])
-        return {"keep": both.first.keep, "second": both.second.keep, "reached": torch.stack([both.first.reached, both.second.reached]),
-                "hard": hard,
-                "matched": both.matched.float(), "needs": torch.stack(needs), "needs_here": here}
+        return {"keep": both.first.keep, SECOND_ENCODER: both.second.keep, "reached": torch.stack([both.first.reached, both.second.reached]),
+                "hard": hard, "matched": both.matched.float(), "needs": torch.stack(needs), "needs_here": here}
