@@ -284,5 +284,6 @@ class ComparedMasks:
         *_, both, hard = self._shown
         needs = [torch.stack([torch.tensor(far).to(self.preview), *(path.area_at(far).mean() for path in ranges)]) for far in FARS]
         here = torch.stack([torch.tensor(self.far).to(self.preview), both.first.keep.mean(), both.second.keep.mean()])
-        return {"keep": both.first.keep, SECOND_ENCODER: both.second.keep, "reached": torch.stack([both.first.reached, both.second.reached]),
-                "hard": hard, "matched": both.matched.float(), "needs": torch.stack(needs), "needs_here": here}
+        reached = torch.stack([both.first.reached, both.second.reached])
+        return {"keep": both.first.keep, SECOND_ENCODER: both.second.keep, "reached": reached, "hard": hard,
+                "matched": both.matched.float(), "needs": torch.stack(needs), "needs_here": here}
